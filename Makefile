@@ -1,0 +1,52 @@
+# `make` alone explains itself.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format docs system clean
+
+DURATION ?=
+# python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
+PYTHON ?= python3
+BIN := .venv/bin
+SYSTEM_PACKAGES := prometheus prometheus-alertmanager chromium
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## Install the exporter and what it needs into .venv
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Ray Workflows need Python 3.9 to 3.13: name one with make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || deploy/install-system-packages python3-venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[ray,dev]'
+	@touch $@
+
+system: ## Install the Debian packages that tests need
+	@deploy/install-system-packages $(SYSTEM_PACKAGES)
+
+demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
+	@deploy/install-system-packages prometheus || true
+	@PYTHONPATH=tests $(BIN)/python deploy/demo/demo.py $(DURATION)
+
+test: install system ## Run all tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: install system ## Run all tests, also those that take minutes
+	$(BIN)/python -m pytest
+
+lint: install ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: install ## Generate the references from the code
+	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
+	$(BIN)/python -m ray_workflow_exporter.settings > docs/settings.md
+
+clean: ## Remove what the other targets made
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

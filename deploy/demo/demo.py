@@ -1,0 +1,185 @@
+"""Show the exporter at work: a local Ray, one workflow of each kind, Prometheus, a live view.
+
+Usage: demo.py [SECONDS]; without SECONDS it runs until Ctrl-C. Everything it starts ends with it
+and everything it writes lies in one temporary folder, removed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from cluster import Cluster, environment, free_port
+from waiting import wait_until
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parent.parent
+PROGRAM = Path(sys.executable).with_name("ray-workflow-exporter")
+CPUS = 4
+
+
+def main() -> int:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.ExitStack() as stack:
+        try:
+            return show(stack, seconds)
+        except KeyboardInterrupt:
+            print("\nEnding the demo.", flush=True)
+            return 0
+
+
+def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
+    print(f"Starting a local Ray with {CPUS} logical CPUs …", flush=True)
+    cluster = Cluster(num_cpus=CPUS, resources={"licence": 1}, dashboard=True)
+    stack.callback(cluster.stop)
+    cluster.start()
+
+    port = usual_or_free_port(20729)
+    url = f"http://127.0.0.1:{port}"
+    log = cluster.folder / "exporter.log"
+    stack.enter_context(
+        running(
+            [
+                *(PROGRAM, "serve", "--listen", f"127.0.0.1:{port}"),
+                *("--address", cluster.address, "--state-dir", cluster.folder / "state"),
+            ],
+            log,
+        )
+    )
+    wait_until(lambda: answers(f"{url}/-/ready"), timeout=60, message=f"{PROGRAM.name} not ready")
+    urls = {"Metrics": f"{url}/metrics", "Page": f"{url}/", "Ray dashboard": cluster.dashboard_url}
+
+    scratch = cluster.folder / "scratch"
+    scratch.mkdir()
+    # It leaves when its stdin ends, so it goes with us however we end.
+    stack.enter_context(
+        running(
+            [sys.executable, HERE / "workflows.py", cluster.address],
+            cluster.folder / "workflows.log",
+            DEMO_SCRATCH=str(scratch),
+        )
+    )
+    prometheus = start_prometheus(stack, cluster.folder, port)
+    if prometheus:
+        urls["Prometheus"] = f"{prometheus}/graph?g0.expr=ray_workflow_progress_ratio&g0.tab=0"
+    wait_until(lambda: runs(url), timeout=60, message="No workflow has shown up")
+    for name, address in urls.items():
+        print(f"  {name + ':':15}{address}", flush=True)
+    print("  Ctrl-C ends the demo.", flush=True)
+
+    watch = [PROGRAM, "watch", "--url", url]
+    if seconds is not None:
+        watch += ["--duration", str(seconds)]
+    outcome = subprocess.run(watch, check=False).returncode
+    summary(url, prometheus)
+    return outcome
+
+
+@contextlib.contextmanager
+def running(command: list[Any], log: Path, **variables: str) -> Iterator[None]:
+    """Run a program beside us, in a session of its own so that a Ctrl-C reaches us alone."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**environment(), **variables},
+            start_new_session=True,
+        )
+    try:
+        yield
+        if process.poll() not in (None, 0):
+            print(f"{Path(command[0]).name} ended early:\n{log.read_text()[-2000:]}")
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        process.kill()
+        process.wait()
+
+
+def start_prometheus(stack: contextlib.ExitStack, folder: Path, target: int) -> str | None:
+    program = shutil.which("prometheus")
+    if program is None:
+        print("Prometheus is not installed and cannot be installed without root; going on without.")
+        return None
+    config = yaml.safe_load((REPOSITORY / "prometheus" / "prometheus.yml").read_text())
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
+    file = folder / "prometheus.yml"
+    file.write_text(yaml.safe_dump(config))
+    port = usual_or_free_port(9090)
+    stack.enter_context(
+        running(
+            [
+                *(program, f"--config.file={file}", f"--storage.tsdb.path={folder / 'tsdb'}"),
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            folder / "prometheus.log",
+        )
+    )
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: answers(f"{url}/-/ready"), timeout=60, message="Prometheus is not ready")
+    return url
+
+
+def usual_or_free_port(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return free_port()
+    return port
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def runs(url: str) -> list[dict[str, Any]]:
+    answer = requests.get(f"{url}/api/v1/workflows", params={"limit": "1000"}, timeout=10)
+    return list(answer.json()["items"])
+
+
+def summary(url: str, prometheus: str | None) -> None:
+    seen = runs(url)
+    body = requests.get(f"{url}/metrics", timeout=10).text
+    series = sum(1 for line in body.splitlines() if line and not line.startswith("#"))
+    print(f"\n{len(seen)} runs seen:")
+    for status, count in sorted(Counter(run["status"] for run in seen).items()):
+        print(f"  {count:4} {status}")
+    for run in seen:
+        if run["failure"]:
+            failure = run["failure"]
+            print(f"  {run['workflow_id']}: {failure['task_id']}: {failure['exception']}: "
+                  f"{failure['message'].splitlines()[0][:100]}")  # fmt: skip
+    print(f"{series} series in /metrics")
+    if prometheus:
+        query = {"query": "count(ray_workflow_info)"}
+        answer = requests.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()
+        result = answer["data"]["result"]
+        print(f"{result[0]['value'][1] if result else 0} runs in Prometheus")
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    code = main()
+    print(f"The demo ended after {time.monotonic() - started:.0f} s.")
+    sys.exit(code)

@@ -1,0 +1,238 @@
+"""Runs and tasks for commands and Python callers: from a running exporter, or from the source."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Collection, Iterable
+from typing import Any, Optional, Protocol
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from .exporter import Exporter
+from .jsonable import run_details, run_metadata, run_tasks
+from .server.source import SERVER_NAME
+from .settings import Settings, parse_listen
+from .snapshot import RunView
+from .sources.files import StorageError
+
+_PAGE = 1000
+_TIMEOUT = (3.05, 30.0)  # seconds to connect, seconds to answer
+_PROBE_TIMEOUT = 1.0
+
+
+class WorkflowNotFoundError(LookupError):
+    """There is no run of this id."""
+
+
+class UnreachableError(ConnectionError):
+    """Neither an exporter nor workflow storage could be read."""
+
+
+def workflow_tasks(
+    workflow_id: str,
+    *,
+    storage: Optional[str] = None,
+    address: Optional[str] = None,
+    url: Optional[str] = None,
+) -> dict[str, dict[str, Any]]:
+    """Return {task_id: metadata} of one run, the metadata as in the API's `.../tasks`.
+
+    With `url` a running exporter is asked. Otherwise workflow storage and the cluster's memory
+    are read; a process that is connected to Ray knows both by itself. Raises
+    WorkflowNotFoundError, UnreachableError or SettingsError.
+    """
+    reader: Reader
+    if url is not None:
+        reader = HttpReader(url)
+    else:
+        if storage is None and address is None:
+            storage, address = _own_cluster()
+        flags = {"storage": storage, "address": address}
+        reader = DirectReader(Settings.load(None, os.environ, flags))
+    try:
+        return reader.tasks(workflow_id)
+    finally:
+        reader.close()
+
+
+class Reader(Protocol):
+    """A way to runs and tasks; what it returns has the shape of the API."""
+
+    def refresh(self) -> None:
+        """Look again."""
+
+    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
+        """Return all runs, live ones first, then the newest."""
+
+    def run(self, workflow_id: str) -> Any:
+        """Return one run with its stages. Raises WorkflowNotFoundError."""
+
+    def tasks(self, workflow_id: str) -> dict[str, Any]:
+        """Return {task_id: metadata}. Raises WorkflowNotFoundError."""
+
+    def close(self) -> None:
+        """Let go of connections and processes."""
+
+
+def open_reader(settings: Settings, url: Optional[str] = None, *, direct: bool = False) -> Reader:
+    """Return a reader of `url`; else of the exporter that runs on this machine, if one does and
+    not `direct`; else one that reads storage and cluster itself."""
+    if url is not None:
+        return HttpReader(url)
+    if not direct:
+        reader = HttpReader(_local_url(settings))
+        if reader.answers():
+            return reader
+        reader.close()
+    return DirectReader(settings)
+
+
+class DirectReader:
+    """Reads storage and cluster in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._messages = settings.expose_error_messages
+        self._exporter = Exporter(settings)
+        try:
+            self._exporter.load()
+            problem = self._exporter.status["storage_error"]
+            if problem is not None:
+                raise UnreachableError(problem)
+        except BaseException:
+            self._exporter.close()
+            raise
+
+    def refresh(self) -> None:
+        """Poll once."""
+        self._exporter.poll_once()
+
+    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
+        """Return all runs, live ones first, then the newest."""
+        return [
+            run_metadata(view, messages=self._messages)
+            for view in self._exporter.runs()
+            if (not statuses or view.run.status.value in statuses)
+            and (workflow is None or view.run.workflow == workflow)
+        ]
+
+    def run(self, workflow_id: str) -> Any:
+        """Return one run with its stages."""
+        return run_details(self._view(workflow_id), messages=self._messages)
+
+    def tasks(self, workflow_id: str) -> dict[str, Any]:
+        """Return {task_id: metadata}."""
+        return run_tasks(self._view(workflow_id), messages=self._messages)
+
+    def close(self) -> None:
+        """End the exporter's processes."""
+        self._exporter.close()
+
+    def _view(self, workflow_id: str) -> RunView:
+        try:
+            view = self._exporter.run(workflow_id)
+        except (StorageError, TimeoutError) as error:
+            raise UnreachableError(str(error)) from None
+        if view is None:
+            raise _not_found(workflow_id, (it.run.workflow_id for it in self._exporter.runs()))
+        return view
+
+
+class HttpReader:
+    """Asks a running exporter."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._url = url.rstrip("/")
+        self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
+        self._session = requests.Session()
+        # No proxy stands between a machine and itself.
+        self._session.trust_env = parts.hostname not in ("127.0.0.1", "::1", "localhost")
+
+    def answers(self) -> bool:
+        """Whether an exporter is there and ready."""
+        try:
+            answer = self._session.get(f"{self._url}/-/ready", timeout=_PROBE_TIMEOUT)
+        except requests.RequestException:
+            return False
+        return answer.ok and answer.headers.get("Server") == SERVER_NAME
+
+    def refresh(self) -> None:
+        """Do nothing: each answer is new."""
+
+    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
+        """Return all runs, live ones first, then the newest."""
+        query: dict[str, Any] = {"status": list(statuses), "class": workflow, "limit": _PAGE}
+        runs: list[Any] = []
+        while True:
+            page = self._get("", {**query, "offset": len(runs)})
+            runs += page["items"]
+            if not page["items"] or len(runs) >= page["total"]:
+                return runs
+
+    def run(self, workflow_id: str) -> Any:
+        """Return one run with its stages."""
+        return self._get_of(workflow_id, "")
+
+    def tasks(self, workflow_id: str) -> dict[str, Any]:
+        """Return {task_id: metadata}."""
+        tasks: dict[str, Any] = self._get_of(workflow_id, "/tasks")
+        return tasks
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _get_of(self, workflow_id: str, rest: str) -> Any:
+        answer = self._get(f"/{quote(workflow_id, safe='')}{rest}")
+        if answer is None:
+            raise _not_found(workflow_id, (run["workflow_id"] for run in self.runs()))
+        return answer
+
+    def _get(self, path: str, query: Optional[dict[str, Any]] = None) -> Any:
+        """Return an answer of the API, None for 404."""
+        try:
+            answer = self._session.get(
+                f"{self._url}/api/v1/workflows{path}", params=query, timeout=_TIMEOUT
+            )
+            content = answer.json()
+        except requests.Timeout:
+            raise UnreachableError(
+                f"The exporter at {self._shown} did not answer in time."
+            ) from None
+        except requests.ConnectionError:
+            raise UnreachableError(f"No exporter answers at {self._shown}.") from None
+        except (requests.RequestException, ValueError):
+            raise UnreachableError(f"What answers at {self._shown} is no exporter.") from None
+        if answer.status_code == 404:
+            return None
+        if not answer.ok:
+            raise UnreachableError(f"{self._shown} answered: {content.get('detail')}")
+        return content
+
+
+def _not_found(workflow_id: str, known: Iterable[str]) -> WorkflowNotFoundError:
+    near = difflib.get_close_matches(workflow_id, known)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    return WorkflowNotFoundError(f"There is no workflow {workflow_id!r}{hint}")
+
+
+def _local_url(settings: Settings) -> str:
+    host, port = parse_listen(settings.listen)
+    if host in (None, "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own_cluster() -> tuple[Optional[str], Optional[str]]:
+    """Return storage and address of the cluster that this process is connected to, if it is."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None, None
+    try:
+        from ray._private.storage import _get_storage_uri
+    except ImportError:  # gone with Ray 2.48, as workflows are
+        return None, ray.get_runtime_context().gcs_address
+    return _get_storage_uri(), ray.get_runtime_context().gcs_address

@@ -1,0 +1,222 @@
+"""The exporter itself: polls in a thread of its own and answers from the last snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Optional
+
+from .catalog import Catalog, Change
+from .ledger import Ledger
+from .metrics.contract import Options, Tier
+from .metrics.exposition import Renderer, page
+from .metrics.selfmetrics import SelfMetrics
+from .poller import Poller
+from .settings import Settings
+from .snapshot import RunView, Snapshot
+from .sources.records import LinkState, Mark
+from .sources.running import RayLink
+
+# What one poll may spend on finished runs that it sees for the first time: live runs must not
+# wait for a long history.
+_READ_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Exporter:
+    """Watches the workflows of one cluster.
+
+    With `keep`, counters are kept in the settings' state folder; commands that look once do
+    without. All methods may be called from any thread.
+    """
+
+    def __init__(self, settings: Settings, *, keep: bool = False) -> None:
+        self._settings = settings
+        self._keep = keep
+        self._ledger = Ledger()
+        self._catalog = Catalog(settings, self._ledger)
+        self._link = RayLink(settings.address, timeout=settings.manager_timeout)
+        self._poller = Poller(settings, self._catalog, self._link, self._first_listing)
+        self._renderer = Renderer(
+            Options(
+                detail=Tier(settings.detail),
+                error_messages=settings.expose_error_messages,
+                meta_labels=settings.metadata_labels,
+            )
+        )
+        self._own = SelfMetrics(version("ray-workflow-exporter"))
+        self._stop = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+        self._begun = self._heartbeat = time.time()
+        self._seen_change = 0
+        self._ray_version = ""
+        self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
+        self._exposition = self._renderer.render(self._snapshot)
+
+    def start(self) -> None:
+        """Begin to poll in the background."""
+        self._thread = threading.Thread(target=self._loop, name="poll", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End polling, keep the counters, let go of Ray; waits for a poll under way."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._settings.manager_timeout + 1.0)
+        self._poller.close()
+
+    def poll_once(self) -> None:
+        """Look once and publish what was seen. Not while polls run in the background."""
+        started, now = time.monotonic(), time.time()
+        self._poller.poll(now, _READ_SECONDS)
+        # Kept before it is shown: see Ledger.save.
+        self._ledger.save()
+        self._publish(now)
+        self._own.polled(time.time(), time.monotonic() - started)
+        self._heartbeat = time.time()
+
+    def load(self) -> None:
+        """Poll until Ray has answered or cannot be reached, and all of storage is read.
+
+        For commands that look once.
+        """
+        deadline = time.monotonic() + self._settings.manager_timeout
+        while True:
+            self.poll_once()
+            state = self._poller.manager.state
+            waiting = state is LinkState.UNREACHABLE and time.monotonic() < deadline
+            if not waiting and (self._poller.settled or self._poller.storage_error is not None):
+                return
+            self._stop.wait(0.1)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last snapshot; without objects once the sources have been silent for too long."""
+        return self._stale_snapshot() if self._is_stale() else self._snapshot
+
+    @property
+    def ready(self) -> bool:
+        """Whether storage was read once."""
+        return self._poller.listed_at is not None
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the last poll ended, however it ended."""
+        return time.time() - self._heartbeat
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """Facts about the exporter itself, by name, for people to read."""
+        poller = self._poller
+        return {
+            "storage": poller.storage_uri,
+            "storage_error": poller.storage_error,
+            "manager": poller.manager.state.value,
+            "manager_reason": poller.manager.reason,
+            "ray_version": poller.manager.ray_version,
+            "session_name": poller.manager.session_name,
+            "last_poll": poller.listed_at,
+            "finished_runs_to_read": poller.loading,
+        }
+
+    def metrics(
+        self, *, openmetrics: bool = False, tiers: Optional[Collection[Tier]] = None
+    ) -> bytes:
+        """Return the exposition of `tiers` (None: all), in text 0.0.4 or OpenMetrics 1.0."""
+        exposition = self._exposition
+        if self._is_stale():
+            exposition = Renderer().render(self._stale_snapshot())
+        return page(exposition, self._own, openmetrics=openmetrics, tiers=tiers)
+
+    def run(self, workflow_id: str) -> Optional[RunView]:
+        """Return one run, None when there is no such run.
+
+        A run too old to be exposed is read from storage again, which may take a while. Raises
+        StorageError or TimeoutError when that fails.
+        """
+        return self._poller.read_again(workflow_id) or self._catalog.view(workflow_id)
+
+    def runs(self) -> Sequence[RunView]:
+        """Return all runs, live ones first, then the newest."""
+        return self._catalog.views()
+
+    def changes(self, after: int) -> list[Change]:
+        """Return what changed after the given sequence number."""
+        return self._catalog.changes(after)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self.poll_once()
+            except Exception:
+                # A fault of ours in one poll must not end all polls; the log has its trace.
+                logger.exception("This poll failed; the next one follows.")
+                self._own.poll_failed("read")
+                self._heartbeat = time.time()
+            self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
+
+    def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
+        self._ledger.begin(marks, now, self._state_file() if self._keep else None)
+
+    def _state_file(self) -> Path:
+        # Two exporters of one storage on one machine differ in their port: each counts for itself.
+        identity = f"{self._poller.storage_uri}\n{self._settings.listen}"
+        name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return self._settings.state_path / f"{name}.json"
+
+    def _publish(self, now: float) -> None:
+        poller, view = self._poller, self._poller.manager
+        snapshot = self._catalog.snapshot(
+            now,
+            storage_up=poller.storage_error is None,
+            manager_up=view.state is LinkState.UP,
+            running_limit=view.running_limit,
+            pending_limit=view.pending_limit,
+            folded_classes=poller.folded_classes,
+        )
+        if snapshot.runs is not self._snapshot.runs or self._shown(snapshot) != self._shown(
+            self._snapshot
+        ):
+            self._exposition = self._renderer.render(snapshot)
+            self._own.exposed(self._exposition.series())
+        self._snapshot = snapshot
+        if view.ray_version is not None and view.ray_version != self._ray_version:
+            self._ray_version = view.ray_version
+            self._own.watches(view.ray_version)
+        self._own.probed(poller.manager_seconds)
+        if poller.storage_error is not None:
+            self._own.poll_failed("list")
+        if view.state is LinkState.UNREACHABLE:
+            self._own.poll_failed("manager")
+        self._own.link_restarted(view.restarts)
+        visible = time.time()
+        for change in self._catalog.changes(self._seen_change):
+            # What happened before the exporter began says nothing about how fast it is.
+            if change.moment is not None and self._begun < change.moment <= visible:
+                self._own.changed(visible - change.moment)
+        self._seen_change = self._catalog.last_change
+
+    @staticmethod
+    def _shown(snapshot: Snapshot) -> tuple[object, ...]:
+        return (
+            snapshot.storage_up, snapshot.manager_up, snapshot.running_limit,
+            snapshot.pending_limit, snapshot.classes, snapshot.dropped,
+        )  # fmt: skip
+
+    def _is_stale(self) -> bool:
+        good = self._poller.listed_at or self._begun
+        return time.time() - good > self._settings.max_staleness
+
+    def _stale_snapshot(self) -> Snapshot:
+        return Snapshot(
+            self._snapshot.at,
+            storage_up=False,
+            manager_up=self._poller.manager.state is LinkState.UP,
+        )

@@ -1,0 +1,1 @@
+"""From the catalog to bytes on the wire."""

@@ -1,0 +1,107 @@
+"""The exporter's own metrics: how it polls, what it shows, what it was told to do.
+
+They change with every poll and are few, so they are rendered while a scrape waits.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from . import text
+from .contract import Family, Kind
+from .families import FAMILIES
+
+POLL_STAGES = ("list", "read", "manager", "render")
+
+_PREFIX = "ray_workflow_exporter_"
+
+
+class SelfMetrics:
+    """The rows of the table that no snapshot holds. May be used by several threads at once."""
+
+    def __init__(self, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._by_name: dict[str, Any] = {}
+        self._families = {it.name: it for it in FAMILIES if it.samples is None}
+        for family in self._families.values():
+            self._by_name[family.name] = self._made(family)
+        self._link_restarts = 0
+        # A counter that first appears at 1 has no increase for Prometheus to see.
+        for stage in POLL_STAGES:
+            self._of("poll_errors_total").labels(stage)
+        self._version = version
+        self.watches("")
+
+    def watches(self, ray_version: str) -> None:
+        """Record the version of the cluster's Ray."""
+        build_info = self._of("build_info")
+        build_info.clear()
+        build_info.labels(self._version, platform.python_version(), ray_version).set(1)
+
+    def polled(self, at: float, seconds: float) -> None:
+        """Record a poll that ended at `at` (Unix seconds) and took `seconds`."""
+        self._of("last_poll_timestamp_seconds").set(at)
+        self._of("poll_duration_seconds").observe(seconds)
+
+    def poll_failed(self, stage: str) -> None:
+        """Count an error in one of POLL_STAGES."""
+        self._of("poll_errors_total").labels(stage).inc()
+
+    def probed(self, seconds: float) -> None:
+        """Record an answer of the WorkflowManagementActor."""
+        self._of("probe_duration_seconds").observe(seconds)
+
+    def changed(self, seconds: float) -> None:
+        """Record how long a change in Ray took to become visible."""
+        self._of("change_latency_seconds").observe(seconds)
+
+    def exposed(self, series: Mapping[str, int]) -> None:
+        """Record the number of series of each family, from `Exposition.series`."""
+        for family, count in series.items():
+            self._of("series").labels(family).set(count)
+
+    def acted(self, action: str, result: str) -> None:
+        """Count an action on a run that a user asked for."""
+        self._of("actions_total").labels(action, result).inc()
+
+    def link_restarted(self, total: int) -> None:
+        """Take over the number of restarts of the ray link since the exporter began."""
+        self._of("link_restarts_total").inc(max(0, total - self._link_restarts))
+        self._link_restarts = total
+
+    def body(self, *, openmetrics: bool = False) -> bytes:
+        """Return headers and samples, without `# EOF`.
+
+        Done here and not by prometheus_client, which in the text format adds a `_created` family
+        to each counter and histogram unless that is switched off for the whole process.
+        """
+        parts: list[str] = []
+        for metric in self._registry.collect():
+            name = metric.name + ("_total" if metric.type == "counter" else "")
+            family = self._families[name]
+            samples = [it for it in metric.samples if not it.name.endswith("_created")]
+            if samples:
+                parts.append(
+                    text.header(
+                        name, family.kind.value, family.unit, family.help, openmetrics=openmetrics
+                    )
+                )
+            for sample in samples:
+                label_text = text.labels(sample.labels.keys(), sample.labels.values())
+                parts.append(text.line(sample.name, label_text, sample.value))
+        return "".join(parts).encode()
+
+    def _made(self, family: Family) -> Any:
+        about = family.name, family.help, family.labels
+        if family.kind is Kind.HISTOGRAM:
+            return Histogram(*about, buckets=family.bounds, registry=self._registry)
+        if family.kind is Kind.COUNTER:
+            return Counter(*about, registry=self._registry)
+        return Gauge(*about, registry=self._registry)
+
+    def _of(self, name: str) -> Any:
+        return self._by_name[_PREFIX + name]

@@ -1,0 +1,171 @@
+"""The text of an exposition: label values, numbers and lines. Nothing here knows a family.
+
+The sample lines made here are valid in both formats, text 0.0.4 and OpenMetrics 1.0.
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+
+from ..snapshot import Histogram
+
+MAX_LABEL = 256  # characters of a label value
+MAX_MESSAGE = 512  # characters of the label `message`
+MASK = "***"
+
+_DIGEST_BYTES = 6
+# Patterns below look at this much of a message at most: tasks write messages of any size.
+_MASKED_PART = 16 * MAX_MESSAGE
+
+# Characters that hide or reorder what stands beside them, and surrogates, which have no UTF-8
+# form: a file name that is not UTF-8 reaches us with surrogates in it. Newline has an escape in
+# the format itself.
+_HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPED = re.compile(r'[\\"\n]')
+_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+
+_WORD = (
+    r"(?:passw(?:or)?d|passphrase|passcode|\bpass|pwd|secret|token(?!s)|authorization"
+    r"|api[-_ ]?key|access[-_ ]?key(?:[-_ ]id)?|account[-_ ]?key|private[-_ ]?key"
+    r"|credentials?|signature|\bsig)"
+)
+# What follows a word or a scheme is hidden up to its closing quote, or else up to the next
+# blank: hiding a comma too many is better than showing half a password.
+_VALUE = r"""(?:\\*"(?:\\.|[^"\\])*"?|\\*'(?:\\.|[^'\\])*'?|[^\s"']\S*)"""
+_MASKS = (
+    # -----BEGIN RSA PRIVATE KEY----- ...
+    (
+        re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)", re.DOTALL),
+        rf"\1{MASK}",
+    ),
+    # scheme://user:password@host, also with a slash in the password
+    (re.compile(r"(://)(?:[^\s/]{1,256}|[^\s/:@]{0,256}:[^\s@]{1,256})@"), rf"\1{MASK}@"),
+    # password=..., "token": "...", Authorization: Bearer ..., --password ...
+    (
+        re.compile(
+            rf"""({_WORD}[\w-]{{0,40}}\\*["']?\s{{0,8}}(?:=>|:=|[:=])\s{{0,8}}"""
+            rf"|(?<![\w-])--?[\w-]{{0,40}}{_WORD}\s{{1,8}})"
+            rf"((?:(?:bearer|basic|digest|token|negotiate)\s{{1,8}})?){_VALUE}",
+            re.IGNORECASE,
+        ),
+        rf"\1\2{MASK}",
+    ),
+    (re.compile(r"\b(bearer\s{1,8})[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
+    # a long word with a digit close behind a word like "key": invalid token 0f3a...
+    (
+        re.compile(
+            rf"(\b(?:key|{_WORD})\W{{1,3}}(?:(?:is|was|of|id)\W{{1,3}})?)"
+            r"(?=[A-Za-z_+/=-]{0,64}[0-9])[\w+/=-]{20,}",
+            re.IGNORECASE,
+        ),
+        rf"\1{MASK}",
+    ),
+    # keys that are known by their shape: AWS, GitHub, Slack, Google, JSON web tokens
+    (
+        re.compile(
+            r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[opusr]_\w{20,}|github_pat_\w{20,}"
+            r"|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
+        ),
+        MASK,
+    ),
+)
+
+
+def label_value(value: str) -> str:
+    """Return `value` as it stands between the quotes of a label.
+
+    Two different values stay different: one that cannot be shown as it is (hidden characters, or
+    more than MAX_LABEL) ends in `~` and a digest of the original.
+    """
+    if len(value) > MAX_LABEL or _HIDDEN.search(value):
+        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
+        tail = f"~{digest.hexdigest()}"
+        value = _visible(value[:MAX_LABEL])[: MAX_LABEL - len(tail)] + tail
+    return _escape(value)
+
+
+def message_value(message: str) -> str:
+    """Return an error message as it stands between the quotes of a label: masked and cut."""
+    shown = _visible(masked(message))
+    if len(shown) > MAX_MESSAGE:
+        shown = shown[: MAX_MESSAGE - 1] + "…"
+    return _escape(shown)
+
+
+def masked(message: str) -> str:
+    """Replace what looks like a password, token or key by `***`.
+
+    A guess that errs on the side of hiding; it cannot know every secret.
+    """
+    message = message[:_MASKED_PART]
+    for pattern, replacement in _MASKS:
+        message = pattern.sub(replacement, message)
+    return message
+
+
+def number(value: float) -> str:
+    """Return a sample value: integers without exponent, floats with all their digits."""
+    if isinstance(value, int):
+        return str(value)
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return "NaN" if math.isnan(value) else repr(value)
+
+
+def labels(names: Iterable[str], values: Iterable[str]) -> str:
+    """Return `name="value",…`; of the values only `message` is masked and may be longer."""
+    return ",".join(
+        f'{name}="{message_value(value) if name == "message" else label_value(value)}"'
+        for name, value in zip(names, values)
+    )
+
+
+def line(name: str, label_text: str, value: float) -> str:
+    """Return one sample line with its newline; `label_text` comes from `labels`."""
+    if label_text:
+        return f"{name}{{{label_text}}} {number(value)}\n"
+    return f"{name} {number(value)}\n"
+
+
+def histogram_lines(name: str, label_text: str, histogram: Histogram) -> str:
+    """Return the `_bucket`, `_sum` and `_count` lines of one histogram."""
+    separator = "," if label_text else ""
+    text = []
+    below = 0
+    for bound, count in zip((*histogram.bounds, math.inf), histogram.counts):
+        below += count
+        bucket = f'{label_text}{separator}le="{number(float(bound))}"'
+        text.append(line(f"{name}_bucket", bucket, below))
+    text.append(line(f"{name}_sum", label_text, histogram.total))
+    text.append(line(f"{name}_count", label_text, below))
+    return "".join(text)
+
+
+def header(name: str, kind: str, unit: str, help_text: str, *, openmetrics: bool) -> str:
+    """Return the HELP and TYPE lines of a family, and UNIT in OpenMetrics.
+
+    `name` is that of the sample lines; OpenMetrics names a counter without its `_total`.
+    """
+    if not openmetrics:
+        return f"# HELP {name} {help_text}\n# TYPE {name} {kind}\n"
+    if kind == "counter":
+        name = name[: -len("_total")]
+    unit_line = f"# UNIT {name} {unit}\n" if unit else ""
+    return f"# HELP {name} {help_text}\n# TYPE {name} {kind}\n{unit_line}"
+
+
+def _visible(value: str) -> str:
+    return _HIDDEN.sub(_as_code, value)
+
+
+def _as_code(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+
+
+def _escape(value: str) -> str:
+    return _ESCAPED.sub(lambda match: _ESCAPES[match.group()], value)

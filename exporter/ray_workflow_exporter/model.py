@@ -1,0 +1,146 @@
+"""The words of the product as frozen dataclasses: runs, tasks, edges, statuses and states.
+
+Nothing here reads, writes or depends on another module of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Optional
+
+
+class RunStatus(str, Enum):
+    """Status of a run, in Ray's own words (`ray.workflow.common.WorkflowStatus`)."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    RESUMABLE = "RESUMABLE"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+    @property
+    def finished(self) -> bool:
+        """Whether Ray will not touch the run again unless somebody resumes it."""
+        return self in FINISHED_STATUSES
+
+
+FINISHED_STATUSES = (RunStatus.SUCCESSFUL, RunStatus.FAILED, RunStatus.CANCELED)
+
+
+class TaskState(str, Enum):
+    """State of one task; Ray has no such word, `docs/metrics.md` defines each."""
+
+    WAITING = "WAITING"  # an upstream task is not done
+    PENDING = "PENDING"  # submitted to Ray, not started: waits for resources
+    RUNNING = "RUNNING"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    NOT_RUN = "NOT_RUN"  # the run ended before the task was started
+
+    @property
+    def finished(self) -> bool:
+        """Whether the task came to an end of its own: NOT_RUN never began."""
+        return self in FINISHED_STATES
+
+
+FINISHED_STATES = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
+
+
+class EdgeKind(str, Enum):
+    """Why one task depends on another."""
+
+    DATA = "data"  # the target takes the source's output as an argument
+    CONTINUATION = "continuation"  # the source returned a workflow that holds the target
+
+
+class FailureKind(str, Enum):
+    """Who is to blame: the task's own code, or what it ran on."""
+
+    APPLICATION = "application"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a task: `exception` is a type name, `message` its text."""
+
+    kind: FailureKind
+    exception: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A dependency between two tasks or two stages, by their ids."""
+
+    source: str
+    target: str
+    kind: EdgeKind
+
+
+@dataclass(frozen=True)
+class Task:
+    """One node of a run's DAG. Times are Unix seconds, None where nobody knows them.
+
+    `continuation` is the output task of the workflow that this task returned. `failure` belongs
+    to the last failed attempt: a SUCCESSFUL task that has one caught it (`catch_exceptions`).
+    """
+
+    task_id: str
+    stage: str
+    state: TaskState
+    upstream: tuple[str, ...] = ()
+    continuation: Optional[str] = None
+    submit_time: Optional[float] = None
+    start_time: Optional[float] = None
+    end_time: Optional[float] = None
+    output_bytes: Optional[int] = None
+    attempts: int = 0
+    max_retries: Optional[int] = None
+    checkpoint: Optional[bool] = None
+    catch_exceptions: Optional[bool] = None
+    failure: Optional[Failure] = None
+    ray_task_id: Optional[str] = None
+    node_id: Optional[str] = None
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> Optional[float]:
+        """Seconds from start to end, None unless the task has finished."""
+        return _span(self.start_time, self.end_time) if self.state.finished else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One workflow id and all that is known of it. `workflow` is its class.
+
+    `tasks` keeps the order in which tasks became known and is never changed in place: a change
+    is a new Run. `last_transition` is the newest moment at which the run or a task of it
+    changed its state.
+    """
+
+    workflow_id: str
+    workflow: str
+    status: RunStatus
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    output_task_id: Optional[str] = None
+    start_time: Optional[float] = None
+    end_time: Optional[float] = None
+    last_transition: Optional[float] = None
+    deadline: Optional[float] = None
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration(self) -> Optional[float]:
+        """Seconds from start to end, None unless the run has finished."""
+        return _span(self.start_time, self.end_time) if self.status.finished else None
+
+
+def _span(start: Optional[float], end: Optional[float]) -> Optional[float]:
+    # An end before its start is left over from an earlier life of the run: no duration at all
+    # is better than a negative one.
+    return end - start if start is not None and end is not None and end >= start else None

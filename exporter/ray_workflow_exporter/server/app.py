@@ -1,0 +1,127 @@
+"""The web server: routes, health, security headers, errors as problem details (RFC 9457).
+
+It never touches Ray or storage: all that it says, the source has ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+import signal
+from collections.abc import Awaitable
+from typing import Callable, Optional
+
+from aiohttp import hdrs, web
+
+from ..display import printable
+from ..settings import Settings, SettingsError, parse_listen
+from . import api, pages, scrape
+from .source import SERVER_NAME, SETTINGS, SOURCE, Source
+
+_SHUTDOWN_SECONDS = 5.0
+_GRACE_SECONDS = 30.0
+_HEADERS = {
+    hdrs.SERVER: SERVER_NAME,
+    hdrs.CACHE_CONTROL: "no-store",
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src '{pages.STYLE_HASH}'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_NOWHERE = "The page at / lists what there is; ids are percent-encoded, slashes as %2F."
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(source: Source, settings: Settings) -> web.Application:
+    """Return the application that answers from `source`."""
+    app = web.Application(middlewares=[_problems])
+    app[SOURCE], app[SETTINGS] = source, settings
+    app.on_response_prepare.append(_add_headers)
+    app.router.add_get("/", pages.landing)
+    app.router.add_get("/metrics", scrape.metrics)
+    app.router.add_get("/-/healthy", _healthy)
+    app.router.add_get("/-/ready", _ready)
+    api.add_routes(app.router)
+    return app
+
+
+def run_server(source: Source, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen."""
+    asyncio.run(_serve(source, settings))
+
+
+async def _serve(source: Source, settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(
+        create_app(source, settings), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, *parse_listen(settings.listen)).start()
+        except OSError as error:
+            raise SettingsError(f"Cannot listen on {settings.listen}: {error.strerror}.") from None
+        for host, port, *_ in runner.addresses:
+            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    """Answer 503 when the poll loop hangs, so that a supervisor starts the exporter again."""
+    settings = request.app[SETTINGS]
+    # One poll may wait for storage twice and for Ray once, each to its own time-out.
+    longest = 2 * settings.storage_timeout + settings.manager_timeout + settings.interval
+    allowed = longest + _GRACE_SECONDS
+    age = request.app[SOURCE].heartbeat_age
+    if age > allowed:
+        raise web.HTTPServiceUnavailable(
+            text=f"The poll loop has shown no life for {age:.0f} s; {allowed:.0f} s are allowed."
+        )
+    return web.Response(text="healthy\n")
+
+
+async def _ready(request: web.Request) -> web.Response:
+    if not request.app[SOURCE].ready:
+        raise web.HTTPServiceUnavailable(text="The first poll is not done yet.")
+    return web.Response(text="ready\n")
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        # aiohttp's own text says no more than the title does: `404: Not Found`.
+        allow = error.headers.get(hdrs.ALLOW)
+        own = error.text == f"{error.status}: {error.reason}"
+        return _problem(error.status, _NOWHERE if own else error.text, allow)
+    except Exception:
+        _log.exception("cannot answer %s %s", request.method, printable(request.raw_path))
+        return _problem(500, "The exporter failed to answer; its log says why.")
+
+
+def _problem(status: int, detail: Optional[str], allow: Optional[str] = None) -> web.Response:
+    title = http.HTTPStatus(status).phrase
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return web.Response(
+        status=status,
+        body=json.dumps(problem).encode(),
+        content_type="application/problem+json",
+        headers={hdrs.ALLOW: allow} if allow else None,
+    )

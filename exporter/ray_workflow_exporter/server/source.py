@@ -1,0 +1,46 @@
+"""What the web server needs from the exporter: ready answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional, Protocol
+
+from aiohttp import web
+
+from ..metrics.contract import Tier
+from ..settings import Settings
+from ..snapshot import RunView
+
+SERVER_NAME = "ray-workflow-exporter"  # what the header `Server` says
+
+
+class Source(Protocol):
+    """The exporter, as the server sees it. Called from any thread; only `run` may block."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first poll is done."""
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the poll loop last showed life: a poll ended, or the loop began."""
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """Facts about the exporter itself, by name, for people to read."""
+
+    def run(self, workflow_id: str) -> Optional[RunView]:
+        """Return one run, None when there is no such run; an old one is read from storage.
+
+        Raises StorageError or TimeoutError.
+        """
+
+    def runs(self) -> Sequence[RunView]:
+        """Return all runs, live ones first, then the newest."""
+
+    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]]) -> bytes:
+        """Return the answer to a scrape, in text 0.0.4 or OpenMetrics 1.0; None: all tiers."""
+
+
+SOURCE: web.AppKey[Source] = web.AppKey("source")
+SETTINGS: web.AppKey[Settings] = web.AppKey("settings")

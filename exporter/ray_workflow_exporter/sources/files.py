@@ -1,0 +1,261 @@
+"""Folders and files of a storage, read-only: on a local disk, or on anything pyarrow opens."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, NamedTuple, Optional, Protocol, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Enough to hide the latency of an object store; more only costs memory.
+CONNECTIONS = 16
+
+# A path is gone, was a file where a folder is asked for or the reverse, or cannot exist at all.
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+class StorageError(Exception):
+    """Say in one sentence which storage cannot be read, what failed and what to do."""
+
+
+class Entry(NamedTuple):
+    """One file: path relative to the listed folder, bytes, mtime in ns (0: not known)."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def time(self) -> float:
+        """The mtime in Unix seconds."""
+        return self.mtime_ns / 1e9
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """What changes whenever the file does, but for rewrites in one tick of the clock."""
+        return self.size, self.mtime_ns
+
+
+class Files(Protocol):
+    """What a storage needs of a file system. Paths are relative to the storage's root.
+
+    What is not there is an empty listing or None; any other failure is a StorageError.
+    """
+
+    backslash_divides: bool  # Ray takes `\\` for `/` everywhere but on a local disk
+
+    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
+        """List the files below a folder, in no order."""
+
+    def read(self, path: str, limit: int) -> Optional[bytes]:
+        """Read at most the first `limit` bytes of a file."""
+
+    def is_folder(self, path: str) -> bool:
+        """Tell whether a folder is there."""
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Call the function for each item, at once where waiting is what takes the time."""
+
+    def close(self) -> None:
+        """Let go of threads."""
+
+
+class LocalFiles:
+    """A local disk, by plain system calls in one thread: the GIL makes more threads slower."""
+
+    backslash_divides = False
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
+        """List the files below a folder; links to folders are not followed, so none loops."""
+        found: list[Entry] = []
+        pending = [""]
+        while pending:
+            prefix = pending.pop()
+            path = os.path.join(self._root, folder, prefix)
+            try:
+                with os.scandir(path) as items:
+                    for item in items:
+                        if not is_text(item.name):
+                            continue  # nothing of Ray's, and no label could hold it
+                        if not item.is_dir(follow_symlinks=False):
+                            _add(found, prefix + item.name, item)
+                        elif recursive:
+                            pending.append(f"{prefix}{item.name}/")
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise _unreadable("list", path, error) from None
+        return found
+
+    def read(self, path: str, limit: int) -> Optional[bytes]:
+        """Read at most the first `limit` bytes of a file."""
+        path = os.path.join(self._root, path)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(min(limit, os.fstat(file.fileno()).st_size))
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise _unreadable("read", path, error) from None
+
+    def is_folder(self, path: str) -> bool:
+        """Tell whether a folder is there."""
+        return os.path.isdir(os.path.join(self._root, path))
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Call the function for each item, one after the other."""
+        return [function(item) for item in items]
+
+    def close(self) -> None:
+        """Do nothing: no thread, no file is held."""
+
+
+class ArrowFiles:
+    """Any file system of pyarrow. Its errors are of any type: it may be somebody's Python."""
+
+    backslash_divides = True
+
+    def __init__(self, filesystem: Any, root: str) -> None:
+        self._fs = filesystem
+        self._root = root
+        self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="storage")
+
+    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
+        """List the files below a folder. Folders of object stores are not real: left out."""
+        from pyarrow.fs import FileSelector
+
+        path = posixpath.join(self._root, folder)
+        try:
+            infos = self._fs.get_file_info(
+                FileSelector(path, recursive=recursive, allow_not_found=True)
+            )
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _ABSENT:
+                return []
+            raise _unreadable("list", path, error) from None
+        # Some file systems answer with a leading slash that was not asked for, or without one.
+        skip = len(path.strip("/")) + 1
+        return [
+            Entry(info.path.lstrip("/")[skip:], info.size or 0, info.mtime_ns or 0)
+            for info in infos
+            if info.is_file and is_text(info.path)
+        ]
+
+    def read(self, path: str, limit: int) -> Optional[bytes]:
+        """Read at most the first `limit` bytes of a file."""
+        path = posixpath.join(self._root, path)
+        try:
+            with self._fs.open_input_file(path) as file:
+                data: bytes = file.read(min(limit, file.size()))
+                return data
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            if not self._info(path).is_file:
+                return None
+            raise _unreadable("read", path, error) from None
+
+    def is_folder(self, path: str) -> bool:
+        """Tell whether a folder is there."""
+        from pyarrow.fs import FileType
+
+        path = posixpath.join(self._root, path) if path else self._root
+        return bool(self._info(path).type == FileType.Directory)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Call the function for each item, `CONNECTIONS` at a time; keep the items' order."""
+        return list(self._pool.map(function, items))
+
+    def close(self) -> None:
+        """Wait for the requests under way and end the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _info(self, path: str) -> Any:
+        try:
+            return self._fs.get_file_info(path)
+        except Exception as error:
+            raise _unreadable("look at", path, error) from None
+
+
+def open_files(uri: str) -> Files:
+    """Open the value of Ray's `--storage` as Ray does, but never create anything.
+
+    A path, a URI that pyarrow knows, or `custom://module.function/path`, where
+    `module.function(path)` returns (file system, path) (ray/_private/storage.py). Raises
+    StorageError for what cannot be opened now; nothing says that the storage is there.
+    """
+    try:
+        parts = urlsplit(uri)
+        if not parts.scheme:
+            return LocalFiles(os.path.abspath(uri))
+        from pyarrow.fs import FileSystem, LocalFileSystem
+
+        if parts.scheme == "custom":
+            module, _, function = parts.netloc.rpartition(".")
+            filesystem, path = getattr(importlib.import_module(module), function)(parts.path)
+        else:
+            filesystem, path = FileSystem.from_uri(_as_ray_reads(uri))
+    except Exception as error:
+        # No cause is chained: a traceback in a log would show what is masked here.
+        raise StorageError(
+            f"Cannot open the storage {masked(uri)}: {masked(str(error))}. Give the same value "
+            "as Ray's --storage."
+        ) from None
+    local = isinstance(filesystem, LocalFileSystem)
+    return LocalFiles(path) if local else ArrowFiles(filesystem, path)
+
+
+def masked(text: str) -> str:
+    """Hide the credentials that URIs carry: their user part and their query."""
+    # Rather too much than too little: a secret that was not encoded may hold blanks.
+    text = re.sub(r"://[^@]*:[^@]*@", "://***@", text)
+    return re.sub(r"(://[^?]*)\?[^'\"]*", r"\1", text)
+
+
+def _as_ray_reads(uri: str) -> str:
+    # Ray percent-decodes an S3 URI once before pyarrow does so again, in order to add
+    # allow_bucket_creation (ray/_private/arrow_utils.py, 2.47.1). A secret or a prefix that was
+    # encoded to survive this must mean the same here.
+    if urlsplit(uri).scheme != "s3":
+        return uri
+    parts = urlsplit(unquote(uri))
+    return urlunsplit(parts._replace(query=urlencode(parse_qsl(parts.query))))
+
+
+def _add(found: list[Entry], path: str, item: os.DirEntry[str]) -> None:
+    try:
+        info = item.stat()
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return  # deleted since it was listed
+        raise
+    if stat.S_ISREG(info.st_mode):
+        found.append(Entry(path, info.st_size, info.st_mtime_ns))
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a name is text: undecodable bytes of a disk become lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unreadable(verb: str, path: str, error: Exception) -> StorageError:
+    cause = getattr(error, "strerror", None) or str(error)
+    return StorageError(
+        f"Cannot {verb} {path} in the workflow storage: {masked(cause)}. Check that the storage "
+        "is mounted or reachable and that the exporter may read it."
+    )

@@ -1,0 +1,261 @@
+"""What runs inside the WorkflowManagementActor (WMA): reads its memory, changes nothing of Ray's.
+
+The function `probe` is shipped by value, so it may use the standard library and Ray, and nothing
+that the WMA's node could lack. It runs on a thread of its own beside the actor's event loop, which
+changes what we read. So a live container is only ever read by a single C call (`list(islice(d))`,
+`set.difference`), during which no other thread runs; small inconsistencies between two such calls
+are expected, and a later look puts them right.
+
+A client is told only what changed since its last look. Its cursor lives in the WMA: what it has
+been told of each run, in sets of the run's own id strings. Numbers below are of Ray 2.47.1; the
+executor's dataclasses are the same from 2.3 to 2.47 (`ray/workflow/workflow_state.py`).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+# Under 100 kB an answer travels inline; above, Ray would put it into the users' object store.
+ITEMS_PER_ANSWER = 1_000
+CLIENTS = 32
+CLIENT_SECONDS = 600.0
+# Only the oldest of the running frontier get their Ray task id told: they are the ones that run,
+# the rest of a wide fan-out waits behind them, and each id costs about a microsecond.
+NAMED_TASKS = 256
+
+
+def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
+    """Tell `client_id` what changed since the answer that it knows as `seq` (0: tell all).
+
+    Returns ("ok", base, seq, more, limits, ended, runs) or ("error", type name). `base` is the
+    `seq` that the answer builds on: 0 when it starts over. `more` says that the rest must be
+    asked for. `limits` is (max running, max pending), -1 for none. `ended` lists ids that the WMA
+    no longer holds, `runs` what `_look` returns of each run that changed. Never raises: a
+    SystemExit would end the WMA and every running workflow with it.
+    """
+    try:
+        clients = manager.__dict__.setdefault("_workflow_exporter", {})
+        client = _client(clients, client_id, seq)
+        base = client.seq
+        # Until this answer is complete the client has no cursor: an error below starts over.
+        del clients[client_id]
+        executors = list(manager._workflow_executors.items())
+        ended = _drop_ended(client.runs, executors)
+        budget = ITEMS_PER_ANSWER
+        runs = []
+        more = False
+        for workflow_id, executor in executors:
+            state = executor._state
+            known = client.runs.get(workflow_id)
+            first = known is None or known.state() is not state
+            if first:
+                # Also a resume or a second life of the same id: the state is another object.
+                known = client.runs[workflow_id] = _unknown(state)
+            queued = workflow_id in manager._queued_workflows
+            seen = _look(known, state, queued, first, budget)
+            if seen is not None:
+                runs.append((workflow_id, *seen))
+                budget -= len(seen[3]) + len(seen[4])
+            more = more or not known.complete
+        client.seq += 1
+        clients[client_id] = client
+        limits = (manager._max_running_workflows, manager._max_pending_workflows)
+        return ("ok", base, client.seq, more, limits, ended, runs)
+    except BaseException as error:
+        return ("error", type(error).__name__)
+
+
+def _client(clients: dict[str, Any], client_id: str, seq: int) -> Any:
+    now = time.monotonic()
+    for other, client in list(clients.items()):
+        if now - client.seen > CLIENT_SECONDS:
+            del clients[other]
+    if client_id not in clients or clients[client_id].seq != seq:
+        clients.pop(client_id, None)
+        if len(clients) >= CLIENTS:
+            del clients[min(list(clients), key=lambda other: clients[other].seen)]
+        clients[client_id] = SimpleNamespace(seq=0, runs={})
+    clients[client_id].seen = now
+    return clients[client_id]
+
+
+def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[str]:
+    ended = list(set(known).difference([workflow_id for workflow_id, _ in executors]))
+    for workflow_id in ended:
+        del known[workflow_id]
+    return ended
+
+
+def _unknown(state: Any) -> Any:
+    return SimpleNamespace(
+        state=weakref.ref(state),  # an id() could be that of an object that took its place
+        queued=None,
+        signature=None,
+        complete=False,
+        tasks=0,  # how many of these dicts have been told: they only ever grow, at their end
+        submitted=0,
+        continuations=0,
+        retries={},
+        running=set(),  # told as running
+        open=set(),  # told as submitted, but neither running nor done
+        unfinished=set(),  # those of `open` that were told without a finish time
+        changed=set(),  # found changed, still to be told
+        named=set(),  # oldest running tasks, told with their Ray task id
+    )
+
+
+def _look(known: Any, state: Any, queued: bool, first: bool, budget: int) -> Any:
+    """Return what is new in one run, None for nothing; at most `budget` tasks and rows.
+
+    (first, queued, about, tasks, rows, continuations, retries, ray_task_ids, sizes):
+    `about` is (output_task_id, resumed, a number for this life); a task is (id, upstream,
+    max_retries, checkpoint, catch_exceptions); a row is (id, submit_time, finish_time, running,
+    done); the rest are pairs.
+    """
+    retries = dict(state.task_retries)
+    # All that happens to a task moves one of these, and they are read before what they stand for:
+    # a change that comes in between is seen by the next look.
+    signature = (
+        queued,
+        retries,
+        len(state.tasks),
+        len(state.task_execution_metadata),
+        len(state.running_frontier_set),
+        len(state.done_tasks),
+        len(state.next_continuation),
+    )
+    if known.complete and signature == known.signature:
+        return None
+    continuations = list(islice(state.next_continuation.items(), known.continuations, None))
+    known.continuations += len(continuations)
+    tasks = _new_tasks(known, state, budget)
+    rows = _rows(known, state, retries, continuations, budget - len(tasks))
+    retried = [(task, count) for task, count in retries.items() if known.retries.get(task) != count]
+    known.named.difference_update([task for task, _ in retried])  # an attempt has its own id
+    known.retries, known.signature = retries, signature
+    known.complete = (
+        not known.changed
+        and known.tasks >= len(state.tasks)
+        and known.submitted >= len(state.task_execution_metadata)
+    )
+    return (
+        first,
+        queued,
+        _about(state) if first else None,
+        tasks,
+        rows,
+        continuations,
+        retried,
+        _ray_task_ids(known, state),
+        _sizes(state, rows),
+    )
+
+
+def _about(state: Any) -> tuple[Any, bool, int]:
+    # A state made from storage has tasks without a name, or none at all when each is checkpointed
+    # (ray/workflow/workflow_state_from_storage.py).
+    oldest = list(islice(state.tasks.values(), 1))
+    return state.output_task_id, not oldest or oldest[0].task_id == "", id(state)
+
+
+def _new_tasks(known: Any, state: Any, budget: int) -> list[tuple[Any, ...]]:
+    if known.tasks >= len(state.tasks):
+        return []  # spares the walk over all that is known, half a millisecond for 100,000
+    found = list(islice(state.tasks.items(), known.tasks, known.tasks + budget))
+    known.tasks += len(found)
+    upstream = state.upstream_dependencies
+    return [
+        (
+            task_id,
+            list(upstream.get(task_id, ())),
+            task.options.max_retries,
+            task.options.checkpoint,
+            task.options.catch_exceptions,
+        )
+        for task_id, task in found
+    ]
+
+
+def _rows(
+    known: Any, state: Any, retries: dict[str, int], continuations: list[Any], budget: int
+) -> list[tuple[Any, ...]]:
+    metadata, running, done = (
+        state.task_execution_metadata,
+        state.running_frontier_set,
+        state.done_tasks,
+    )
+    changed = known.changed
+    submitted = list(islice(metadata, known.submitted, known.submitted + budget))
+    known.submitted += len(submitted)
+    changed.update(submitted)
+    changed.update(known.running.difference(running))
+    changed.update(known.open.intersection(done), known.open.intersection(running))
+    changed.update(known.unfinished)
+    changed.update(task for task, count in retries.items() if known.retries.get(task) != count)
+    # A resumed run knows the root of an earlier continuation by this link only: watch for its end.
+    known.open.update(task for task, _ in continuations if task not in state.continuation_root)
+    rows: list[tuple[Any, ...]] = []
+    while changed and len(rows) < budget:
+        task = changed.pop()
+        times = metadata.get(task)
+        submit_time, finish_time = (times.submit_time, times.finish_time) if times else (None, None)
+        is_running, is_done = task in running, task in done
+        rows.append((task, submit_time, finish_time, is_running, is_done))
+        _remember(known, state, task, is_running, is_done, finish_time is not None)
+    return rows
+
+
+def _remember(
+    known: Any, state: Any, task: str, is_running: bool, is_done: bool, finished: bool
+) -> None:
+    # Ray never counts an inner task of a continuation as done, only the root at the end of all.
+    over = is_done or (finished and task in state.continuation_root)
+    for told, holds in (
+        (known.running, is_running),
+        (known.open, not is_running and not over),
+        (known.unfinished, not is_running and not over and not finished),
+    ):
+        if holds:
+            told.add(task)
+        else:
+            told.discard(task)
+
+
+def _ray_task_ids(known: Any, state: Any) -> list[tuple[str, str]]:
+    oldest = list(islice(state.running_frontier.values(), NAMED_TASKS))
+    found = [
+        (output.task_id, output.ref.task_id().hex())
+        for output in oldest
+        if output.task_id not in known.named
+    ]
+    known.named = {output.task_id for output in oldest}
+    return found
+
+
+def _sizes(state: Any, rows: list[tuple[Any, ...]]) -> list[tuple[str, int]]:
+    """Sizes of outputs that storage will not tell: Ray forgets them once all consumers run."""
+    outputs: dict[Any, str] = {}
+    for task, _, _, _, is_done in rows:
+        output: Any = state.output_map.get(task) if is_done else None
+        known_by_name_only = task not in state.tasks
+        if output is None or output.ref is None or known_by_name_only:
+            continue
+        if not state.tasks[task].options.checkpoint:
+            outputs[output.ref] = task
+    if not outputs:
+        return []
+    try:
+        # Since Ray 2.31; asks the WMA's own table, 3 µs each, without a remote call.
+        from ray.experimental import get_local_object_locations
+    except ImportError:
+        return []
+    located = get_local_object_locations(list(outputs))
+    return [
+        (task, located[ref]["object_size"])
+        for ref, task in outputs.items()
+        if ref in located and located[ref].get("object_size") is not None
+    ]

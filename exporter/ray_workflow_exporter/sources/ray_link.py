@@ -1,0 +1,407 @@
+"""Talk to the WorkflowManagementActor (WMA) as a Ray driver; as a program, for `running.RayLink`.
+
+A driver can hang, and is aborted by Ray when its cluster dies: the exporter therefore keeps it in
+a child process, `python -m ray_workflow_exporter.sources.ray_link ADDRESS CLIENT_ID TIMEOUT`. The
+child reads one JSON request a line from standard input, `{"id": 1, "op": "poll", "args": {…}}`,
+answers `{"id": 1, "result": …}` or `{"id": 1, "error": "…"}` on standard output in any order, and
+leaves when its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import re
+import socket
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Optional
+
+from . import probe
+from .mirror import Mirror
+from .records import LinkState, ManagerView
+
+# ray/workflow/common.py; importing it here would drag in all of ray.workflow.
+MANAGER_NAME = "WorkflowManagementActor"
+MANAGER_NAMESPACE = "workflow"
+# Ray hides the jobs of such a namespace from its job list.
+OUR_NAMESPACE = "_ray_internal_workflow_exporter"
+# An actor has the concurrency group `_ray_system` from 2.20 on; a call into a group that it does
+# not have ends its process. Ray 2.48 has no workflows any more.
+OLDEST_RAY, FIRST_RAY_WITHOUT_WORKFLOWS = (2, 20), (2, 48)
+WORKFLOW_TASK = "_workflow_task_executor_remote"  # ray/workflow/task_executor.py
+DETAILS_ONE_BY_ONE = 16
+DETAILS_LISTED = 10_000  # what Ray's state API returns at most
+THREADS = 4
+LEAVE_SECONDS = 1.0
+
+
+class NoManagerError(Exception):
+    """Why there is no answer: a sentence, and the state that it means.
+
+    `connected` says whether the driver is still of use, `final` that no later try can succeed.
+    """
+
+    def __init__(
+        self, state: LinkState, reason: str, *, connected: bool = False, final: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.state, self.connected, self.final = state, connected, final
+
+
+class _Shipped:
+    """A function that was pickled by value once: anew for each call it would cost 4 ms."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self._pickled,)
+
+
+class ManagerClient:
+    """A client of the WMA of one Ray. Uses the driver of this process if there is one already.
+
+    `address` is "auto" or host:port; a Ray is never started. `client_id` names the cursor that
+    the WMA keeps for us. `timeout` bounds each wait for an answer, in seconds.
+    """
+
+    def __init__(
+        self, address: str = "auto", *, timeout: float = 5.0, client_id: Optional[str] = None
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._client_id = client_id or uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._mirror = Mirror()
+        self._ray: Any = None  # the module, once connected
+        self._about_ray: dict[str, Optional[str]] = {}
+        self._owns_driver = False
+        self._raylet_socket: Optional[str] = None
+        self._manager: Any = None
+        self._probe: Any = None
+        self._asked: Any = None  # the one call without an answer yet
+
+    def poll(self) -> ManagerView:
+        """Look at the WMA, and return all that it holds. Never raises."""
+        with self._lock:
+            return self._mirror.read(self._look(self._mirror.seq))
+
+    def look(self, seq: int) -> dict[str, Any]:
+        """Return what changed since answer `seq`, in plain JSON types. Never raises.
+
+        `answers` holds those of `probe.probe` without their first word, to be applied in order
+        whatever `state` says; `connected` and `final` are those of NoManagerError.
+        """
+        with self._lock:
+            return self._look(seq)
+
+    def _look(self, seq: int) -> dict[str, Any]:
+        answers: list[Any] = []
+        state, reason, connected, final = LinkState.UP, "", True, False
+        try:
+            self._connect()
+            self._fetch(seq, answers)
+        except NoManagerError as error:
+            # A look that ran out of time half-way still names every run, and goes on next time.
+            half_way = bool(answers) and error.connected and error.state is LinkState.UNREACHABLE
+            if not half_way:
+                state, reason = error.state, str(error)
+            connected, final = error.connected, error.final
+        except Exception as error:
+            state, connected = LinkState.UNREACHABLE, False
+            reason = f"Ray at {self._address} failed with {describe(error)}"
+        return {
+            "state": state.value,
+            "reason": reason,
+            "answers": answers,
+            "ray": self._about_ray,
+            "connected": connected,
+            "final": final,
+        }
+
+    def _fetch(self, seq: int, answers: list[Any]) -> None:
+        deadline = time.monotonic() + self._timeout
+        more = True
+        while more:
+            if self._asked is None:
+                self._asked = self._submit(self._probe, self._client_id, seq)
+            word, *answer = self._wait(self._asked, deadline)
+            if word != "ok":
+                raise NoManagerError(
+                    LinkState.UNREACHABLE,
+                    f"The probe failed inside the management actor with {answer[0]}.",
+                    connected=True,
+                )
+            answers.append(answer)
+            _, seq, more, *_ = answer
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run `function(manager, *args)` inside the WMA, beside its own work.
+
+        The function must be of an importable module that is registered to be pickled by value,
+        or of `__main__`, and must catch SystemExit, which would end the WMA. Raises
+        NoManagerError, and Ray's own errors.
+        """
+        with self._lock:
+            self._connect()
+            answer = self._submit(function, *args)
+            return self._wait(answer, time.monotonic() + self._timeout)
+
+    def _submit(self, function: Any, *args: Any) -> Any:
+        if self._manager is None:
+            self._check_raylet()
+            try:
+                # The handle must stay in a variable: a method only holds a weak reference to it.
+                self._manager = self._ray.get_actor(MANAGER_NAME, namespace=MANAGER_NAMESPACE)
+            except ValueError:
+                raise NoManagerError(
+                    LinkState.ABSENT,
+                    "No workflow has run on this Ray yet: it has no management actor.",
+                    connected=True,
+                ) from None
+        return self._manager.__ray_call__.options(
+            # On a thread of its own: it neither blocks the users' calls nor waits behind them.
+            concurrency_group="_ray_system",
+            enable_task_events=False,
+        ).remote(function, *args)
+
+    def _wait(self, answer: Any, deadline: float) -> Any:
+        errors = self._ray.exceptions
+        try:
+            result = self._ray.get(answer, timeout=max(0.01, deadline - time.monotonic()))
+        except errors.GetTimeoutError:
+            # `_asked` stays: a busy WMA must not find a queue of our calls when it comes to them.
+            self._check_raylet()
+            raise NoManagerError(
+                LinkState.UNREACHABLE,
+                f"The management actor did not answer within {self._timeout:g} s.",
+                connected=True,
+            ) from None
+        except errors.ActorUnavailableError:
+            # Also all that the driver of a killed cluster ever gets, a new cluster at the same
+            # address notwithstanding (seen with 2.47.1).
+            self._asked = self._manager = None
+            raise NoManagerError(
+                LinkState.UNREACHABLE, "The management actor cannot be reached by Ray."
+            ) from None
+        except errors.RayActorError:
+            self._asked = self._manager = None
+            raise NoManagerError(
+                LinkState.ABSENT,
+                "The management actor has died; the next workflow call of a user starts it again.",
+                connected=True,
+            ) from None
+        except BaseException:
+            self._asked = None
+            raise
+        self._asked = None
+        return result
+
+    def _connect(self) -> None:
+        if self._ray is not None:
+            return
+        ray = _supported_ray()
+        if not ray.is_initialized():
+            address = _address(self._address)
+            try:
+                ray.init(
+                    address,
+                    namespace=OUR_NAMESPACE,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:
+                state = (
+                    LinkState.UNSUPPORTED
+                    if "ersion mismatch" in str(error)
+                    else LinkState.UNREACHABLE
+                )
+                raise NoManagerError(
+                    state, f"Ray at {address} refused us: {describe(error)}"
+                ) from error
+            self._owns_driver = True
+        from ray import cloudpickle
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        cloudpickle.register_pickle_by_value(probe)
+        self._probe = _Shipped(cloudpickle.dumps(probe.probe))
+        session = {key: _internal_kv_get(key, namespace=b"session") for key in _SESSION_KEYS}
+        self._about_ray = {
+            name: value.decode() if value else None
+            for name, value in zip(("storage_uri", "session_name"), session.values())
+        }
+        self._about_ray["ray_version"] = ray.__version__
+        raylet_socket = ray._private.worker.global_worker.node.raylet_socket_name
+        # Not visible from another network namespace: then there is nothing to go by.
+        self._raylet_socket = raylet_socket if _listens(raylet_socket) else None
+        self._ray = ray
+
+    def _check_raylet(self) -> None:
+        # A driver that lost its raylet is of no use ever again, but Ray lets it wait for minutes.
+        if self._raylet_socket and not _listens(self._raylet_socket):
+            raise NoManagerError(LinkState.UNREACHABLE, "The Ray we were connected to is gone.")
+
+    def task_details(self, ray_task_ids: Collection[str]) -> dict[str, list[Optional[str]]]:
+        """Return (node id, error type, error message) by Ray task id, as far as Ray's API knows.
+
+        Empty without a dashboard, or when it does not answer in time. Needs a poll before.
+        """
+        if self._ray is None or not ray_task_ids:
+            return {}
+        try:
+            states = self._task_states(ray_task_ids)
+        except Exception:
+            return {}
+        # One entry an attempt; the last one is what counts.
+        states.sort(key=lambda state: state.attempt_number)
+        return {
+            state.task_id: [state.node_id, state.error_type, state.error_message]
+            for state in states
+            if state.task_id in ray_task_ids
+        }
+
+    def _task_states(self, ray_task_ids: Collection[str]) -> list[Any]:
+        from ray.experimental.internal_kv import _internal_kv_get
+        from ray.util.state import StateApiClient
+        from ray.util.state.common import ListApiOptions, StateResource
+
+        # Ray's own search for this address waits for 20 s when there is no dashboard.
+        url = _internal_kv_get("webui:url", namespace=b"dashboard")
+        if not url:
+            return []
+        # RAY_ADDRESS would win over an address without a scheme.
+        client = StateApiClient(address=f"http://{url.decode()}")
+        one_by_one = len(ray_task_ids) <= DETAILS_ONE_BY_ONE
+        filters = (
+            [("task_id", "=", task_id) for task_id in ray_task_ids]
+            if one_by_one
+            else [("func_or_class_name", "=", WORKFLOW_TASK)]
+        )
+        deadline = time.monotonic() + self._timeout
+        states: list[Any] = []
+        for wanted in filters:
+            left = int(deadline - time.monotonic())
+            if left < 1:
+                break
+            options = ListApiOptions(
+                limit=DETAILS_LISTED, timeout=left, filters=[wanted], detail=True
+            )
+            states += client.list(StateResource.TASKS, options, raise_on_missing_output=False)
+        return states
+
+    def close(self) -> None:
+        """Disconnect from Ray, unless the driver is not ours."""
+        if self._owns_driver:
+            self._owns_driver = False
+            self._ray.shutdown()
+
+
+_SESSION_KEYS = ("storage", "session_name")
+
+
+def _supported_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"Ray is not installed beside the exporter ({error}): install the extra `ray`, "
+            "or ask for storage only.",
+            final=True,
+        ) from None
+    match = re.match(r"(\d+)\.(\d+)", ray.__version__)
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not OLDEST_RAY <= version < FIRST_RAY_WITHOUT_WORKFLOWS:
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"Ray {ray.__version__} is installed beside the exporter; running workflows can be "
+            "read from Ray 2.20 up to 2.47. Storage is read all the same.",
+            final=True,
+        )
+    return ray
+
+
+def _address(wanted: str) -> str:
+    """Return an address with which `ray.init` connects or fails, and never starts a Ray."""
+    # ray.init lets RAY_ADDRESS speak for "auto", and starts a Ray when it says "local".
+    address = (os.environ.get("RAY_ADDRESS") or "auto") if wanted == "auto" else wanted
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"{address!r} is no address of a Ray to watch: give its head's host:port, or auto.",
+            final=True,
+        )
+    try:
+        # With nobody there, ray.init does not come back (seen with 2.47.1).
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError as error:
+        raise NoManagerError(
+            LinkState.UNREACHABLE, f"No Ray answers at {address}: {error}."
+        ) from None
+    return address
+
+
+def _listens(path: str) -> bool:
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
+            return any(line.rstrip("\n").endswith(path) for line in sockets)
+    except OSError:  # not Linux
+        return False
+
+
+def describe(error: BaseException) -> str:
+    """Return type and text of an error on one line, cut to a readable length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else f"{type(error).__name__}."
+
+
+def main(address: str, client_id: str, timeout: str) -> None:
+    """Serve requests until standard input ends, then end this process without delay."""
+    # Ray and its libraries print: what they write to standard output goes to standard error.
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)  # importing Ray sets the levels of its loggers again
+    client = ManagerClient(address, timeout=float(timeout), client_id=client_id)
+    operations: dict[str, Callable[..., Any]] = {
+        "poll": client.look,
+        "task_details": client.task_details,
+    }
+    writing = threading.Lock()
+
+    def serve(request: dict[str, Any]) -> None:
+        reply = {"id": request["id"]}
+        try:
+            reply["result"] = operations[request["op"]](**request["args"])
+        except Exception as error:
+            reply["error"] = describe(error)
+        with writing:
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+
+    pool = ThreadPoolExecutor(THREADS)
+    for line in sys.stdin:
+        pool.submit(serve, json.loads(line))
+    leaving = threading.Thread(target=client.close, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    # Ray's exit handlers wait for a cluster that may be gone.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

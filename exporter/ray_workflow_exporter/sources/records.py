@@ -1,0 +1,128 @@
+"""What each source says of a run, word for word, before `truth.py` makes one Run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, Optional
+
+from ..model import RunStatus
+
+
+class Mark(NamedTuple):
+    """A run's entry under `__status__/`: its change key. `time` is the file's mtime."""
+
+    status: RunStatus
+    time: float
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """The folder of one task. None stands for a file that is not there or not readable yet.
+
+    `upstream` is None for sub-tasks of a continuation with checkpoint=False: Ray writes no
+    inputs.json for them. `exception` is (type, message).
+    """
+
+    task_id: str
+    upstream: Optional[tuple[str, ...]] = None
+    max_retries: Optional[int] = None
+    checkpoint: Optional[bool] = None
+    catch_exceptions: Optional[bool] = None
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    start_time: Optional[float] = None  # pre_task_metadata.json: the last attempt
+    end_time: Optional[float] = None  # post_task_metadata.json: the body returned
+    output_bytes: Optional[int] = None  # size of output.pkl
+    output_time: Optional[float] = None  # mtime of output.pkl
+    continuation: Optional[str] = None  # outputs.json: output_task_id
+    exception: Optional[tuple[str, str]] = None
+    exception_time: Optional[float] = None  # mtime of exception.pkl
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """The folder of one run. `status` is None for a ghost: a folder that never became a run."""
+
+    workflow_id: str
+    status: Optional[RunStatus] = None
+    start_time: Optional[float] = None
+    end_time: Optional[float] = None
+    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    output_task_id: Optional[str] = None
+    base_names: frozenset[str] = frozenset()  # names in duplicate_name_counter/: the stages
+    tasks: Mapping[str, StoredTask] = field(default_factory=dict)
+
+
+class LiveTask(NamedTuple):
+    """One task in the memory of the WorkflowManagementActor.
+
+    `running` means submitted to Ray: it may still wait for resources. `done` is Ray's
+    `done_tasks`, which leaves out tasks whose continuation still runs; `finish_time` is set as
+    soon as a body succeeded, and stays None for a caught exception. `upstream` and the options
+    are None for tasks that Ray knows by name only (checkpointed ones of a resumed run).
+    """
+
+    upstream: Optional[tuple[str, ...]] = None
+    max_retries: Optional[int] = None
+    checkpoint: Optional[bool] = None
+    catch_exceptions: Optional[bool] = None
+    user_metadata: Optional[Mapping[str, Any]] = None
+    submit_time: Optional[float] = None
+    finish_time: Optional[float] = None
+    running: bool = False
+    done: bool = False
+    retries: int = 0
+    continuation: Optional[str] = None
+    output_bytes: Optional[int] = None
+    ray_task_id: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """One run in the memory of the WorkflowManagementActor, after one poll.
+
+    `changed` names the tasks that differ from the poll before (all of them on the first one).
+    `resumed` says that Ray rebuilt the run from storage: its earlier tasks are only there.
+    `tasks` is not to be changed by who receives it.
+    """
+
+    workflow_id: str
+    queued: bool
+    output_task_id: Optional[str] = None
+    resumed: bool = False
+    tasks: Mapping[str, LiveTask] = field(default_factory=dict)
+    changed: frozenset[str] = frozenset()
+
+
+class LinkState(str, Enum):
+    """How the link to Ray stands."""
+
+    UP = "up"  # the WorkflowManagementActor answered
+    ABSENT = "absent"  # Ray answered: there is no WorkflowManagementActor
+    UNREACHABLE = "unreachable"  # no answer: from Ray, or from the actor in time
+    UNSUPPORTED = "unsupported"  # this Ray is none that we may talk to, or not installed
+    OFF = "off"  # the user asked for storage only
+
+
+@dataclass(frozen=True)
+class ManagerView:
+    """What the WorkflowManagementActor holds, or why that is not known (`reason`, a sentence)."""
+
+    state: LinkState
+    reason: str = ""
+    runs: Mapping[str, LiveRun] = field(default_factory=dict)
+    running_limit: Optional[int] = None  # None: no limit
+    pending_limit: Optional[int] = None
+    storage_uri: Optional[str] = None
+    session_name: Optional[str] = None
+    ray_version: Optional[str] = None
+    restarts: int = 0  # of the child process, since the exporter began
+
+
+class RayTaskDetail(NamedTuple):
+    """What Ray's state API says of one Ray task."""
+
+    node_id: Optional[str] = None
+    error_type: Optional[str] = None
+    error_message: Optional[str] = None

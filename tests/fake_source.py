@@ -1,0 +1,91 @@
+"""An exporter without Ray and storage: a few runs, and answers that a test can change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional
+
+from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.metrics.contract import Tier
+from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
+from ray_workflow_exporter.snapshot import RunView
+
+HOSTILE = "evil\n\x1b[31m<script>alert(1)</script>[bold]/../\u202e{x}%2F"
+
+
+def view(run: Run) -> RunView:
+    return RunView(run, analyse(run), stages=True, tasks=tuple(run.tasks.values()))
+
+
+def failed_run(
+    workflow_id: str = "etl/2025-06-01", message: str = "no row password=hunter2"
+) -> Run:
+    tasks = [
+        Task(
+            "load",
+            "load",
+            TaskState.SUCCESSFUL,
+            start_time=100.0,
+            end_time=104.5,
+            output_bytes=2048,
+            attempts=1,
+            checkpoint=True,
+            user_metadata={"rows": float("nan")},
+        ),
+        Task(
+            "check",
+            "check",
+            TaskState.FAILED,
+            upstream=("load",),
+            start_time=105.0,
+            end_time=106.0,
+            attempts=2,
+            failure=Failure(FailureKind.APPLICATION, "ValueError", message),
+        ),
+        Task("report", "report", TaskState.NOT_RUN, upstream=("check",)),
+    ]
+    return Run(
+        workflow_id,
+        "etl",
+        RunStatus.FAILED,
+        tasks={task.task_id: task for task in tasks},
+        output_task_id="report",
+        start_time=100.0,
+        end_time=106.0,
+        user_metadata={"team": "data"},
+    )
+
+
+def running_run(workflow_id: str = "train-7") -> Run:
+    tasks = [
+        Task("prepare", "prepare", TaskState.SUCCESSFUL, start_time=10.0, end_time=20.0),
+        Task("fit", "fit", TaskState.RUNNING, upstream=("prepare",), start_time=20.0),
+        Task("fit_1", "fit", TaskState.PENDING, upstream=("prepare",)),
+    ]
+    tasks_by_id = {task.task_id: task for task in tasks}
+    return Run(workflow_id, "train", RunStatus.RUNNING, tasks=tasks_by_id, start_time=10.0)
+
+
+class FakeSource:
+    """Implements `server.source.Source` over the given runs."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.held = {run.workflow_id: view(run) for run in runs}
+        self.ready = True
+        self.heartbeat_age = 0.0
+        self.status: Mapping[str, Any] = {
+            "storage": "s3://key:hunter2@bucket/tmp/<b>",
+            "last_poll": 0.0,
+        }
+        self.body = b"ray_workflow_up 1\n"
+        self.asked: list[tuple[bool, Optional[Collection[Tier]]]] = []
+
+    def run(self, workflow_id: str) -> Optional[RunView]:
+        return self.held.get(workflow_id)
+
+    def runs(self) -> Sequence[RunView]:
+        return list(self.held.values())
+
+    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]]) -> bytes:
+        self.asked.append((openmetrics, tiers))
+        return self.body

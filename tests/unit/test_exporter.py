@@ -1,0 +1,270 @@
+"""From files in storage to lines in /metrics: this tree in, this exposition out."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Callable
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from object_store import object_store, s3_uri
+from proxy import proxy
+from ray_workflow_exporter.exporter import Exporter
+from ray_workflow_exporter.metrics.contract import Tier
+from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.sources.files import LocalFiles
+from trees import StorageTree
+from waiting import wait_until
+
+T0 = 1_600_000_000.0
+OBJECTS = {Tier.CLASS, Tier.RUN, Tier.STAGE, Tier.TASK, Tier.CLUSTER}
+
+
+@pytest.fixture(scope="module")
+def s3_query() -> Iterator[str]:
+    with object_store() as query:
+        yield query
+
+
+@pytest.fixture(params=["local", "s3"])
+def tree(request, tmp_path) -> StorageTree:
+    if request.param == "s3":
+        query = request.getfixturevalue("s3_query")
+        return StorageTree(s3_uri(query, uuid.uuid4().hex))
+    return StorageTree(str(tmp_path / "storage"))
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Exporter]]:
+    """Make exporters without Ray that end with the test."""
+    made: list[Exporter] = []
+
+    def make(tree: StorageTree, **settings: Any) -> Exporter:
+        settings = {"address": "none", "storage": tree.uri, **settings}
+        made.append(Exporter(Settings(**settings)))
+        return made[-1]
+
+    yield make
+    for exporter in made:
+        exporter.close()
+
+
+def plant(tree: StorageTree) -> None:
+    """Write one finished run for each row of the truth tables."""
+    run = tree.run("diamond", {"workflow": "etl", "team": "a"}).status("RUNNING", T0)
+    run.task("a").task("b", "a").task("b_1", "a").task("c", "b", "b_1").entry("c")
+    run.succeed("a", T0, T0 + 1).succeed("b", T0 + 1, T0 + 3).succeed("b_1", T0 + 1, T0 + 2)
+    run.succeed("c", T0 + 3, T0 + 4, "x" * 500).status("SUCCESSFUL", T0 + 4)
+
+    run = tree.run("grown", {"workflow": "etl"}).status("RUNNING", T0)
+    run.task("p").task("q").task("r", "q").entry("p")
+    run.start("p", T0).end("p", T0 + 1).go_on("p", "r", "r")
+    run.succeed("q", T0 + 1, T0 + 2).succeed("r", T0 + 2, T0 + 3).status("SUCCESSFUL", T0 + 3)
+
+    run = tree.run("failed", {"workflow": "audit"}).status("RUNNING", T0)
+    run.task("read").task("check", "read").task("write", "check").entry("write")
+    run.succeed("read", T0, T0 + 1).start("check", T0 + 1)
+    run.fail("check", ValueError('bad "row"\nin line 3')).status("FAILED", T0 + 9)
+
+    run = tree.run("crashed", {"workflow": "audit"}).status("RUNNING", T0)
+    run.task("boom", max_retries=0).task("after", "boom").entry("after")
+    run.start("boom", T0 + 1).status("FAILED", T0 + 2)
+
+    run = tree.run("unpicklable", {"workflow": "audit"}).status("RUNNING", T0)
+    run.task("lock").entry("lock").start("lock", T0 + 1).end("lock", T0 + 2)
+    run.status("FAILED", T0 + 3)
+
+    run = tree.run("retried").status("RUNNING", T0).task("f", retry_exceptions=True).entry("f")
+    run.fail("f", OSError("at first")).succeed("f", T0 + 5, T0 + 6).status("SUCCESSFUL", T0 + 6)
+
+    run = tree.run("loose").status("RUNNING", T0).task("f", checkpoint=False).entry("f")
+    run.start("f", T0).end("f", T0 + 2).status("SUCCESSFUL", T0 + 2)
+
+    run = tree.run("left over").status("RUNNING", T0).task("f").task("g", "f").entry("g")
+    run.start("f", T0 + 1)
+
+    run = tree.run("queued").task("f").entry("f").status("PENDING")
+    tree.run("ghost").task("f").entry("f")
+
+    run = tree.run('slash/ed "id"').status("RUNNING", T0).task("tä/sk").entry("tä/sk")
+    run.succeed("tä/sk", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+
+    run = tree.run("resumed once", {"workflow": "audit"}).status("FAILED", T0 - 50).task("f")
+    run.entry("f").status("RUNNING", T0).start("f", T0).status("CANCELED")
+
+
+def settled(exporter: Exporter) -> str:
+    """Return the exposition, with all that the tree's files took from the clock made alike."""
+    body = exporter.metrics(tiers=OBJECTS).decode()
+    # Marks and exceptions bear the time at which the test wrote them, years after T0.
+    return re.sub(
+        r" (?:1[7-9]|[2-9]\d)\d{8}(?:\.\d+)?$| [1-9]\d{7,8}(?:\.\d+)?$", " NOW", body, flags=re.M
+    )
+
+
+def test_this_tree_gives_this_exposition(tree, watch, golden) -> None:
+    plant(tree)
+    exporter = watch(tree, finished_retention="50y", task_retention="50y")
+    exporter.load()
+    golden("storage.txt", settled(exporter))
+
+
+def test_polling_changes_nothing_in_storage(tree, watch) -> None:
+    plant(tree)
+    before = tree.content()
+    exporter = watch(tree)
+    for _ in range(5):
+        exporter.poll_once()
+    assert tree.content() == before
+
+
+def shown(exporter: Exporter) -> dict[str, str]:
+    families = text_string_to_metric_families(exporter.metrics().decode())
+    return {
+        sample.labels["workflow_id"]: sample.labels["status"]
+        for family in families
+        for sample in family.samples
+        if sample.name == "ray_workflow_status" and sample.value == 1
+    }
+
+
+def up(exporter: Exporter) -> float:
+    families = text_string_to_metric_families(exporter.metrics().decode())
+    return next(it.samples[0].value for it in families if it.name == "ray_workflow_up")
+
+
+def test_a_store_that_hangs_or_fails_costs_answers_nothing_and_comes_back(watch) -> None:
+    with object_store() as query:
+        host, port = _endpoint(query)
+        with proxy(host, port) as between:
+            tree = StorageTree(s3_uri(query, "prefix"))
+            tree.run("w").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+            behind = StorageTree(s3_uri(query.replace(str(port), str(between.port)), "prefix"))
+            exporter = watch(
+                behind, interval=0.1, storage_timeout=2, max_staleness=6, finished_retention="50y"
+            )
+            exporter.start()
+            wait_until(lambda: shown(exporter) == {"w": "SUCCESSFUL"})
+            for harm in (between.hang, between.fail):
+                harm()
+                wait_until(lambda: up(exporter) == 0)
+                assert exporter.status["storage_error"]
+                wait_until(lambda: shown(exporter) == {}, message="old runs are dropped")
+                between.heal()
+                wait_until(lambda: up(exporter) == 1 and shown(exporter) == {"w": "SUCCESSFUL"})
+
+
+def _endpoint(query: str) -> tuple[str, int]:
+    address = urlsplit(unquote(query.partition("endpoint_override=")[2].partition("&")[0]))
+    assert address.hostname is not None
+    assert address.port is not None
+    return address.hostname, address.port
+
+
+def test_old_runs_are_served_until_they_are_too_old(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path / "storage"))
+    tree.run("w").task("f").status("RUNNING", time.time())
+    exporter = watch(tree, max_staleness=60)
+    exporter.load()
+    (tmp_path / "storage").rename(tmp_path / "away")
+    exporter.poll_once()
+    assert up(exporter) == 0
+    assert set(shown(exporter)) == {"w"}
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert shown(exporter) == {}
+    assert exporter.snapshot.runs == ()
+
+
+def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    tree.run("w").task("f").status("RUNNING", T0)
+    exporter = watch(tree, storage_timeout=0.2)
+    exporter.load()
+    release, entered = threading.Event(), []
+    entries = LocalFiles.entries
+
+    def hang(self, folder, recursive=True):
+        entered.append(folder)
+        release.wait()
+        return entries(self, folder, recursive)
+
+    monkeypatch.setattr(LocalFiles, "entries", hang)
+    for _ in range(3):
+        exporter.poll_once()
+    assert len(entered) == 1
+    assert "still has not answered" in exporter.status["storage_error"]
+    release.set()
+    wait_until(lambda: exporter.poll_once() or up(exporter) == 1)
+
+
+def test_finished_runs_are_read_once(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    plant(tree)
+    for name in ("failed", "crashed", "unpicklable", "resumed once"):
+        tree.run(name).remove()  # those that failed just now are read again on purpose
+    exporter = watch(tree)
+    exporter.load()
+    read: list[str] = []
+    monkeypatch.setattr(LocalFiles, "read", lambda self, path, limit: read.append(path))
+    for _ in range(3):
+        exporter.poll_once()
+    assert read == []
+
+
+def test_tasks_of_a_run_too_old_to_be_exposed_are_read_again_when_asked_for(
+    watch, tmp_path
+) -> None:
+    tree = StorageTree(str(tmp_path))
+    plant(tree)
+    exporter = watch(tree, finished_retention="1h")
+    exporter.load()
+    assert "diamond" not in shown(exporter)
+    view = exporter.run("diamond")
+    assert view is not None
+    assert set(view.run.tasks) == {"a", "b", "b_1", "c"}
+    assert view.analysis.progress == 1.0
+
+
+def test_a_run_is_gone_or_left_over_only_when_two_polls_agree(watch, tmp_path) -> None:
+    tree = StorageTree(str(tmp_path))
+    run = tree.run("w").task("f").status("RUNNING", time.time())
+    done = tree.run("done").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", time.time())
+    exporter = watch(tree)
+    exporter.poll_once()
+    assert shown(exporter) == {"done": "SUCCESSFUL"}
+    exporter.poll_once()
+    assert shown(exporter) == {"done": "SUCCESSFUL", "w": "RESUMABLE"}
+    done.unmark("SUCCESSFUL")  # as a listing may find it in the middle of a change
+    exporter.poll_once()
+    assert set(shown(exporter)) == {"done", "w"}
+    done.mark("SUCCESSFUL")
+    exporter.poll_once()
+    run.remove()
+    exporter.poll_once()
+    assert set(shown(exporter)) == {"done", "w"}
+    exporter.poll_once()
+    assert set(shown(exporter)) == {"done"}
+
+
+def test_files_that_siblings_write_after_a_failure_are_seen(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    now = time.time()
+    run = tree.run("w").status("RUNNING", now).task("bad").task("slow").entry("bad")
+    run.start("bad", now).start("slow", now).fail("bad", ValueError("no"))
+    run.status("FAILED", now)
+    exporter = watch(tree)
+    exporter.load()
+    run.end("slow", now + 5).output("slow")
+    # The next look is due a few seconds later.
+    monkeypatch.setattr(time, "time", lambda: now + 4)
+    exporter.poll_once()
+    view = exporter.run("w")
+    assert view is not None
+    assert view.run.tasks["slow"].state.value == "SUCCESSFUL"

@@ -1,0 +1,411 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client import parser as text_parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from ray_workflow_exporter.analysis import Analysis, RootCause, Stage
+from ray_workflow_exporter.metrics import exposition, text
+from ray_workflow_exporter.metrics.contract import DETAILS, Options, Tier
+from ray_workflow_exporter.metrics.exposition import Renderer, page, render, wants_openmetrics
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.selfmetrics import SelfMetrics
+from ray_workflow_exporter.model import (
+    Edge,
+    EdgeKind,
+    Failure,
+    FailureKind,
+    Run,
+    RunStatus,
+    Task,
+    TaskState,
+)
+from ray_workflow_exporter.snapshot import ClassTotals, ClassView, Histogram, RunView, Snapshot
+from snapshots import (
+    START,
+    full_snapshot,
+    make_class,
+    make_run,
+    make_snapshot,
+    make_task,
+    make_view,
+)
+
+OPTIONS = Options(meta_labels=("team", "cost-center"))
+
+
+def own_metrics() -> SelfMetrics:
+    own = SelfMetrics("1.2.3")
+    own.watches("2.47.1")
+    own.polled(START, 0.02)
+    own.poll_failed("read")
+    own.probed(0.0007)
+    own.changed(0.75)
+    own.exposed({"ray_workflow_up": 1})
+    own.acted("cancel", "done")
+    own.link_restarted(2)
+    return own
+
+
+def parsed(body: bytes, *, openmetrics: bool = False) -> list[Metric]:
+    parse: Callable[[str], Iterable[Metric]] = (
+        openmetrics_parser.text_string_to_metric_families
+        if openmetrics
+        else text_parser.text_string_to_metric_families
+    )
+    return list(parse(body.decode()))
+
+
+def samples(families: Iterable[Metric]) -> list[tuple[str, frozenset[tuple[str, str]], str]]:
+    return [
+        # As text, because NaN is not equal to itself.
+        (sample.name, frozenset(sample.labels.items()), repr(float(sample.value)))
+        for family in families
+        for sample in family.samples
+    ]
+
+
+def check(snapshot: Snapshot, options: Options) -> list[Metric]:
+    """Hold the rules that every exposition keeps; return its families."""
+    plain = render(snapshot, options=options)
+    families = parsed(plain)
+    strict = parsed(
+        render(snapshot, options=options, openmetrics=True) + b"# EOF\n", openmetrics=True
+    )
+    assert samples(families) == samples(strict)
+    assert [(it.name, it.type, it.documentation) for it in families] == [
+        (it.name, it.type, it.documentation) for it in strict
+    ]
+
+    # Families are contiguous and in the order of the table, and no series is there twice.
+    headers = [line.split(" ")[2] for line in plain.decode().split("\n") if line[:6] == "# TYPE"]
+    assert headers == [family.name for family in FAMILIES if family.name in headers]
+    assert len(families) == len(headers)
+    assert all(family.samples for family in families)
+    repeated = Counter((name, labels) for name, labels, _ in samples(families))
+    assert {series: count for series, count in repeated.items() if count > 1} == {}
+
+    for family in families:
+        for sample in family.samples:
+            for name, label in sample.labels.items():
+                assert len(label) <= (text.MAX_MESSAGE if name == "message" else text.MAX_LABEL)
+
+    of = {family.name: [sample.labels for sample in family.samples] for family in families}
+    for tier, label in (("stage", "stage"), ("task", "task_id")):
+        nodes_of = "ray_workflow_stage_tasks" if tier == "stage" else "ray_workflow_task_state"
+        nodes = {(it["workflow_id"], it[label]) for it in of.get(nodes_of, [])}
+        for edge in of.get(f"ray_workflow_{tier}_edge", []):
+            assert (edge["workflow_id"], edge["source"]) in nodes
+            assert (edge["workflow_id"], edge["target"]) in nodes
+    return families
+
+
+# --- both formats
+
+
+def test_a_snapshot_reads_as_text(golden: Callable[[str, str], None]) -> None:
+    golden("metrics.txt", render(full_snapshot(), options=OPTIONS).decode())
+
+
+def test_a_snapshot_reads_as_openmetrics(golden: Callable[[str, str], None]) -> None:
+    body = render(full_snapshot(), options=OPTIONS, openmetrics=True).decode()
+    golden("metrics.openmetrics.txt", body)
+
+
+def test_both_formats_share_their_sample_lines() -> None:
+    def lines(openmetrics: bool) -> list[bytes]:
+        body = render(full_snapshot(), openmetrics=openmetrics)
+        return [line for line in body.split(b"\n") if not line.startswith(b"#")]
+
+    assert lines(True) == lines(False)
+
+
+def test_both_parsers_read_the_same_from_both_formats() -> None:
+    assert len(check(full_snapshot(), OPTIONS)) == sum(it.samples is not None for it in FAMILIES)
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_a_page_holds_every_family_of_the_table(openmetrics: bool) -> None:
+    body = page(Renderer().render(full_snapshot()), own_metrics(), openmetrics=openmetrics)
+    assert body.endswith(b"# EOF\n") == openmetrics
+    names = [
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in parsed(body, openmetrics=openmetrics)
+    ]
+    assert sorted(names) == sorted(family.name for family in FAMILIES)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say() -> None:
+    body = page(Renderer(OPTIONS).render(full_snapshot()), own_metrics())
+    done = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_cluster_without_runs_has_no_object_families() -> None:
+    body = render(Snapshot(START, storage_up=False, manager_up=False))
+    assert samples(parsed(body)) == [
+        ("ray_workflow_up", frozenset(), "0.0"),
+        ("ray_workflow_manager_up", frozenset(), "0.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text; version=0.0.1", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=nonsense,text/plain;q=0.1", False),
+        ("text/plain;q=0.9, application/openmetrics-text;version=1.0.0;q=0.1", False),
+        # Prometheus 2.42, then 3.0
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;"
+            "version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            True,
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,"
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            True,
+        ),
+    ],
+)
+def test_the_accept_header_chooses_the_format(accept: str, openmetrics: bool) -> None:
+    assert wants_openmetrics(accept) is openmetrics
+
+
+# --- tiers and detail
+
+
+def tiers_of(body: bytes) -> set[Tier]:
+    by_name = {family.name: family.tier for family in FAMILIES}
+    return {by_name[line.split()[2].decode()] for line in body.split(b"\n") if b"# TYPE" in line}
+
+
+@pytest.mark.parametrize("detail", DETAILS)
+def test_detail_names_the_last_tier_exposed(detail: Tier) -> None:
+    expected = {Tier.CLUSTER, Tier.EXPORTER, *DETAILS[: DETAILS.index(detail) + 1]}
+    assert tiers_of(render(full_snapshot(), options=Options(detail=detail))) == expected
+
+
+def test_a_scrape_may_pick_tiers() -> None:
+    exposed = Renderer().render(full_snapshot())
+    own = own_metrics()
+    assert tiers_of(page(exposed, own, tiers=["run", "cluster"])) == {Tier.RUN, Tier.CLUSTER}
+    assert tiers_of(page(exposed, own, tiers=["exporter"])) == {Tier.EXPORTER}
+    assert b"build_info" in page(exposed, own, tiers=["exporter"])
+    assert page(exposed, own, tiers=[], openmetrics=True) == b"# EOF\n"
+
+
+def test_a_run_without_stages_and_tasks_shows_no_edges() -> None:
+    tasks = [make_task("a"), make_task("b", upstream=("a",))]
+    view = make_view(make_run("r", tasks=tasks), stages=False, tasks=())
+    assert tiers_of(render(make_snapshot(view))) == {Tier.CLUSTER, Tier.RUN}
+
+
+def test_an_edge_is_shown_only_with_both_its_ends() -> None:
+    tasks = [
+        make_task("a", TaskState.FAILED),
+        make_task("b", TaskState.FAILED, upstream=("a",)),
+        make_task("c", upstream=("b",)),
+    ]
+    run = make_run("r", RunStatus.FAILED, tasks)
+    body = render(make_snapshot(make_view(run, tasks=tasks[:2])), tiers=["task"]).decode()
+    edges = [line for line in body.splitlines() if line.startswith("ray_workflow_task_edge")]
+    assert edges == ['ray_workflow_task_edge{workflow_id="r",source="a",target="b",kind="data"} 1']
+
+
+# --- the cache
+
+
+def test_an_unchanged_run_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_view(make_run("first")), make_view(make_run("second"))
+    renderer = Renderer()
+    renderer.render(make_snapshot(first, second, classes=[make_class()]))
+
+    rendered: set[str] = set()
+    original = exposition.lines
+
+    def spy(family: Any, subjects: Any, options: Options) -> bytes:
+        subjects = list(subjects)
+        rendered.update(
+            subject.run.workflow_id for _, subject in subjects if family.scope.tier is Tier.RUN
+        )
+        rendered.update(
+            subject.workflow for _, subject in subjects if family.scope.tier is Tier.CLASS
+        )
+        return original(family, subjects, options)
+
+    monkeypatch.setattr(exposition, "lines", spy)
+    changed = make_view(replace(second.run, deadline=START))
+    after = make_snapshot(first, changed, classes=[make_class()])
+    body = renderer.render(after).body()
+    assert rendered == {"second"}
+    assert body == render(after)
+
+
+def test_a_run_that_is_gone_leaves_nothing_behind() -> None:
+    renderer = Renderer()
+    renderer.render(make_snapshot(make_view(make_run("gone")), classes=[make_class("gone")]))
+    assert b"gone" not in renderer.render(make_snapshot()).body()
+
+
+def test_a_snapshot_that_was_rendered_does_not_change_with_the_next_one() -> None:
+    renderer = Renderer()
+    before = renderer.render(make_snapshot(make_view(make_run("r"))))
+    body = before.body()
+    renderer.render(make_snapshot())
+    assert before.body() == body
+
+
+def test_messages_can_be_switched_off() -> None:
+    body = render(full_snapshot(), options=Options(error_messages=False)).decode()
+    failures = [line for line in body.splitlines() if "_failure_info{" in line]
+    assert len(failures) == 2
+    for line in failures:
+        assert 'exception="sqlalchemy.exc.OperationalError",message=""}' in line
+
+
+# --- the exporter's own metrics
+
+
+def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
+    body = SelfMetrics("1.2.3").body().decode()
+    assert "_created" not in body
+    for stage in ("list", "read", "manager", "render"):
+        assert f'ray_workflow_exporter_poll_errors_total{{stage="{stage}"}} 0.0\n' in body
+    assert "ray_workflow_exporter_link_restarts_total 0.0\n" in body
+    assert "ray_workflow_exporter_actions_total" not in body
+
+
+def test_own_metrics_say_what_happened() -> None:
+    own = own_metrics()
+    own.link_restarted(2)
+    own.link_restarted(3)
+    found = {
+        (name, dict(labels).get("le", "")): value
+        for name, labels, value in samples(parsed(own.body()))
+    }
+    prefix = "ray_workflow_exporter_"
+    assert found[f"{prefix}link_restarts_total", ""] == "3.0"
+    assert found[f"{prefix}last_poll_timestamp_seconds", ""] == repr(START)
+    assert found[f"{prefix}poll_duration_seconds_bucket", "0.01"] == "0.0"
+    assert found[f"{prefix}poll_duration_seconds_bucket", "0.025"] == "1.0"
+    assert found[f"{prefix}change_latency_seconds_sum", ""] == "0.75"
+    assert found[f"{prefix}probe_duration_seconds_count", ""] == "1.0"
+    assert found[f"{prefix}actions_total", ""] == "1.0"
+    assert found[f"{prefix}series", ""] == "1.0"
+
+
+# --- any snapshot at all
+
+ids = st.text(st.characters(), max_size=300) | st.sampled_from(["a", "b", "a\x01", "a\\x01"])
+times = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+sizes = st.none() | st.integers(0, 2**63)
+failures = st.builds(Failure, st.sampled_from(FailureKind), ids, ids)
+tasks = st.builds(
+    Task,
+    task_id=ids,
+    stage=ids,
+    state=st.sampled_from(TaskState),
+    submit_time=times,
+    start_time=times,
+    end_time=times,
+    output_bytes=sizes,
+    attempts=st.integers(0, 5),
+    max_retries=st.none() | st.integers(-1, 5),
+    checkpoint=st.none() | st.booleans(),
+    failure=st.none() | failures,
+    node_id=st.none() | ids,
+)
+counts = st.dictionaries(st.sampled_from(TaskState), st.integers(0, 9))
+
+
+@st.composite
+def views(draw: st.DrawFn, workflow_id: str) -> RunView:
+    known = draw(st.lists(tasks, max_size=4, unique_by=lambda task: task.task_id))
+    names = draw(st.lists(ids, max_size=3, unique=True))
+    ends = st.sampled_from([*names, *(task.task_id for task in known), "nowhere"])
+    edges = st.lists(
+        st.builds(Edge, ends, ends, st.sampled_from(EdgeKind)), unique=True, max_size=6
+    )
+    stages = [Stage(name, draw(counts), draw(sizes), draw(times), draw(times)) for name in names]
+    analysis = Analysis(
+        tasks=draw(counts),
+        progress=draw(st.floats(0, 1)),
+        output_bytes=draw(sizes),
+        stages=tuple(stages),
+        stage_edges=tuple(draw(edges)),
+        task_edges=tuple(draw(edges)),
+        critical_path=tuple(task.task_id for task in known[:2]),
+        critical_seconds=draw(times),
+        expected_end=draw(times),
+        root_cause=draw(st.none() | st.builds(RootCause, ids, ids, failures, st.just(0))),
+    )
+    run = Run(
+        workflow_id,
+        draw(ids),
+        draw(st.sampled_from(RunStatus)),
+        {task.task_id: task for task in known},
+        start_time=draw(times),
+        end_time=draw(times),
+        deadline=draw(times),
+        user_metadata=draw(st.dictionaries(st.sampled_from(["team", "cost-center"]), ids | sizes)),
+    )
+    return RunView(run, analysis, draw(st.booleans()), tuple(known[: draw(st.integers(0, 4))]))
+
+
+@st.composite
+def histograms(draw: st.DrawFn) -> Histogram:
+    bounds = sorted(draw(st.sets(st.floats(0, 1e9), min_size=1, max_size=4)))
+    size = len(bounds) + 1
+    numbers = draw(st.lists(st.integers(0, 10**9), min_size=size, max_size=size))
+    return Histogram(tuple(bounds), tuple(numbers), draw(st.floats(0, 1e12)))
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    classes = [
+        ClassView(
+            name,
+            draw(st.dictionaries(st.sampled_from(RunStatus), st.integers(0, 9))),
+            ClassTotals(
+                run_durations={RunStatus.FAILED: draw(histograms())},
+                stage_durations=draw(st.dictionaries(ids, histograms(), max_size=2)),
+            ),
+            last_success=draw(times),
+        )
+        for name in draw(st.lists(ids, max_size=2, unique=True))
+    ]
+    return Snapshot(
+        START,
+        draw(st.booleans()),
+        draw(st.booleans()),
+        tuple(draw(views(name)) for name in draw(st.lists(ids, max_size=3, unique=True))),
+        tuple(classes),
+        dropped=draw(st.dictionaries(ids, st.integers(0, 9), max_size=2)),
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(snapshots(), st.sampled_from(DETAILS), st.booleans())
+def test_any_snapshot_is_valid_in_both_formats(
+    snapshot: Snapshot, detail: Tier, error_messages: bool
+) -> None:
+    check(snapshot, Options(detail, error_messages, ("team", "cost-center")))

@@ -1,0 +1,472 @@
+"""The probe over Ray's own state classes, driven as `workflow_executor.py` of Ray drives them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ray_workflow_exporter.sources import probe
+from ray_workflow_exporter.sources.mirror import Mirror
+from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray says that its workflows are deprecated
+    from ray.workflow.workflow_state import (
+        Task,
+        TaskExecutionMetadata,
+        WorkflowExecutionState,
+    )
+
+
+class FakeManager:
+    """The fields of the WorkflowManagementActor that the probe reads."""
+
+    def __init__(self) -> None:
+        self._workflow_executors: dict[str, Any] = {}
+        self._queued_workflows: dict[str, Any] = {}
+        self._max_running_workflows = self._max_pending_workflows = -1
+
+
+class Script:
+    """One run; each method does to its state what one step of Ray's executor does."""
+
+    def __init__(self, manager: FakeManager, workflow_id: str, dag: dict[str, list[str]]) -> None:
+        self.state = WorkflowExecutionState(output_task_id=next(reversed(dag)))
+        self.attempts = 0
+        self.add(dag)
+        manager._workflow_executors[workflow_id] = SimpleNamespace(_state=self.state)
+
+    def add(self, dag: dict[str, list[str]], name: Optional[str] = None) -> None:
+        for task_id, upstream in dag.items():
+            options = SimpleNamespace(max_retries=3, checkpoint=True, catch_exceptions=False)
+            task = Task(task_id if name is None else name, options, {}, None)
+            self.state.tasks[task_id] = task
+            self.state.add_dependencies(task_id, upstream)
+
+    def submit(self, task_id: str) -> None:
+        self.attempts += 1
+        number = f"{self.attempts:048x}"
+        ref = SimpleNamespace(task_id=lambda: SimpleNamespace(hex=lambda: number))
+        output = SimpleNamespace(task_id=task_id, ref=ref)
+        self.state.insert_running_frontier(object(), output)
+        self.state.task_execution_metadata[task_id] = TaskExecutionMetadata(float(self.attempts))
+
+    def pop(self, task_id: str) -> None:
+        future = next(f for f, o in self.state.running_frontier.items() if o.task_id == task_id)
+        self.state.pop_running_frontier(future)
+
+    def fail(self, task_id: str) -> None:
+        self.pop(task_id)
+        self.state.task_retries[task_id] += 1
+
+    def finish(self, task_id: str) -> None:
+        self.pop(task_id)
+        self.state.task_execution_metadata[task_id].finish_time = time.time()
+        self.state.task_retries.pop(task_id, None)
+        self.state.done_tasks.add(self.state.continuation_root.get(task_id, task_id))
+
+    def catch(self, task_id: str) -> None:
+        self.pop(task_id)
+        self.state.done_tasks.add(self.state.continuation_root.get(task_id, task_id))
+
+    def continue_as(self, task_id: str, dag: dict[str, list[str]]) -> None:
+        self.pop(task_id)
+        self.state.task_execution_metadata[task_id].finish_time = time.time()
+        self.add(dag)
+        self.state.append_continuation(task_id, next(reversed(dag)))
+
+
+class Client:
+    """A client of the fake WMA: a mirror fed as the link feeds it, through JSON."""
+
+    def __init__(self, manager: FakeManager, client_id: str) -> None:
+        self.manager, self.client_id, self.mirror = manager, client_id, Mirror()
+        self.answers: list[Any] = []
+
+    def look(self) -> ManagerView:
+        self.answers, seq, more = [], self.mirror.seq, True
+        while more:
+            word, *answer = probe.probe(self.manager, self.client_id, seq)
+            assert word == "ok", answer
+            self.answers.append(answer)
+            _, seq, more, *_ = answer
+        reply = {"state": "up", "reason": "", "answers": self.answers, "ray": {}}
+        return self.mirror.read(json.loads(json.dumps(reply)))
+
+
+@pytest.fixture
+def manager() -> FakeManager:
+    return FakeManager()
+
+
+@pytest.fixture
+def client(manager: FakeManager) -> Client:
+    return Client(manager, "client")
+
+
+def test_first_look_tells_everything(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": ["a"]})
+    script.submit("a")
+
+    view = client.look()
+
+    assert view.state is LinkState.UP
+    assert view.running_limit is None
+    assert view.runs["w"] == LiveRun(
+        "w",
+        queued=False,
+        output_task_id="b",
+        tasks={
+            "a": LiveTask(
+                (), 3, True, False, submit_time=1.0, running=True, ray_task_id=f"{1:048x}"
+            ),
+            "b": LiveTask(("a",), 3, True, False),
+        },
+        changed=frozenset({"a", "b"}),
+    )
+
+
+def test_second_look_tells_only_what_changed(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": ["a"], "c": ["b"]})
+    script.submit("a")
+    client.look()
+    script.finish("a")
+    script.submit("b")
+
+    run = client.look().runs["w"]
+
+    assert run.changed == {"a", "b"}
+    assert run.tasks["a"].done
+    assert not run.tasks["a"].running
+    assert run.tasks["b"].running
+
+
+def test_idle_look_is_empty(manager: FakeManager, client: Client) -> None:
+    Script(manager, "w", {"a": []}).submit("a")
+    client.look()
+
+    view = client.look()
+
+    assert [answer[-1] for answer in client.answers] == [[]]
+    assert view.runs["w"].changed == frozenset()
+
+
+def test_runs_handed_out_never_change(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    before = client.look().runs["w"]
+    script.submit("a")
+    client.look()
+    assert before.tasks == {"a": LiveTask((), 3, True, False)}
+
+
+def test_retry_between_two_looks_is_seen(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.fail("a")
+    script.submit("a")
+
+    task = client.look().runs["w"].tasks["a"]
+
+    assert (task.running, task.retries, task.submit_time) == (True, 1, 2.0)
+    assert task.ray_task_id == f"{2:048x}"
+
+
+def test_retry_submitted_after_a_look_is_seen(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    assert not client.look().runs["w"].tasks["a"].running
+    script.submit("a")
+    assert client.look().runs["w"].tasks["a"].running
+
+
+def test_retries_stay_known_after_ray_has_dropped_them(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    client.look()
+    script.submit("a")
+    script.finish("a")
+    assert client.look().runs["w"].tasks["a"].retries == 1
+    client.mirror.seq = 99  # an answer got lost: all is told again
+    assert client.look().runs["w"].tasks["a"].retries == 1
+
+
+def test_continuation_root_is_done_only_at_the_end_of_all(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.continue_as("a", {"x": [], "y": ["x"]})
+    root = client.look().runs["w"].tasks["a"]
+    assert (root.continuation, root.running, root.done) == ("y", False, False)
+    assert root.finish_time
+    for task_id in ("x", "y"):
+        script.submit(task_id)
+        script.finish(task_id)
+    tasks = client.look().runs["w"].tasks
+    assert tasks["a"].done
+    assert not tasks["y"].done
+    assert tasks["y"].finish_time
+
+
+def test_caught_task_is_done_without_a_finish_time(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.catch("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert task.done
+    assert task.finish_time is None
+
+
+def test_finish_time_that_came_after_the_look_is_told_later(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.pop("a")
+    client.look()
+    script.state.task_execution_metadata["a"].finish_time = 5.0
+    script.state.done_tasks.add("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert (task.done, task.finish_time) == (True, 5.0)
+
+
+def test_inner_task_whose_finish_time_came_after_the_look_is_told_later(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.continue_as("a", {"x": []})
+    script.submit("x")
+    script.pop("x")
+    assert client.look().runs["w"].tasks["x"].finish_time is None
+    script.state.task_execution_metadata["x"].finish_time = 5.0
+    script.state.done_tasks.add("a")
+    tasks = client.look().runs["w"].tasks
+    assert (tasks["x"].finish_time, tasks["a"].done) == (5.0, True)
+
+
+def test_task_whose_continuation_could_not_be_fetched_runs_again(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    script.state.task_execution_metadata["a"].finish_time = 5.0  # its body had succeeded
+    assert client.look().runs["w"].tasks["a"].finish_time == 5.0
+    script.submit("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert (task.running, task.finish_time) == (True, None)
+
+
+def test_resumed_run_is_marked_and_names_what_only_storage_knows(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"b": ["a"]})
+    script.state.tasks["b"].task_id = ""
+    script.state.append_continuation("root", "b")
+
+    run = client.look().runs["w"]
+
+    assert run.resumed
+    assert run.tasks["a"] == LiveTask()
+    assert run.tasks["root"] == LiveTask(continuation="b")
+    script.submit("b")
+    script.finish("b")
+    assert client.look().runs["w"].tasks["root"].done
+
+
+def test_second_life_of_an_id_is_told_in_full(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": []})
+    script.submit("a")
+    script.fail("a")
+    client.look()
+    Script(manager, "w", {"a": []})
+
+    run = client.look().runs["w"]
+
+    assert run.tasks == {"a": LiveTask((), 3, True, False)}
+    assert run.changed == {"a"}
+
+
+def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: Client) -> None:
+    Script(manager, "w", {"a": []})
+    client.look()
+    manager._workflow_executors.clear()
+    assert client.look().runs == {}
+    assert manager.__dict__["_workflow_exporter"]["client"].runs == {}
+
+
+def test_leaving_the_queue_is_a_change(manager: FakeManager, client: Client) -> None:
+    manager._max_running_workflows, manager._max_pending_workflows = 1, 5
+    Script(manager, "w", {"a": []})
+    manager._queued_workflows["w"] = None
+    view = client.look()
+    assert view.runs["w"].queued
+    assert (view.running_limit, view.pending_limit) == (1, 5)
+    manager._queued_workflows.clear()
+    assert not client.look().runs["w"].queued
+
+
+def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
+    manager: FakeManager, client: Client
+) -> None:
+    dag: dict[str, list[str]] = {f"t{i}": [] for i in range(2_500)}
+    script = Script(manager, "w", dag)
+    for task_id in dag:
+        script.submit(task_id)
+    Script(manager, "v", {"a": []})
+
+    runs = client.look().runs
+
+    assert len(client.answers) == 6
+    assert [len(run[4]) + len(run[5]) for answer in client.answers for run in answer[-1][:1]] == [
+        *[probe.ITEMS_PER_ANSWER] * 5,
+        1,
+    ]
+    assert {run[0] for run in client.answers[0][-1]} == {"v", "w"}, "each answer names every run"
+    assert list(runs["w"].tasks) == list(dag)
+    assert all(task.running for task in runs["w"].tasks.values())
+    named = [task_id for task_id, task in runs["w"].tasks.items() if task.ray_task_id]
+    assert named == list(dag)[: probe.NAMED_TASKS]
+
+
+def test_two_clients_do_not_disturb_each_other(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": []})
+    other = Client(manager, "other")
+    client.look()
+    script.submit("a")
+    other.look()
+    script.submit("b")
+    assert client.look().runs["w"].tasks == other.look().runs["w"].tasks
+
+
+def test_lost_answer_starts_over(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": []})
+    client.look()
+    script.submit("a")
+    probe.probe(manager, "client", client.mirror.seq)  # its answer never arrived
+    run = client.look().runs["w"]
+    assert run.tasks["a"].running
+    assert run.changed == {"a", "b"}
+
+
+def test_silent_clients_are_forgotten(
+    manager: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: now))
+    Client(manager, "silent").look()
+    now += probe.CLIENT_SECONDS + 1
+    Client(manager, "new").look()
+    assert set(manager.__dict__["_workflow_exporter"]) == {"new"}
+
+
+def test_number_of_clients_is_bounded(manager: FakeManager) -> None:
+    for number in range(probe.CLIENTS + 5):
+        Client(manager, str(number)).look()
+    clients = manager.__dict__["_workflow_exporter"]
+    assert len(clients) == probe.CLIENTS
+    assert "0" not in clients
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError, GeneratorExit])
+def test_no_error_escapes_and_the_next_look_starts_over(
+    manager: FakeManager, client: Client, error: type[BaseException]
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    client.look()
+
+    class Broken:
+        @property
+        def _state(self) -> None:
+            raise error
+
+    manager._workflow_executors["broken"] = Broken()
+    script.submit("a")  # looked at before the error comes, and never told
+    assert probe.probe(manager, "client", client.mirror.seq) == ("error", error.__name__)
+    del manager._workflow_executors["broken"]
+    run = client.look().runs["w"]
+    assert run.tasks["a"].running
+    assert run.changed == {"a"}
+
+
+def test_foreign_actor_of_the_same_name_is_an_error_and_no_crash() -> None:
+    assert probe.probe(SimpleNamespace(), "client", 0) == ("error", "AttributeError")
+
+
+def test_probe_runs_where_the_exporter_is_not_installed() -> None:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(probe)
+    try:
+        pickled = cloudpickle.dumps(probe.probe)
+    finally:
+        cloudpickle.unregister_pickle_by_value(probe)
+    assert len(pickled) < 20_000
+    code = """
+import pickle, sys
+sys.modules["ray_workflow_exporter"] = None
+class Manager: _workflow_executors = {}; _max_running_workflows = _max_pending_workflows = -1
+print(pickle.loads(sys.stdin.buffer.read())(Manager(), "client", 0))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickled, capture_output=True, check=True, env=os.environ
+    )
+    assert done.stdout.decode().strip() == "('ok', 0, 1, False, (-1, -1), [], [])"
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_looks_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
+    manager = FakeManager()
+    patient, seldom = Client(manager, "patient"), Client(manager, "seldom")
+    script = Script(manager, "w", {f"t{i}": [f"t{i - 1}"] if i % 3 else [] for i in range(8)})
+    waiting, running = [f"t{i}" for i in range(8)], list[str]()
+    steps = ["submit", "finish", "fail", "catch", "continue", "look", "look seldom"]
+    for number, step in enumerate(data.draw(st.lists(st.sampled_from(steps), max_size=40))):
+        if step == "look":
+            patient.look()
+        elif step == "look seldom":
+            seldom.look()
+        elif step == "submit" and waiting:
+            running.append(waiting.pop(0))
+            script.submit(running[-1])
+        elif step != "submit" and running:
+            task_id = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            if step == "fail":
+                script.fail(task_id)
+                waiting.append(task_id)
+            elif step == "continue":
+                sub = {f"x{number}": [], f"y{number}": [f"x{number}"]}
+                script.continue_as(task_id, sub)
+                waiting.extend(sub)
+            else:
+                getattr(script, step)(task_id)
+    fresh = comparable(Client(manager, "fresh").look())
+    assert comparable(patient.look()) == fresh
+    assert comparable(seldom.look()) == fresh
+
+
+def comparable(view: ManagerView) -> dict[str, LiveTask]:
+    """Without what a client that came later cannot know: numbers and ids of ended attempts."""
+    return {
+        task_id: task._replace(retries=0, ray_task_id=task.running and task.ray_task_id)
+        for task_id, task in view.runs["w"].tasks.items()
+    }
