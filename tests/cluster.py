@@ -1,7 +1,7 @@
 """Real one-node Ray clusters for tests: many at once, each with its own ports and folders.
 
-Never calls `ray stop`, which ends every Ray on the machine: a cluster ends the processes of its
-own session and no other.
+Never calls `ray stop`, which ends every Ray on the machine: a cluster is one session and one
+process group, and ends its own processes and no others, even when the test process is killed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+# Ends the group $1 and removes the folder $2 as soon as nobody holds the other end of its input.
+GUARD = 'read nothing; kill -9 -- "-$1"; rm -rf "$2"'
+STARTS = 3  # Ray gives its dashboard 20 s to come up, which a busy machine can miss
+
+
 class Cluster:
     """A Ray head node in a session of its own; `address` is where a driver connects.
 
@@ -64,7 +69,7 @@ class Cluster:
         self.address = f"127.0.0.1:{self.port}"
         self.dashboard_port = free_port() if dashboard else None
         self._head: Optional[subprocess.Popen[bytes]] = None
-        self._sessions: set[int] = set()
+        self._guard: Optional[subprocess.Popen[bytes]] = None
         self._drivers: list[subprocess.Popen[str]] = []
 
     @property
@@ -74,7 +79,11 @@ class Cluster:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     def __enter__(self) -> Cluster:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -86,7 +95,17 @@ class Cluster:
         self.stop()
 
     def start(self) -> None:
-        """Start Ray and wait until its GCS and its raylet answer."""
+        """Start Ray and wait until it is up."""
+        log = self.folder / "ray_start.log"
+        for _ in range(STARTS):
+            self._launch(log)
+            wait_until(self._up_or_ended, timeout=90, message=f"Ray did not start, see {log}")
+            if self.find("raylet"):
+                return
+            self.kill_all()
+        raise AssertionError(f"Ray did not start:\n{log.read_text()[-3_000:]}")
+
+    def _launch(self, log: Path) -> None:
         command = [
             *(self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--port", str(self.port), "--node-ip-address", "127.0.0.1"),
@@ -101,30 +120,33 @@ class Cluster:
             *("--resources", json.dumps(self.resources)),
             "--disable-usage-stats",
         ]
-        with (self.folder / "ray_start.log").open("ab") as log:
+        with log.open("wb") as output:
             self._head = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env=environment(),
                 start_new_session=True,
             )
-        self._sessions.add(self._head.pid)
-        wait_until(self._is_up, timeout=90, message=f"Ray did not start, see {log.name}")
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "guard", str(self._head.pid), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
-    def _is_up(self) -> bool:
+    def _up_or_ended(self) -> bool:
         assert self._head
-        assert self._head.poll() is None, (self.folder / "ray_start.log").read_text()
-        started = "Ray runtime started" in (self.folder / "ray_start.log").read_text()
-        return started and bool(self.find("raylet"))
+        log = (self.folder / "ray_start.log").read_text()
+        return "Ray runtime started" in log or self._head.poll() is not None
 
     def processes(self) -> list[psutil.Process]:
-        """List the processes of all sessions that this cluster began, workers included."""
+        """List the processes of this cluster, workers included."""
         found = []
         for pid in psutil.pids():
             with suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getsid(pid) in self._sessions:
+                if self._head and os.getsid(pid) == self._head.pid:
                     found.append(psutil.Process(pid))
         return found
 
@@ -143,11 +165,16 @@ class Cluster:
 
     def kill_all(self) -> None:
         """Kill every Ray process of this cluster, as the loss of its machine does."""
-        # Starters before the started: a raylet could otherwise start one more worker meanwhile.
+        if self._guard:
+            # Before the group is gone: its number may then be another's.
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         while processes := self.processes():
             _end(processes)
         if self._head:
             self._head.wait()
+            self._head = None
 
     def stop(self) -> None:
         """End everything this cluster began and remove its folder."""

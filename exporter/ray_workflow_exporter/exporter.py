@@ -25,6 +25,7 @@ from .sources.running import RayLink
 # What one poll may spend on finished runs that it sees for the first time: live runs must not
 # wait for a long history.
 _READ_SECONDS = 1.0
+_START_SECONDS = 30.0  # that a command waits for its link to Ray, on a machine that is busy
 
 logger = logging.getLogger(__name__)
 
@@ -86,11 +87,10 @@ class Exporter:
 
         For commands that look once.
         """
-        deadline = time.monotonic() + self._settings.manager_timeout
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             self.poll_once()
-            state = self._poller.manager.state
-            waiting = state is LinkState.UNREACHABLE and time.monotonic() < deadline
+            waiting = self._link.starting and time.monotonic() < deadline
             if not waiting and (self._poller.settled or self._poller.storage_error is not None):
                 return
             self._stop.wait(0.1)

@@ -91,15 +91,10 @@ class Poller:
 
     def poll(self, now: float, budget: float) -> None:
         """Look once; read finished runs that are new for at most about `budget` seconds."""
-        marks = self._list(now)
-        asked = time.monotonic()
-        self.manager = view = self._link.poll()
-        self.manager_seconds = time.monotonic() - asked
         if self.storage_uri is None:
-            self.storage_uri = view.storage_uri
-        if view.state is not LinkState.UNREACHABLE:
-            self._contact = now
-
+            self._ask_manager(now)  # only Ray knows where storage is
+        marks = self._list(now)
+        view = self._ask_manager(now)
         if marks is not None:
             if self.listed_at is None:
                 self._first_listing(marks, now)
@@ -139,6 +134,15 @@ class Poller:
         self._details.close()
         self._link.close()
         self._box.close()
+
+    def _ask_manager(self, now: float) -> ManagerView:
+        asked = time.monotonic()
+        self.manager = view = self._link.poll()
+        self.manager_seconds = time.monotonic() - asked
+        self.storage_uri = self.storage_uri or view.storage_uri
+        if view.state is not LinkState.UNREACHABLE:
+            self._contact = now
+        return view
 
     def _list(self, now: float) -> Optional[dict[str, Mark]]:
         try:
@@ -197,7 +201,8 @@ class Poller:
                 tracked.stored = self._read(tracked, workflow_id, touched) or tracked.stored
             if not touched and known is not None and not unstarted:
                 return
-        tracked.touched = set()
+        # Ray tells a change once: what storage could not be asked for waits for the next poll.
+        tracked.touched = (touched or set(live.tasks)) if self.storage_error else set()
         tracked.was_live, tracked.lost, tracked.absent = True, 0, 0
         tracked.mark, tracked.recheck_at = None, None
         mark = (marks or {}).get(workflow_id)

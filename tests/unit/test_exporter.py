@@ -268,3 +268,15 @@ def test_files_that_siblings_write_after_a_failure_are_seen(watch, tmp_path, mon
     view = exporter.run("w")
     assert view is not None
     assert view.run.tasks["slow"].state.value == "SUCCESSFUL"
+
+
+def test_nothing_ticks_while_nothing_happens(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    plant(tree)
+    exporter = watch(tree, finished_retention="50y", task_retention="50y")
+    exporter.load()
+    before = exporter.metrics(tiers=OBJECTS)
+    later = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: later)
+    exporter.poll_once()
+    assert exporter.metrics(tiers=OBJECTS) == before

@@ -210,6 +210,16 @@ def test_a_half_written_status_leaves_the_last_mark_in_force(tree, storage, torn
     assert statuses(storage) == {"w": "RUNNING"}
 
 
+def test_of_two_marks_the_newer_holds_while_the_status_is_half_written(
+    local_tree, local_storage, tmp_path
+):
+    local_tree.run("w").mark("PENDING").mark("FAILED").put("workflow_meta.json", b"")
+    marks = tmp_path / "storage" / "workflows" / "__status__"
+    os.utime(marks / "PENDING" / "w", (2000, 2000))
+    os.utime(marks / "FAILED" / "w", (1000, 1000))
+    assert statuses(local_storage) == {"w": "PENDING"}
+
+
 @pytest.mark.parametrize("moment", range(8))
 def test_a_run_that_ends_while_the_marks_are_listed_is_never_missed(
     local_tree, local_storage, monkeypatch, moment
@@ -235,6 +245,7 @@ def test_what_runs_with_impossible_names_leave_behind_is_tolerated(tree, storage
     tree.run("w").status("SUCCESSFUL")
     tree.put("workflows/__status__/NONE", b"")
     tree.put("workflows/__status__/RUNNING", b"")
+    tree.put("workflows/__status__/FAILED/notes.txt", b"somebody's own")
     tree.put("workflows/tasks/f/inputs.json", b"{}")
     assert statuses(storage) == {"w": "SUCCESSFUL"}
 
@@ -401,6 +412,12 @@ def test_tasks_of_an_unsaved_continuation_are_known_by_their_times_only(tree, st
     assert stored.tasks["sub/g"] == StoredTask("sub/g", start_time=1.0, end_time=2.0)
     assert stored.tasks["sub/g_1"] == StoredTask("sub/g_1", start_time=3.0)
     assert stored.base_names == {"f", "sub/g"}
+
+
+def test_a_task_that_names_itself_needs_no_counter(tree, storage):
+    run = tree.run("w").task("f").start("f", 1.0)
+    run.delete("duplicate_name_counter/f")
+    assert task_of(storage).start_time == 1.0
 
 
 def test_a_resumed_run_shows_its_new_start_and_its_old_end(tree, storage):
@@ -738,6 +755,7 @@ def test_a_refresh_of_some_tasks_lists_their_folders_only(local_tree, local_stor
     run = local_tree.run("w")
     for number in range(20):
         run.task(f"f_{number}")
+    run.put("tasks/f_3/deeper/inputs.json", {})
     first = local_storage.read_run("w")
     listed: list[str] = []
     scandir = os.scandir

@@ -65,6 +65,12 @@ class RayLink:
             view = self._final or self._poll()
             return replace(view, restarts=max(0, self._starts - 1))
 
+    @property
+    def starting(self) -> bool:
+        """Whether a child was started that has not said anything yet."""
+        child = self._child
+        return child is not None and not child.answered
+
     def _poll(self) -> ManagerView:
         child = self._living_child()
         if child is None:
