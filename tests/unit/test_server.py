@@ -360,7 +360,7 @@ async def test_the_page_shows_runs_and_links_to_them(client: Client) -> None:
     assert f"api/v1/workflows/{quote(HOSTILE, safe='')}" in page.links
     for link in page.links:
         assert (await client.get(raw(f"/{link}"))).status == 200
-    assert "the newest 3 of 3" in text
+    assert "3 of 3, live ones first" in text
     assert "1970-01-01 00:00:00 UTC" in text  # last_poll
 
 
@@ -377,7 +377,7 @@ async def test_the_page_shows_the_newest_fifty(client: Client, source: FakeSourc
     source.held = FakeSource(*(running_run(f"run-{number:03}") for number in range(60))).held
     text = await (await client.get("/")).text()
     assert _Page(text).tags.count("progress") == 50
-    assert "the newest 50 of 60" in text
+    assert "50 of 60, live ones first" in text
     assert "run-049" in text
     assert "run-050" not in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -731,6 +732,19 @@ def test_an_older_reading_is_not_taken_for_the_last_one(tree, storage):
     assert storage.read_run("w", first) == second
     storage.forget("w")
     assert storage.read_run("w", second) == second
+
+
+def test_nothing_is_remembered_of_a_run_that_nobody_holds(local_tree, local_storage):
+    for number in range(3):
+        local_tree.run(f"w{number}").task("f")
+    held = local_storage.read_run("w0")
+    held = local_storage.read_run("w0", held)
+    local_storage.read_run("w1")
+    gc.collect()
+    assert set(local_storage._memory) == {"w0"}
+    local_storage.forget("w0")
+    assert local_storage._memory == {}
+    assert local_storage.read_run("w0", held) == held
 
 
 @pytest.mark.usefixtures("later")

@@ -363,7 +363,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_exporter_change_latency_seconds", _HISTOGRAM, EXPORTER,
         "Seconds between a change in Ray and the first snapshot that shows it.",
-        unit=_SECONDS, bounds=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+        unit=_SECONDS, bounds=(0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0),
     ),
     Family(
         "ray_workflow_exporter_last_poll_timestamp_seconds", _GAUGE, EXPORTER,

@@ -76,7 +76,7 @@ _PAGE = """<!doctype html>
 <ul class="counts">{counts}</ul>
 <h2>Endpoints</h2>
 <ul>{endpoints}</ul>
-<h2>Runs <small>the newest {shown} of {total}; times are UTC</small></h2>
+<h2>Runs <small>{shown} of {total}, live ones first; times are UTC</small></h2>
 <div class="scroll"><table>
 <thead><tr><th>workflow id</th><th>class</th><th>status</th><th>progress</th><th>tasks</th>
 <th>started</th><th>duration</th></tr></thead>
@@ -145,7 +145,7 @@ def _status(status: str) -> str:
 
 def _facts(status: Mapping[str, Any]) -> str:
     return "".join(
-        f"<tr><th>{_text(name)}</th><td>{_text(_fact(value))}</td></tr>"
+        f"<tr><th>{_text(name.replace('_', ' '))}</th><td>{_text(_fact(value))}</td></tr>"
         for name, value in status.items()
     )
 

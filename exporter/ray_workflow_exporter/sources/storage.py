@@ -6,6 +6,7 @@ Everything here only reads. One object belongs to one thread.
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Union
@@ -44,10 +45,11 @@ _Stamp = tuple[int, int]  # size and mtime
 class _Memory:
     """What the last read of a run returned, and the stamps of the task files it speaks for.
 
-    The stamps are keyed by the task's folder, then by file name.
+    The stamps are keyed by the task's folder, then by file name. They live as long as the run
+    that they vouch for is in somebody's hands, or until `forget`.
     """
 
-    run: StoredRun
+    run: weakref.ReferenceType[StoredRun]
     stamps: Mapping[str, Mapping[str, _Stamp]]
 
 
@@ -82,7 +84,7 @@ class WorkflowStorage:
         """
         files = self._files()
         # In the order of a run's life, and dirty last: a run that moves on meanwhile is found
-        # in its new place, in both, or as dirty.
+        # in its new place, in both, or as dirty. (An object store is asked for all at once.)
         folders = [f"{MARKS}/{status.value}" for status in RunStatus] + [f"{MARKS}/{DIRTY}"]
         *listings, dirty_listing = files.map(files.entries, folders)
         dirty = {entry.path: entry.time for entry in dirty_listing if not entry.size}
@@ -124,8 +126,7 @@ class WorkflowStorage:
         `previous` is what the last call returned for this run: files that did not change since
         are not read again, and its values stand in for files that are only half written. With
         it, `only` names the tasks whose folders are looked at; all others are taken from it.
-        Call `forget` after the last read of a run. Raises ValueError for an id that leads out
-        of the storage.
+        Raises ValueError for an id that leads out of the storage.
         """
         files = self._files()
         folder = clean(workflow_id, files.backslash_divides)
@@ -136,9 +137,7 @@ class WorkflowStorage:
         base = f"{RUNS}/{folder}"
         rested = time.time_ns() - _YOUNG_NS
         known = previous.tasks if previous is not None else {}
-        memory = self._memory.get(workflow_id)
-        # Stamps vouch for the values of the very run that was returned with them.
-        stamps = memory.stamps if memory is not None and memory.run is previous else {}
+        stamps = self._stamps(workflow_id, previous)
         if previous is None:
             only = None
         ids = {
@@ -167,17 +166,17 @@ class WorkflowStorage:
                 tasks.pop(item.old.task_id, None)
             stamps[item.path] = {**item.unchanged, **_settled(item.files, well_read, rested)}
 
-        own = {name: data[f"{base}/{name}"] for name in RUN_FILES}
-        if not (tasks or base_names or any(content is not None for content in own.values())):
+        has_files = any(data[f"{base}/{name}"] is not None for name in RUN_FILES)
+        if not (has_files or tasks or base_names):
             self.forget(workflow_id)
             return None
         fields, _ = _fields(RUN_FILES, base, data, previous)
         run = StoredRun(workflow_id, base_names=base_names, tasks=tasks, **fields)
-        self._memory[workflow_id] = _Memory(run, stamps)
+        self._remember(run, stamps)
         return run
 
     def forget(self, workflow_id: str) -> None:
-        """Drop what is remembered of a run's files: it has ended or is gone."""
+        """Drop what is remembered of a run's files, once no further read is expected."""
         self._memory.pop(workflow_id, None)
 
     def close(self) -> None:
@@ -189,6 +188,22 @@ class WorkflowStorage:
         if self._opened is None:
             self._opened = open_files(self._uri)
         return self._opened
+
+    def _stamps(
+        self, workflow_id: str, previous: Optional[StoredRun]
+    ) -> Mapping[str, Mapping[str, _Stamp]]:
+        memory = self._memory.get(workflow_id)
+        return memory.stamps if memory is not None and memory.run() is previous else {}
+
+    def _remember(self, run: StoredRun, stamps: Mapping[str, Mapping[str, _Stamp]]) -> None:
+        workflow_id = run.workflow_id
+
+        def drop(reference: weakref.ReferenceType[StoredRun]) -> None:
+            memory = self._memory.get(workflow_id)
+            if memory is not None and memory.run is reference:
+                self.forget(workflow_id)
+
+        self._memory[workflow_id] = _Memory(weakref.ref(run, drop), stamps)
 
     def _check_root(self, files: Files) -> None:
         if not files.is_folder(""):
