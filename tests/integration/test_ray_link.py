@@ -43,6 +43,7 @@ def flaky(path, number):
     if not os.path.exists(path):
         open(path, "w").close()
         raise ValueError("once")
+    while not os.path.exists(path + ".go"): time.sleep(0.05)
     return number
 @ray.remote
 def total(path, *numbers):
@@ -87,10 +88,16 @@ def test_everything_of_a_mixed_run_is_seen_and_deltas_add_up(
     link, other = link_to(cluster.address), link_to(cluster.address)
     driver = cluster.start_driver(MIXED, str(gate), str(tmp_path / "flag"), "mixed")
 
+    def has_tried_again(view: ManagerView) -> bool:
+        run = view.runs.get("mixed")
+        return bool(run) and run.tasks["__main__.flaky"].retries == 1
+
     def waits_for_the_gate(view: ManagerView) -> bool:
         run = view.runs.get("mixed")
         return bool(run) and run.tasks["__main__.total"].running
 
+    seen(link, has_tried_again)
+    (tmp_path / "flag.go").touch()
     run = seen(link, waits_for_the_gate).runs["mixed"]
 
     assert run.output_task_id == "__main__.total"

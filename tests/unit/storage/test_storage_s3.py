@@ -1,10 +1,9 @@
-"""What is special about workflow storage in an object store; all else is in test_storage.py."""
+"""What is special about workflow storage in an object store; the rest is beside it."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from ray._private.arrow_utils import add_creatable_buckets_param_if_s3_uri
@@ -16,26 +15,16 @@ from ray_workflow_exporter.sources.storage import StorageError, WorkflowStorage
 from trees import StorageTree
 
 
-@pytest.fixture(scope="module")
-def query() -> Iterator[str]:
-    with object_store() as query:
-        yield query
-
-
 @pytest.fixture
-def tree(query) -> StorageTree:
-    return StorageTree(s3_uri(query, uuid.uuid4().hex))
+def tree(s3_query) -> StorageTree:
+    return StorageTree(s3_uri(s3_query, uuid.uuid4().hex))
 
 
-@pytest.fixture
-def storage(tree) -> Iterator[WorkflowStorage]:
-    opened = WorkflowStorage(tree.uri)
-    yield opened
-    opened.close()
-
-
-def test_a_missing_bucket_or_prefix_is_an_error_and_is_not_created(query):
-    for uri in (s3_uri(query, "prefix", bucket="no-such-bucket"), s3_uri(query, "no/such/prefix")):
+def test_a_missing_bucket_or_prefix_is_an_error_and_is_not_created(s3_query):
+    for uri in (
+        s3_uri(s3_query, "prefix", bucket="no-such-bucket"),
+        s3_uri(s3_query, "no/such/prefix"),
+    ):
         for _ in range(2):
             storage = WorkflowStorage(uri)
             with pytest.raises(StorageError, match="does not exist") as caught:
@@ -45,8 +34,8 @@ def test_a_missing_bucket_or_prefix_is_an_error_and_is_not_created(query):
             storage.close()
 
 
-def test_a_whole_bucket_can_be_the_storage(query):
-    tree = StorageTree(s3_uri(query, ""))
+def test_a_whole_bucket_can_be_the_storage(s3_query):
+    tree = StorageTree(s3_uri(s3_query, ""))
     run = tree.run("in-the-root").status("RUNNING")
     storage = WorkflowStorage(tree.uri)
     assert storage.list_marks()["in-the-root"].status is RunStatus.RUNNING
@@ -100,8 +89,8 @@ def test_the_reads_of_one_run_overlap(tree, storage, monkeypatch):
 
 
 @pytest.mark.parametrize("prefix", ["plain/x", "per%2520cent", "pl+us", "%25C3%25BC", "tilde~_-."])
-def test_the_uri_means_the_same_as_to_ray(query, prefix):
-    uri = s3_uri(query, prefix)
+def test_the_uri_means_the_same_as_to_ray(s3_query, prefix):
+    uri = s3_uri(s3_query, prefix)
     tree = StorageTree(add_creatable_buckets_param_if_s3_uri(uri))
     tree.run("w").status("RUNNING")
     storage = WorkflowStorage(uri)
