@@ -1,8 +1,10 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format docs system clean
+.PHONY: help install demo test test-all bench soak lint format docs system clean
 
 DURATION ?=
+ONLY ?=
+SECONDS ?= 1800
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,8 +24,8 @@ install: .venv/installed ## Install the exporter and what it needs into .venv
 	$(BIN)/python -m pip install --quiet --editable '.[ray,dev]'
 	@touch $@
 
-system: ## Install the Debian packages that tests need
-	@deploy/install-system-packages $(SYSTEM_PACKAGES)
+system: ## Install the Debian packages that tests need, if we may
+	@deploy/install-system-packages $(SYSTEM_PACKAGES) || true
 
 demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
 	@deploy/install-system-packages prometheus || true
@@ -34,6 +36,12 @@ test: install system ## Run all tests
 
 test-all: install system ## Run all tests, also those that take minutes
 	$(BIN)/python -m pytest
+
+bench: install ## Measure against peers, in about 15 minutes (ONLY=scrape for one)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ONLY)
+
+soak: install ## Watch a busy Ray for long: flat memory, no error (SECONDS=1800)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.soak $(SECONDS)
 
 lint: install ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.metrics.blocks import Body, block, gzip_body, plain_body
 from ray_workflow_exporter.metrics.contract import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.snapshot import RunView
@@ -86,6 +87,7 @@ class FakeSource:
     def runs(self) -> Sequence[RunView]:
         return list(self.held.values())
 
-    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]]) -> bytes:
+    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
         self.asked.append((openmetrics, tiers))
-        return self.body
+        blocks = [block(self.body)]
+        return gzip_body(blocks) if gzip else plain_body(blocks)

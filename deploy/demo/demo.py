@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,17 @@ REPOSITORY = HERE.parent.parent
 PROGRAM = Path(sys.executable).with_name("ray-workflow-exporter")
 CPUS = 4
 
+# All we ask is on this machine: no proxy stands between.
+HTTP = requests.Session()
+HTTP.trust_env = False
+
 
 def main() -> int:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         try:
-            return show(stack, seconds)
+            return int(show(stack, seconds))
         except KeyboardInterrupt:
             print("\nEnding the demo.", flush=True)
             return 0
@@ -49,27 +53,30 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
 
     port = usual_or_free_port(20729)
     url = f"http://127.0.0.1:{port}"
-    log = cluster.folder / "exporter.log"
-    stack.enter_context(
-        running(
-            [
-                *(PROGRAM, "serve", "--listen", f"127.0.0.1:{port}"),
-                *("--address", cluster.address, "--state-dir", cluster.folder / "state"),
-            ],
-            log,
+    programs = [
+        stack.enter_context(
+            running(
+                [
+                    *(PROGRAM, "serve", "--listen", f"127.0.0.1:{port}"),
+                    *("--address", cluster.address, "--state-dir", cluster.folder / "state"),
+                ],
+                cluster.folder / "exporter.log",
+            )
         )
-    )
+    ]
     wait_until(lambda: answers(f"{url}/-/ready"), timeout=60, message=f"{PROGRAM.name} not ready")
     urls = {"Metrics": f"{url}/metrics", "Page": f"{url}/", "Ray dashboard": cluster.dashboard_url}
 
     scratch = cluster.folder / "scratch"
     scratch.mkdir()
     # It leaves when its stdin ends, so it goes with us however we end.
-    stack.enter_context(
-        running(
-            [sys.executable, HERE / "workflows.py", cluster.address],
-            cluster.folder / "workflows.log",
-            DEMO_SCRATCH=str(scratch),
+    programs.append(
+        stack.enter_context(
+            running(
+                [sys.executable, HERE / "workflows.py", cluster.address],
+                cluster.folder / "workflows.log",
+                DEMO_SCRATCH=str(scratch),
+            )
         )
     )
     prometheus = start_prometheus(stack, cluster.folder, port)
@@ -85,12 +92,15 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
         watch += ["--duration", str(seconds)]
     outcome = subprocess.run(watch, check=False).returncode
     summary(url, prometheus)
-    return outcome
+    return outcome or any(died() for died in programs)
 
 
 @contextlib.contextmanager
-def running(command: list[Any], log: Path, **variables: str) -> Iterator[None]:
-    """Run a program beside us, in a session of its own so that a Ctrl-C reaches us alone."""
+def running(command: list[Any], log: Path, **variables: str) -> Iterator[Callable[[], bool]]:
+    """Run a program beside us, in a session of its own so that a Ctrl-C reaches us alone.
+
+    Yields a function that says whether the program has died, and shows the end of its log.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -100,10 +110,15 @@ def running(command: list[Any], log: Path, **variables: str) -> Iterator[None]:
             env={**environment(), **variables},
             start_new_session=True,
         )
+
+    def died() -> bool:
+        if process.poll() is None:
+            return False
+        print(f"{Path(command[0]).name} ended early:\n{log.read_text()[-2000:]}")
+        return True
+
     try:
-        yield
-        if process.poll() not in (None, 0):
-            print(f"{Path(command[0]).name} ended early:\n{log.read_text()[-2000:]}")
+        yield died
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -148,19 +163,19 @@ def usual_or_free_port(port: int) -> int:
 
 def answers(url: str) -> bool:
     try:
-        return requests.get(url, timeout=2).ok
+        return HTTP.get(url, timeout=2).ok
     except requests.RequestException:
         return False
 
 
 def runs(url: str) -> list[dict[str, Any]]:
-    answer = requests.get(f"{url}/api/v1/workflows", params={"limit": "1000"}, timeout=10)
+    answer = HTTP.get(f"{url}/api/v1/workflows", params={"limit": "1000"}, timeout=10)
     return list(answer.json()["items"])
 
 
 def summary(url: str, prometheus: str | None) -> None:
     seen = runs(url)
-    body = requests.get(f"{url}/metrics", timeout=10).text
+    body = HTTP.get(f"{url}/metrics", timeout=10).text
     series = sum(1 for line in body.splitlines() if line and not line.startswith("#"))
     print(f"\n{len(seen)} runs seen:")
     for status, count in sorted(Counter(run["status"] for run in seen).items()):
@@ -173,7 +188,7 @@ def summary(url: str, prometheus: str | None) -> None:
     print(f"{series} series in /metrics")
     if prometheus:
         query = {"query": "count(ray_workflow_info)"}
-        answer = requests.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()
+        answer = HTTP.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()
         result = answer["data"]["result"]
         print(f"{result[0]['value'][1] if result else 0} runs in Prometheus")
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from .analysis import Analysis, analyse, expected_end
-from .history import History
+from .analysis import Analysis, Analyst
+from .history import History, expected_end
 from .ledger import ClassLedger, Ledger
-from .model import Run, RunStatus, Task, TaskState
+from .model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
 from .settings import Settings
 from .snapshot import ClassTotals, ClassView, RunView, Snapshot
 
@@ -32,11 +33,15 @@ class Change:
     moment: Optional[float]
 
 
+@slotted
 @dataclass
 class _Held:
     run: Run
     analysis: Analysis
+    analyst: Optional[Analyst]  # of a run that may go on
     view: Optional[RunView] = None
+    young: bool = False  # whether the view is one with all tasks
+    dropped: int = 0  # objects that the view leaves out
     slim: bool = False  # its tasks were let go: it is too old to be exposed
 
 
@@ -51,6 +56,12 @@ class Catalog:
         self._ledger = ledger
         self._history = History()
         self._held: dict[str, _Held] = {}
+        # What a snapshot needs of them, so that it walks over nothing that is not exposed.
+        self._live: dict[str, _Held] = {}
+        self._ended: list[tuple[float, str]] = []  # by age, the newest last
+        self._counts: defaultdict[str, Counter[RunStatus]] = defaultdict(Counter)
+        self._relearned: set[str] = set()  # classes whose history changed since the last snapshot
+        self._not_slim: set[str] = set()  # runs that ended and still have their tasks
         self._feed: deque[Change] = deque(maxlen=_FEED_LENGTH)
         self._seq = 0
         self._dirty = True
@@ -90,26 +101,63 @@ class Catalog:
         """Take a run as it is now; an equal one changes nothing."""
         held = self._held.get(run.workflow_id)
         old = held.run if held else None
-        slim = held is not None and held.slim
-        if old is not None and (replace(run, tasks={}) if slim else run) == old:
-            return
-        before = None if slim else old
-        self._ledger.observe(old, run, mark_time)
+        changed: Optional[Collection[str]] = None
+        analyst = held.analyst if held else None
+        if held is not None and old is not None:
+            if run is old or (held.slim and replace(run, tasks={}) == old):
+                return
+            changed = None if held.slim else changed_tasks(old.tasks, run.tasks)
+            if changed is None:
+                analyst = None
+            elif _same(old, run, changed):
+                return
+        self._ledger.observe(old, run, mark_time, changed)
         if run.status is RunStatus.SUCCESSFUL and self._history.add(run):
-            self._expect_anew(run.workflow)
-        self._held[run.workflow_id] = _Held(run, analyse(run, self._history))
-        self._feed.extend(self._changes(old, before, run))
+            self._relearned.add(run.workflow)
+        if analyst is None:
+            analyst = Analyst(self._history)
+            analysis = analyst.look(run)
+        else:
+            analysis = analyst.look(run, changed)
+        self._hold(old, _Held(run, analysis, None if run.status.finished else analyst))
+        before = old.tasks if changed is not None and old is not None else {}
+        self._feed.extend(self._changes(old, run, before, changed))
         self._totals.pop(run.workflow, None)
         self._dirty = True
 
     def remove(self, workflow_id: str) -> None:
         """Forget a run that its source no longer has."""
-        if self._held.pop(workflow_id, None) is None:
+        held = self._held.pop(workflow_id, None)
+        if held is None:
             return
+        self._let_go(held.run)
         self._ledger.forget(workflow_id)
         self._seq += 1
         self._feed.append(Change(self._seq, workflow_id, None, None, None))
         self._dirty = True
+
+    def _hold(self, old: Optional[Run], held: _Held) -> None:
+        run = held.run
+        if old is not None:
+            self._let_go(old)
+        self._held[run.workflow_id] = held
+        self._counts[run.workflow][run.status] += 1
+        if run.status.finished:
+            insort(self._ended, (_age_key(run), run.workflow_id))
+            self._not_slim.add(run.workflow_id)
+        else:
+            self._live[run.workflow_id] = held
+
+    def _let_go(self, run: Run) -> None:
+        counts = self._counts[run.workflow]
+        counts[run.status] -= 1
+        if not any(counts.values()):
+            del self._counts[run.workflow]
+        self._not_slim.discard(run.workflow_id)
+        if run.status.finished:
+            del self._ended[bisect_left(self._ended, (_age_key(run), run.workflow_id))]
+        else:
+            del self._live[run.workflow_id]
 
     def changes(self, after: int) -> list[Change]:
         """Return what changed after sequence number `after`, oldest first.
@@ -148,91 +196,94 @@ class Catalog:
             dropped={**self._dropped, "max_classes": folded_classes},
         )
 
-    def _expect_anew(self, workflow: str) -> None:
-        """Work out the expected ends of a class's live runs after its history changed."""
-        for held in self._held.values():
-            if held.run.workflow == workflow and not held.run.status.finished:
-                end = expected_end(held.run, self._history)
-                held.analysis = replace(held.analysis, expected_end=end)
-                held.view = None
+    def _expect_anew(self) -> None:
+        """Work out the expected ends of live runs whose class's history changed."""
+        for held in self._live.values() if self._relearned else ():
+            if held.run.workflow in self._relearned:
+                known = held.analysis
+                end = expected_end(held.run, self._history, known.stages, known.stage_edges)
+                if end != known.expected_end:
+                    held.analysis, held.view = replace(known, expected_end=end), None
+        self._relearned.clear()
 
-    def _changes(self, old: Optional[Run], before: Optional[Run], new: Run) -> Iterable[Change]:
-        for task_id, task in new.tasks.items():
-            was = before.tasks.get(task_id) if before else None
-            if task is not was and (was is None or was.state is not task.state):
+    def _changes(
+        self,
+        old: Optional[Run],
+        new: Run,
+        before: Mapping[str, Task],
+        changed: Optional[Collection[str]],
+    ) -> Iterable[Change]:
+        for task_id in new.tasks if changed is None else changed:
+            task, was = new.tasks[task_id], before.get(task_id)
+            if was is None or was.state is not task.state:
                 self._seq += 1
                 moment = task.end_time if task.state.finished else task.start_time
                 yield Change(self._seq, new.workflow_id, task_id, task.state.value, moment)
         if old is None or old.status is not new.status:
             self._seq += 1
-            moment = new.end_time if new.status.finished else new.start_time
-            yield Change(self._seq, new.workflow_id, None, new.status.value, moment)
+            yield Change(self._seq, new.workflow_id, None, new.status.value, _moment(old, new))
 
     def _expose(self, now: float) -> None:
         """Choose what is exposed, by the limits of each tier; count what a limit holds back."""
         settings = self._settings
         # Every reason is there from the start, so that an alert can compare with zero.
-        dropped: Counter[str] = Counter(dict.fromkeys(_REASONS, 0))
-        finished_since = now - settings.finished_retention
+        dropped = dict.fromkeys(_REASONS, 0)
+        self._expect_anew()
+        exposed = list(self._live.values())
+        views = [self._view(held, True) for held in exposed]
+        retained = len(self._ended) - bisect_left(
+            self._ended, (now - settings.finished_retention, "")
+        )
+        shown = min(retained, settings.max_finished_runs)
+        dropped["max_finished_runs"] = retained - shown
+        newest = self._ended[len(self._ended) - shown :]
         expiry = float("inf")
-        live: list[_Held] = []
-        finished: list[_Held] = []
-        for held in self._held.values():
-            (finished if held.run.status.finished else live).append(held)
-        finished.sort(key=lambda held: _age_key(held.run), reverse=True)
-
-        views = [self._view(held, True, dropped) for held in live]
-        for held in finished:
-            end = _age_key(held.run)
-            if end < finished_since:
-                self._slim(held)
-                continue
-            if len(views) - len(live) >= settings.max_finished_runs:
-                dropped["max_finished_runs"] += 1
-                self._slim(held)
-                continue
+        for end, workflow_id in reversed(newest):
+            held = self._held[workflow_id]
             young = end >= now - settings.task_retention
-            views.append(self._view(held, young, dropped))
+            exposed.append(held)
+            views.append(self._view(held, young))
             retention = settings.task_retention if young else settings.finished_retention
             expiry = min(expiry, end + retention)
-
+        self._slim(self._not_slim.difference([workflow_id for _, workflow_id in newest]))
+        dropped["max_tasks_per_run"] = sum([held.dropped for held in exposed])
+        dropped["max_stages_per_class"] = self._ledger.folded_stages
+        self._dropped = dropped
         self._runs = tuple(views)
         self._classes = self._class_views()
-        dropped["max_stages_per_class"] = self._ledger.folded_stages
-        self._dropped = dict(dropped)
         self._dirty, self._next_expiry = False, expiry
 
-    def _view(self, held: _Held, all_tasks: bool, dropped: Counter[str]) -> RunView:
-        run, limit = held.run, self._settings.max_tasks_per_run
-        stages = len(held.analysis.stages) <= limit
-        if not stages:
-            dropped["max_tasks_per_run"] += len(held.analysis.stages)
-        tasks: tuple[Task, ...] = ()
-        if len(run.tasks) > limit:
-            dropped["max_tasks_per_run"] += len(run.tasks)
-        elif all_tasks:
-            tasks = tuple(run.tasks.values())
-        else:
-            tasks = tuple(it for it in run.tasks.values() if it.state is TaskState.FAILED)
+    def _view(self, held: _Held, young: bool) -> RunView:
         view = held.view
         # The same object as long as nothing changed: by it the renderer knows what is cached.
-        if view is None or view.stages != stages or len(view.tasks) != len(tasks):
-            view = held.view = RunView(run, held.analysis, stages, tasks)
+        if view is not None and held.young is young:
+            return view
+        run, limit = held.run, self._settings.max_tasks_per_run
+        stages, whole = len(held.analysis.stages) <= limit, len(run.tasks) <= limit
+        held.dropped = (0 if stages else len(held.analysis.stages)) + (
+            0 if whole else len(run.tasks)
+        )
+        tasks: tuple[Task, ...] = ()
+        if whole and young:
+            tasks = tuple(run.tasks.values())
+        elif whole:
+            tasks = tuple([it for it in run.tasks.values() if it.state is TaskState.FAILED])
+        if view is None or len(view.tasks) != len(tasks):
+            view = RunView(run, held.analysis, stages, tasks)
+        held.view, held.young = view, young
         return view
 
-    @staticmethod
-    def _slim(held: _Held) -> None:
-        if not held.slim:
+    def _slim(self, workflow_ids: Iterable[str]) -> None:
+        for workflow_id in workflow_ids:
+            held = self._held[workflow_id]
             held.run = replace(held.run, tasks={})
             held.analysis = replace(held.analysis, stages=(), stage_edges=(), task_edges=())
             held.view, held.slim = None, True
+            self._not_slim.discard(workflow_id)
 
     def _class_views(self) -> tuple[ClassView, ...]:
-        counts: defaultdict[str, Counter[RunStatus]] = defaultdict(Counter)
-        for held in self._held.values():
-            counts[held.run.workflow][held.run.status] += 1
         views = []
-        for name in sorted({*self._ledger.classes, *counts}):
+        for name in sorted({*self._ledger.classes, *self._counts}):
             ledger = self._ledger.classes.get(name) or ClassLedger()
             settings = self._settings.classes.get(name)
             totals = self._totals.get(name)
@@ -241,7 +292,7 @@ class Catalog:
             views.append(
                 ClassView(
                     workflow=name,
-                    runs=_all_statuses(counts[name]),
+                    runs=_all_statuses(self._counts.get(name, {})),
                     totals=totals,
                     last_success=ledger.last_success,
                     last_status=ledger.last_status,
@@ -249,6 +300,20 @@ class Catalog:
                 )
             )
         return tuple(views)
+
+
+def _same(old: Run, new: Run, changed: Iterable[str]) -> bool:
+    return all(new.tasks[task_id] == old.tasks.get(task_id) for task_id in changed) and (
+        replace(new, tasks=old.tasks) == old
+    )
+
+
+def _moment(old: Optional[Run], new: Run) -> Optional[float]:
+    """When a run came to its status; nobody notes when one is lost, or cancelled after its end."""
+    if new.status is RunStatus.RUNNING:
+        return new.start_time
+    lately = old is None or not old.status.finished
+    return new.end_time if new.status.finished and lately else None
 
 
 def _whole(held: _Held) -> RunView:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional
 
-from .model import Run, RunStatus, Task, TaskState
+from .model import Run, RunStatus, Task, TaskState, changed_tasks
 from .sources.records import LinkState, RayTaskDetail
 from .sources.running import RayLink
-from .truth import NO_RECORD
+from .truth import NO_RECORD, SUSPECT
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 100  # tasks asked for at once
 _PAUSE = 2.0  # seconds between two questions: the state API is not made for many
@@ -27,6 +30,7 @@ class Details:
         self._asked: Optional[Future[Mapping[str, RayTaskDetail]]] = None
         self._owners: dict[str, tuple[str, str]] = {}  # Ray task id -> (run, task) asked for
         self._tries: dict[str, Counter[str]] = {}  # run -> Ray task id -> questions
+        self._open: dict[str, _Open] = {}
         self._known: dict[str, dict[str, RayTaskDetail]] = {}  # run -> Ray task id -> detail
         self._news: dict[str, set[str]] = {}
         self._next = 0.0
@@ -53,7 +57,13 @@ class Details:
     def _collect(self) -> Iterable[str]:
         if self._asked is None or not self._asked.done():
             return ()
-        answer, self._asked = self._asked.result(), None
+        asked, self._asked = self._asked, None
+        try:
+            answer = asked.result()
+        except Exception:
+            # The state API is a help that workflows do without: no poll may fail with it.
+            logger.debug("Ray's state API could not be asked.", exc_info=True)
+            return ()
         news: defaultdict[str, set[str]] = defaultdict(set)
         for ray_task_id, detail in answer.items():
             workflow_id, task_id = self._owners[ray_task_id]
@@ -71,28 +81,57 @@ class Details:
             held.add(run.workflow_id)
             if run.status not in (RunStatus.RUNNING, RunStatus.FAILED):
                 continue
+            it = self._open.setdefault(run.workflow_id, _Open())
+            it.see(run)
             tries = self._tries.setdefault(run.workflow_id, Counter())
-            for task in run.tasks.values():
+            for task in it.tasks.values():
                 if len(owners) >= _BATCH:
                     break
                 ray_task_id = task.ray_task_id
-                if ray_task_id and _is_open(task, now) and tries[ray_task_id] < _TRIES:
+                if ray_task_id and _is_due(task, now) and tries[ray_task_id] < _TRIES:
                     owners[ray_task_id] = (run.workflow_id, task.task_id)
                     tries[ray_task_id] += 1
+        self._open = {key: value for key, value in self._open.items() if key in held}
         self._known = {key: value for key, value in self._known.items() if key in held}
         self._tries = {key: value for key, value in self._tries.items() if key in held}
+        self._next = now + _PAUSE
         if owners:
             self._owners = owners
-            self._next = now + _PAUSE
             self._asked = self._pool.submit(self._link.task_details, list(owners))
 
 
-def _is_open(task: Task, now: float) -> bool:
-    if task.failure is not None and task.failure.exception == NO_RECORD:
-        return True
-    return (
-        task.state is TaskState.RUNNING
-        and task.node_id is None
-        and task.start_time is not None
-        and now - task.start_time > _LONG_RUNNING
+class _Open:
+    """The tasks of one run of which something is still to be known."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self._seen: Mapping[str, Task] = {}
+
+    def see(self, run: Run) -> None:
+        """Take the run as it is now, at the cost of what changed."""
+        if run.tasks is self._seen:
+            return
+        changed = changed_tasks(self._seen, run.tasks)
+        if changed is None:
+            self.tasks, changed = {}, list(run.tasks)
+        for task_id in changed:
+            task = run.tasks[task_id]
+            if _is_open(task):
+                self.tasks[task_id] = task
+            else:
+                self.tasks.pop(task_id, None)
+        self._seen = run.tasks
+
+
+def _is_open(task: Task) -> bool:
+    return (task.state is TaskState.RUNNING and task.node_id is None) or _left_no_record(task)
+
+
+def _left_no_record(task: Task) -> bool:
+    return task.failure is not None and task.failure.exception in (NO_RECORD, SUSPECT)
+
+
+def _is_due(task: Task, now: float) -> bool:
+    return _left_no_record(task) or (
+        task.start_time is not None and now - task.start_time > _LONG_RUNNING
     )

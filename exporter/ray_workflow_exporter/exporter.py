@@ -13,10 +13,12 @@ from typing import Any, Optional
 
 from .catalog import Catalog, Change
 from .ledger import Ledger
+from .metrics.blocks import Body
 from .metrics.contract import Options, Tier
 from .metrics.exposition import Renderer, page
 from .metrics.selfmetrics import SelfMetrics
 from .poller import Poller
+from .runcache import RunCache
 from .settings import Settings
 from .snapshot import RunView, Snapshot
 from .sources.records import LinkState, Mark
@@ -56,6 +58,8 @@ class Exporter:
         self._thread: Optional[threading.Thread] = None
         self._begun = self._heartbeat = time.time()
         self._seen_change = 0
+        self._stage = "read"  # what a poll is at
+        self._unreadable = 0
         self._ray_version = ""
         self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
         self._exposition = self._renderer.render(self._snapshot)
@@ -72,13 +76,22 @@ class Exporter:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
 
-    def poll_once(self) -> None:
-        """Look once and publish what was seen. Not while polls run in the background."""
+    def poll_once(self, budget: float = _READ_SECONDS) -> None:
+        """Look once and publish what was seen. Not while polls run in the background.
+
+        Finished runs that are new are read for at most about `budget` seconds.
+        """
         started, now = time.monotonic(), time.time()
-        self._poller.poll(now, _READ_SECONDS)
-        # Kept before it is shown: see Ledger.save.
+        self._stage = "read"
+        self._poller.poll(now, budget)
+        if self._poller.settled:
+            self._ledger.advance(now)
+        # Kept before it is shown: see Ledger.save. What the cache has counts as seen.
         self._ledger.save()
+        self._poller.save()
+        self._stage = "render"
         self._publish(now)
+        self._own.left_to_read(self._poller.loading)
         self._own.polled(time.time(), time.monotonic() - started)
         self._heartbeat = time.time()
 
@@ -89,11 +102,12 @@ class Exporter:
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
-            self.poll_once()
+            self.poll_once(budget=float("inf"))
             waiting = self._link.starting and time.monotonic() < deadline
             if not waiting and (self._poller.settled or self._poller.storage_error is not None):
                 return
-            self._stop.wait(0.1)
+            if not self._poller.loading:
+                self._stop.wait(0.1)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -126,13 +140,17 @@ class Exporter:
         }
 
     def metrics(
-        self, *, openmetrics: bool = False, tiers: Optional[Collection[Tier]] = None
-    ) -> bytes:
+        self,
+        *,
+        openmetrics: bool = False,
+        tiers: Optional[Collection[Tier]] = None,
+        gzip: bool = False,
+    ) -> Body:
         """Return the exposition of `tiers` (None: all), in text 0.0.4 or OpenMetrics 1.0."""
         exposition = self._exposition
         if self._is_stale():
             exposition = Renderer().render(self._stale_snapshot())
-        return page(exposition, self._own, openmetrics=openmetrics, tiers=tiers)
+        return page(exposition, self._own, openmetrics=openmetrics, tiers=tiers, gzip=gzip)
 
     def run(self, workflow_id: str) -> Optional[RunView]:
         """Return one run, None when there is no such run.
@@ -158,18 +176,23 @@ class Exporter:
             except Exception:
                 # A fault of ours in one poll must not end all polls; the log has its trace.
                 logger.exception("This poll failed; the next one follows.")
-                self._own.poll_failed("read")
+                self._own.poll_failed(self._stage)
                 self._heartbeat = time.time()
             self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
 
     def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
-        self._ledger.begin(marks, now, self._state_file() if self._keep else None)
+        self._ledger.begin(marks, now, self._state_file(".json") if self._keep else None)
+        self._poller.know_classes(self._ledger.classes)
+        if self._keep:
+            self._poller.cache = RunCache(self._state_file(".runs"), marks)
 
-    def _state_file(self) -> Path:
+    def _state_file(self, suffix: str) -> Path:
         # Two exporters of one storage on one machine differ in their port: each counts for itself.
         identity = f"{self._poller.storage_uri}\n{self._settings.listen}"
+        if self._settings.shards > 1:
+            identity += f"\n{self._settings.shard}"
         name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return self._settings.state_path / f"{name}.json"
+        return self._settings.state_path / (name + suffix)
 
     def _publish(self, now: float) -> None:
         poller, view = self._poller, self._poller.manager
@@ -190,9 +213,13 @@ class Exporter:
         if view.ray_version is not None and view.ray_version != self._ray_version:
             self._ray_version = view.ray_version
             self._own.watches(view.ray_version)
-        self._own.probed(poller.manager_seconds)
+        if view.state is LinkState.UP:
+            self._own.probed(poller.manager_seconds)
         if poller.storage_error is not None:
             self._own.poll_failed("list")
+        for _ in range(poller.unreadable - self._unreadable):
+            self._own.poll_failed("read")
+        self._unreadable = poller.unreadable
         if view.state is LinkState.UNREACHABLE:
             self._own.poll_failed("manager")
         self._own.link_restarted(view.restarts)

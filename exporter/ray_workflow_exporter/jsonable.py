@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from .metrics.text import masked
+from .metrics.text import MASK, masked, names_a_secret
 from .model import Failure, Task
 from .snapshot import RunView
 
@@ -106,13 +106,16 @@ def _failure(failure: Failure, messages: bool) -> dict[str, Optional[str]]:
 
 def _plain(value: Any) -> Any:
     # User metadata may hold what Python's JSON knows and JSON does not (NaN), or, while it comes
-    # from memory, any object at all.
+    # from memory, any object at all; and what people note down may be a secret.
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {
+            str(key): MASK if names_a_secret(str(key)) else _plain(item)
+            for key, item in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or isinstance(value, (int, float)):
         return value
-    return str(value)
+    return masked(str(value))

@@ -11,13 +11,14 @@ import bisect
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 
 from .model import FINISHED_STATES, FINISHED_STATUSES, Run, RunStatus, Task, TaskState
 from .snapshot import ClassTotals, Histogram
 from .sources.records import Mark
+from .truth import SUSPECT
 
 RUN_SECONDS_BOUNDS = (
     1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
@@ -32,7 +33,8 @@ TASK_SECONDS_BOUNDS = (
 _RECENT_SECONDS = 600.0
 MAX_STAGES = 100  # of one class; tasks of further stages count under OTHER_STAGES
 OTHER_STAGES = "other"
-_FORMAT = 1
+_CLOCK_GRAIN = 2.0  # seconds: object stores tell times in whole ones
+_FORMAT = 2
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +152,18 @@ class ClassLedger:
 
 
 class Ledger:
-    """All classes' counters, with the watermark up to which they are complete."""
+    """All classes' counters, with the watermarks up to which they are complete."""
 
     def __init__(self) -> None:
         self.classes: dict[str, ClassLedger] = {}
         self._path: Optional[Path] = None
         self._floor = 0.0  # marks up to here are counted or history
         self._recent: dict[str, float] = {}  # run -> its newest mark, where above the floor
-        self._tasks_floor = 0.0  # tasks that ended up to here are history or counted earlier
-        self._tasks_seen = 0.0  # the newest end that is counted: the floor after a restart
-        self._live: set[str] = set()  # runs counted as started and not as finished
+        # Runs counted as started and not as finished, each with the time up to which the ends of
+        # its tasks are counted.
+        self._live: dict[str, float] = {}
         self._changed = False
+        self._failing = False
 
     def begin(self, marks: Mapping[str, Mark], now: float, path: Optional[Path] = None) -> None:
         """Take the first listing of storage: on the very first start it is all history.
@@ -170,15 +173,22 @@ class Ledger:
         self._path = path
         if path is not None and path.exists() and self._load(path):
             return
-        newest = max((mark.time for mark in marks.values()), default=0.0)
+        self._floor = now - _CLOCK_GRAIN
         self._recent = {workflow_id: mark.time for workflow_id, mark in marks.items()}
-        self._live = {key for key, mark in marks.items() if not mark.status.finished}
-        self._tasks_floor = self._tasks_seen = now
-        self._prune(newest)
+        self._live = {key: now for key, mark in marks.items() if not mark.status.finished}
         self._changed = True
 
-    def observe(self, old: Optional[Run], new: Run, mark_time: Optional[float]) -> None:
-        """Count what is new in `new`; `old` is None when this process sees the run first."""
+    def observe(
+        self,
+        old: Optional[Run],
+        new: Run,
+        mark_time: Optional[float],
+        changed: Optional[Iterable[str]] = None,
+    ) -> None:
+        """Count what is new in `new`; `old` is None when this process sees the run first.
+
+        `changed` is what `changed_tasks` lists, None for all tasks.
+        """
         ledger = self.classes.get(new.workflow)
         if ledger is None:
             ledger = self.classes[new.workflow] = ClassLedger()
@@ -187,11 +197,31 @@ class Ledger:
             ledger.note_end(new)
         if old is None and new.status.finished and not self._is_news(new.workflow_id, mark_time):
             return
-        self._count_run(ledger, old, new, mark_time)
-        self._count_tasks(ledger, old, new)
+        workflow_id = new.workflow_id
+        counted_until = self._live.get(workflow_id)
+        self._count_run(ledger, old, new, counted_until is not None)
+        changed = new.tasks if changed is None else changed
+        newest = self._count_tasks(ledger, old, new, changed, counted_until)
+        if new.status.finished:
+            self._live.pop(workflow_id, None)
+        else:
+            self._live[workflow_id] = newest
         if mark_time is not None:
-            self._recent[new.workflow_id] = mark_time
-            self._prune(mark_time)
+            self._recent[workflow_id] = mark_time
+
+    def advance(self, now: float) -> None:
+        """Move the watermark on; only when all that storage lists was observed.
+
+        A run that is still to be read must not fall below it: it would pass for history.
+        """
+        # A mark from the future, by a clock that is wrong, must not take the watermark along.
+        newest = max((at for at in self._recent.values() if at <= now), default=0.0)
+        floor = newest - _RECENT_SECONDS
+        # Rarely, so that a poll does not pay for all recent runs.
+        if floor > self._floor + _RECENT_SECONDS / 10:
+            self._floor = floor
+            self._recent = {key: at for key, at in self._recent.items() if at > floor}
+            self._changed = True
 
     @property
     def folded_stages(self) -> int:
@@ -201,7 +231,7 @@ class Ledger:
     def forget(self, workflow_id: str) -> None:
         """Drop what is remembered of a deleted run; its counts stay."""
         self._recent.pop(workflow_id, None)
-        self._live.discard(workflow_id)
+        self._live.pop(workflow_id, None)
 
     def save(self) -> None:
         """Write the state if it changed.
@@ -215,8 +245,7 @@ class Ledger:
             "format": _FORMAT,
             "floor": self._floor,
             "recent": self._recent,
-            "tasks_until": self._tasks_seen,
-            "live": sorted(self._live),
+            "live": self._live,
             "classes": {name: it.to_json() for name, it in self.classes.items()},
         }
         try:
@@ -224,14 +253,15 @@ class Ledger:
             beside = self._path.with_suffix(".new")
             beside.write_text(json.dumps(state), encoding="utf-8")
             os.replace(beside, self._path)
-            self._changed = False
+            self._changed = self._failing = False
         except OSError as error:
-            logger.error(
-                "The counters cannot be kept in %s (%s): they will begin again at zero after a "
-                "restart. Make the folder writable or name another with --state-dir.",
-                self._path, error,
-            )  # fmt: skip
-            self._path = None
+            if not self._failing:
+                logger.error(
+                    "The counters cannot be kept in %s (%s): a restart now would count again what "
+                    "ended since they last were. Make room there, or name another folder with "
+                    "--state-dir.", self._path, error,
+                )  # fmt: skip
+            self._failing = True
 
     def _is_news(self, workflow_id: str, mark_time: Optional[float]) -> bool:
         if workflow_id in self._live:
@@ -240,10 +270,7 @@ class Ledger:
             return False
         return mark_time > self._recent.get(workflow_id, self._floor)
 
-    def _count_run(
-        self, ledger: ClassLedger, old: Optional[Run], new: Run, mark_time: Optional[float]
-    ) -> None:
-        known = new.workflow_id in self._live
+    def _count_run(self, ledger: ClassLedger, old: Optional[Run], new: Run, known: bool) -> None:
         if new.status.finished:
             if old is not None and old.status.finished:
                 # Ray answers a re-run of a successful id with the old result: nothing ran. A
@@ -254,47 +281,56 @@ class Ledger:
             elif not known:
                 ledger.started += 1
             ledger.finish_run(new)
-            self._live.discard(new.workflow_id)
             self._changed = True
             return
-        at_work = new.status in (RunStatus.PENDING, RunStatus.RUNNING)
+        at_work = new.status in _AT_WORK
         if old is None:
             begins = at_work and not known
+        elif old.status is RunStatus.RESUMABLE:
+            # Out of reach for a while, or resumed? Only a resume begins anew.
+            begins = at_work and new.start_time != old.start_time
         else:
-            begins = at_work and old.status not in (RunStatus.PENDING, RunStatus.RUNNING)
+            begins = at_work and old.status not in _AT_WORK
         if begins:
             ledger.started += 1
-        if not known:
-            self._live.add(new.workflow_id)
         self._changed = self._changed or begins or not known
 
-    def _count_tasks(self, ledger: ClassLedger, old: Optional[Run], new: Run) -> None:
-        floor = self._tasks_floor if old is None else 0.0
-        if old is not None and old.status.finished and not old.tasks:
-            floor = old.end_time or 0.0  # its tasks were counted, and let go since
-        for task_id, task in new.tasks.items():
+    def _count_tasks(
+        self,
+        ledger: ClassLedger,
+        old: Optional[Run],
+        new: Run,
+        changed: Iterable[str],
+        counted_until: Optional[float],
+    ) -> float:
+        """Count the tasks that ended; return the newest end that is counted."""
+        floor = counted_until
+        if floor is None:
+            floor = self._recent.get(new.workflow_id, self._floor)
+        newest = floor
+        if old is not None:
+            # Tasks that were let go since were counted up to then.
+            slim = old.status.finished and not old.tasks
+            floor = max(old.end_time or 0.0, old.last_transition or 0.0) if slim else 0.0
+        for task_id in changed:
+            task = new.tasks[task_id]
             before = old.tasks.get(task_id) if old is not None else None
-            if task is before:
-                continue
             if before is None and floor >= (task.end_time or task.start_time or floor + 1.0):
                 continue
-            retries = max(task.attempts, 1) - max(before.attempts if before else 1, 1)
+            # What a run that we knew did before we began anew was counted then.
+            attempts = task.attempts if old is None and counted_until is not None else 1
+            retries = task.attempts - max(before.attempts if before else attempts, 1)
             if retries > 0:
                 ledger.task_retries += retries
                 self._changed = True
-            # A task that a resumed run ran again has finished again.
-            again = before is not None and before.start_time != task.start_time
-            if task.state.finished and (before is None or not before.state.finished or again):
+            if _counts(new, task) and not (
+                before is not None and old is not None and _counts(old, before)
+                and not _ran_again(before, task)
+            ):  # fmt: skip
                 ledger.finish_task(task)
-                self._tasks_seen = max(self._tasks_seen, task.end_time or 0.0)
+                newest = max(newest, task.end_time or 0.0)
                 self._changed = True
-
-    def _prune(self, newest: float) -> None:
-        floor = newest - _RECENT_SECONDS
-        # Rarely, so that a poll does not pay for all recent runs.
-        if floor > self._floor + _RECENT_SECONDS / 10:
-            self._floor = floor
-            self._recent = {key: at for key, at in self._recent.items() if at > floor}
+        return newest
 
     def _load(self, path: Path) -> bool:
         try:
@@ -306,8 +342,7 @@ class Ledger:
             }
             self._floor = float(state["floor"])
             self._recent = {str(key): float(at) for key, at in state["recent"].items()}
-            self._tasks_floor = self._tasks_seen = float(state["tasks_until"])
-            self._live = {str(workflow_id) for workflow_id in state["live"]}
+            self._live = {str(key): float(until) for key, until in state["live"].items()}
             return True
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             aside = path.with_suffix(".broken")
@@ -318,3 +353,25 @@ class Ledger:
                 "was kept as %s.", path, error, aside,
             )  # fmt: skip
             return False
+
+
+_AT_WORK = (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+def _counts(run: Run, task: Task) -> bool:
+    """Whether a task has come to an end that will stand."""
+    if not task.state.finished:
+        return False
+    if task.failure is not None and task.failure.exception == SUSPECT:
+        return False  # one of several, of which Ray's state API may yet name the culprit
+    # While a run is RESUMABLE nobody may have been asked: its tasks may be at work all the same.
+    return not (run.status is RunStatus.RESUMABLE and task.state is TaskState.CANCELED)
+
+
+def _ran_again(before: Task, task: Task) -> bool:
+    """Whether a resumed run ran a task anew, rather than its start becoming known late."""
+    return (
+        before.start_time is not None
+        and task.start_time is not None
+        and task.start_time > before.start_time
+    )

@@ -8,33 +8,34 @@ it takes two polls that agree to call a run RESUMABLE or gone.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Optional, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
 
 from .analysis import analyse
+from .assembly import Assembler
 from .catalog import Catalog
 from .details import Details
+from .loading import Progress, garbage_waits
 from .model import Run, RunStatus, TaskState
-from .naming import ClassNames, workflow_class
+from .pending import Pending
+from .runcache import RunCache
 from .settings import Settings
 from .snapshot import RunView
 from .sources.records import LinkState, LiveRun, ManagerView, Mark, StoredRun
 from .sources.running import RayLink
-from .sources.storage import StorageError, WorkflowStorage
-from .timebox import TimeBox
+from .storage_reader import StorageReader
 from .truth import Evidence, merge
 
-T = TypeVar("T")
-
-# Ray submits all ready tasks at once, so thousands may wait for a CPU. They start about in the
-# order of their submission: a look at the first ones of each poll finds the ones that started.
-_START_CHECKS = 1000
 # Tasks beside a failed one run on and write their files after the run's end: look again after
 # these many seconds, as long as they write.
 _RECHECKS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 _DISAGREEMENTS = 2  # polls
+_BATCH = 64  # runs that are read at once: the store of a live run must not wait for more
+_PATIENCE = 2.0  # seconds that a question about an old run waits for the ones before it
+_UNREADABLE_PAUSE = 60.0  # seconds until a run that cannot be read is tried again
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class _Tracked:
     recheck: int = 0
     recheck_at: Optional[float] = None
     touched: set[str] = field(default_factory=set)
+    pending: Pending = field(default_factory=Pending)
 
 
 class Poller:
@@ -71,29 +73,36 @@ class Poller:
         self._first_listing = first_listing
         self._catalog = catalog
         self._link = link
-        self._names = ClassNames(settings.max_classes)
         self._details = Details(link)
-        self._box = TimeBox(settings.storage_timeout, "The workflow storage")
-        self._storage: Optional[WorkflowStorage] = None
+        self._assembler = Assembler(settings, catalog, self._details)
+        self._reader = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
+        self._answers = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
+        self._asking = threading.Lock()
         self._tracked: dict[str, _Tracked] = {}
         self._contact = time.time()  # when Ray last told whether it has a management actor
         self.manager = ManagerView(LinkState.UNREACHABLE, "Ray has not been asked yet.")
         self.manager_seconds = 0.0  # that the last question to Ray took
-        self.storage_uri: Optional[str] = settings.storage
-        self.storage_error: Optional[str] = "The workflow storage has not been read yet."
         self.listed_at: Optional[float] = None
-        self.loading = 0  # finished runs that were listed and not read yet
+        self._progress = Progress()
+        self.cache: Optional[RunCache] = None  # of an exporter that keeps what it knows
+        self._marks: Mapping[str, Mark] = {}  # as listed last
+        self._open: set[str] = set()  # runs with a mark that may have to be read
+        self._missing: set[str] = set()  # runs that the last listing did not have
 
     @property
     def folded_classes(self) -> int:
         """How many classes count as `other` because of the limit."""
-        return self._names.folded
+        return self._assembler.folded_classes
+
+    def know_classes(self, classes: Iterable[str]) -> None:
+        """Give their places to classes that were counted before a restart."""
+        self._assembler.know(classes)
 
     def poll(self, now: float, budget: float) -> None:
         """Look once; read finished runs that are new for at most about `budget` seconds."""
-        if self.storage_uri is None:
+        if self._reader.uri is None:
             self._ask_manager(now)  # only Ray knows where storage is
-        marks = self._list(now)
+        marks = self._reader.list()
         view = self._ask_manager(now)
         if marks is not None:
             if self.listed_at is None:
@@ -101,6 +110,8 @@ class Poller:
             self.listed_at = now
         if self.listed_at is None:
             return  # without storage nothing could be told from history
+        fresh = {key: it for key in view.runs if not (it := self._track(key)).was_live}
+        self._reader.read_ahead({key: it.stored for key, it in fresh.items()})
         for live in view.runs.values():
             self._see_live(live, marks, now)
         if marks is not None:
@@ -108,6 +119,26 @@ class Poller:
             self._see_gone(marks)
         for workflow_id in self._details.update(self._catalog_runs(), view.state, now):
             self._merge_again(workflow_id)
+
+    @property
+    def storage_uri(self) -> Optional[str]:
+        """The value of Ray's `--storage`, None as long as it is not known."""
+        return self._reader.uri
+
+    @property
+    def unreadable(self) -> int:
+        """How often a single run could not be read."""
+        return self._reader.unreadable
+
+    @property
+    def storage_error(self) -> Optional[str]:
+        """Why storage cannot be read, None when it can."""
+        return self._reader.error
+
+    @property
+    def loading(self) -> int:
+        """How many finished runs were listed and not read yet."""
+        return self._progress.left
 
     @property
     def settled(self) -> bool:
@@ -123,64 +154,51 @@ class Poller:
         known = self._catalog.outline(workflow_id)
         if known is None:
             return None
-        stored = self._ask(lambda it: it.read_run(workflow_id))
+        if not self._asking.acquire(timeout=_PATIENCE):
+            raise TimeoutError("Storage is being read for others who asked; try again.")
+        try:
+            # Not by way of the poll: it must not wait for those who ask, nor hang with them.
+            self._answers.uri = self._reader.uri
+            stored = self._answers.ask(lambda it: it.read_run(workflow_id))
+        finally:
+            self._asking.release()
         if stored is None:
             return None
         run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
         return RunView(run, analyse(run), True, tuple(run.tasks.values()))
 
+    def save(self) -> None:
+        """Keep what was learned of finished runs."""
+        if self.cache is not None:
+            self.cache.save()
+
     def close(self) -> None:
         """Let go of storage and Ray."""
         self._details.close()
         self._link.close()
-        self._box.close()
+        self._reader.close()
+        self._answers.close()
+        if self.cache is not None:
+            self.cache.close()
 
     def _ask_manager(self, now: float) -> ManagerView:
         asked = time.monotonic()
-        self.manager = view = self._link.poll()
+        view = self._link.poll()
         self.manager_seconds = time.monotonic() - asked
-        self.storage_uri = self.storage_uri or view.storage_uri
+        if self._settings.shards > 1:
+            runs = {key: run for key, run in view.runs.items() if self._settings.holds(key)}
+            view = replace(view, runs=runs)
+        self.manager = view
+        self._reader.uri = self._reader.uri or view.storage_uri
         if view.state is not LinkState.UNREACHABLE:
             self._contact = now
         return view
-
-    def _list(self, now: float) -> Optional[dict[str, Mark]]:
-        try:
-            marks = self._ask(lambda it: it.list_marks())
-        except (StorageError, TimeoutError) as error:
-            if str(error) != self.storage_error:
-                logger.warning("%s", error)
-            self.storage_error = str(error)
-            return None
-        if self.storage_error is not None:
-            logger.info("Reading workflow storage: %d runs.", len(marks))
-        self.storage_error = None
-        return marks
-
-    def _ask(self, question: Callable[[WorkflowStorage], T]) -> T:
-        """Ask storage in the time box; raise StorageError or TimeoutError."""
-        if self.storage_uri is None:
-            raise StorageError(
-                "No workflow storage is known yet: Ray has not told its storage. Name it with "
-                "--storage if this cluster cannot be reached."
-            )
-        if self._storage is None:
-            self._storage = self._box.call(WorkflowStorage, self.storage_uri)
-        return self._box.call(question, self._storage)
 
     def _read(
         self, tracked: _Tracked, workflow_id: str, only: Optional[Collection[str]] = None
     ) -> Optional[StoredRun]:
         """Read a run's folder; on a failure return what was read before."""
-        if self.storage_error is not None:
-            return tracked.stored
-        previous = tracked.stored
-        try:
-            return self._ask(lambda it: it.read_run(workflow_id, previous, only))
-        except (StorageError, TimeoutError, ValueError) as error:
-            self.storage_error = str(error)
-            logger.warning("%s", error)
-            return previous
+        return self._reader.read(workflow_id, tracked.stored, only)
 
     def _track(self, workflow_id: str) -> _Tracked:
         return self._tracked.setdefault(workflow_id, _Tracked())
@@ -194,11 +212,21 @@ class Poller:
         touched: Optional[set[str]] = None
         if fresh:
             tracked.stored = self._read(tracked, workflow_id)
+            if tracked.stored is None and self.storage_error is not None:
+                return  # its class stands in storage: what is counted under another stays there
         else:
-            touched = self._wanted(live, known) | tracked.touched
+            touched = tracked.touched.union(live.changed)
+            checked = tracked.pending.choose()
             unstarted = known is None or known.status is not status or known.start_time is None
-            if touched or unstarted:
-                tracked.stored = self._read(tracked, workflow_id, touched) or tracked.stored
+            if touched or checked or unstarted:
+                before = tracked.stored.tasks if tracked.stored else {}
+                tracked.stored = self._read(tracked, workflow_id, touched | checked) or (
+                    tracked.stored
+                )
+                stored = tracked.stored.tasks if tracked.stored else {}
+                news = [it for it in checked if stored.get(it) != before.get(it)]
+                tracked.pending.found(len(news))
+                touched.update(news)
             if not touched and known is not None and not unstarted:
                 return
         # Ray tells a change once: what storage could not be asked for waits for the next poll.
@@ -213,48 +241,102 @@ class Poller:
             mark_time=mark.time if mark and mark.status is status else None,
             touched=touched,
         )
-
-    def _wanted(self, live: LiveRun, known: Optional[Run]) -> set[str]:
-        """Choose the tasks whose files may say something new."""
-        wanted = set(live.changed)
-        if known is None:
-            return wanted
-        checks = _START_CHECKS
-        for task_id, task in known.tasks.items():
-            if task.state is TaskState.PENDING:
-                wanted.add(task_id)
-                checks -= 1
-                if checks == 0:
-                    break
-        return wanted
+        run = self._catalog.get(workflow_id)
+        if run is not None:
+            same = known is not None and known.start_time == run.start_time
+            tracked.pending.update(run, touched if same else None)
 
     def _see_marks(self, marks: Mapping[str, Mark], now: float, budget: float) -> None:
-        changed: list[tuple[float, str, Mark]] = []
-        for workflow_id, mark in marks.items():
-            if workflow_id in self.manager.runs:
+        """Look at the runs that are not live: those whose mark changed, and those not done with."""
+        live = self.manager.runs
+        if marks is not self._marks:
+            known = self._marks
+            self._open.update(key for key, mark in marks.items() if known.get(key) != mark)
+            self._marks = marks
+        self._open.update(marks.keys() & live.keys())  # for when they are live no more
+        due: list[tuple[bool, float, str]] = []
+        for workflow_id in self._open - live.keys():
+            if workflow_id not in marks:
+                self._open.discard(workflow_id)
                 continue
-            tracked = self._track(workflow_id)
-            tracked.absent = 0
-            if not mark.status.finished:
-                self._see_left_over(workflow_id, tracked, mark, now)
-            elif tracked.mark != mark or (
-                tracked.recheck_at is not None and now >= tracked.recheck_at
-            ):
-                changed.append((mark.time, workflow_id, mark))
+            tracked, mark = self._track(workflow_id), marks[workflow_id]
+            if self._is_due(workflow_id, tracked, mark, now):
+                due.append((not mark.status.finished, mark.time, workflow_id))
+            elif mark.status.finished and tracked.recheck_at is None:
+                self._open.discard(workflow_id)
         # Newest first: after a start, what people ask for is there long before all history is.
-        changed.sort(reverse=True)
-        self.loading = len(changed)
-        until = time.monotonic() + budget
-        for _, workflow_id, mark in changed:
-            if self.storage_error is not None or time.monotonic() > until:
-                return
-            self._see_finished(workflow_id, self._tracked[workflow_id], mark, now)
-            self.loading -= 1
+        due.sort(reverse=True)
+        self._see_due([workflow_id for *_, workflow_id in due], now, time.monotonic() + budget)
 
-    def _see_finished(self, workflow_id: str, tracked: _Tracked, mark: Mark, now: float) -> None:
-        stored = self._read(tracked, workflow_id)
-        if stored is None or self.storage_error is not None:
-            return
+    def _is_due(self, workflow_id: str, tracked: _Tracked, mark: Mark, now: float) -> bool:
+        """Whether a run that is not live has to be read."""
+        if mark.status.finished:
+            recheck = tracked.recheck_at is not None and now >= tracked.recheck_at
+            return recheck or tracked.mark != mark
+        known = self._catalog.get(workflow_id)
+        settled = known is not None and known.status is RunStatus.RESUMABLE and tracked.mark == mark
+        if not self._in_grace(now):
+            tracked.lost += 1
+            return tracked.lost >= _DISAGREEMENTS and not settled
+        return not settled
+
+    def _in_grace(self, now: float) -> bool:
+        """Whether Ray has been silent, but not for long enough to call its runs RESUMABLE."""
+        silent = self.manager.state is LinkState.UNREACHABLE
+        return silent and now - self._contact <= self._settings.manager_grace
+
+    def _see_due(self, due: Sequence[str], now: float, until: float) -> None:
+        """Read runs that are not live until the time is over, and at least some."""
+        left = len(due)
+        self._progress.begin(left)
+        with garbage_waits():
+            for start in range(0, len(due), _BATCH):
+                left -= self._see_batch(due[start : start + _BATCH], now, until)
+                self._progress.tell(left)
+                if self.storage_error is not None or time.monotonic() > until:
+                    break
+
+    def _see_batch(self, batch: Sequence[str], now: float, until: float) -> int:
+        """Read some runs at once; return how many were read or remembered."""
+        unread = [key for key in batch if not self._remembered(key, self._marks[key])]
+        found = self._reader.read_many({key: self._tracked[key].stored for key in unread}, until)
+        for workflow_id, stored in found.items():
+            self._see_stored(workflow_id, self._marks[workflow_id], stored, now)
+        return len(batch) - len(unread) + len(found)
+
+    def _remembered(self, workflow_id: str, mark: Mark) -> bool:
+        """Take a finished run from the cache, if this process has not seen it yet."""
+        tracked = self._tracked[workflow_id]
+        fresh = tracked.mark is None and not tracked.was_live and mark.status.finished
+        run = self.cache.find(workflow_id, mark) if fresh and self.cache is not None else None
+        if run is None:
+            return False
+        self._assembler.restore(run, mark.time)
+        tracked.mark = mark
+        return True
+
+    def _see_stored(
+        self, workflow_id: str, mark: Mark, stored: Optional[StoredRun], now: float
+    ) -> None:
+        """Take what was read of a run that is not live."""
+        tracked = self._tracked[workflow_id]
+        if mark.status.finished:
+            if stored is not None:
+                self._see_finished(stored, tracked, mark, now)
+            elif self.storage_error is None:
+                tracked.mark, tracked.recheck_at = mark, now + _UNREADABLE_PAUSE
+        elif self._in_grace(now):
+            tracked.stored = stored or tracked.stored
+            if tracked.stored is not None:
+                # Ray cannot be asked: say what the files say.
+                tracked.was_live = False
+                self._put(tracked.stored, mark.status, mark_time=mark.time)
+        elif stored is not None and not (stored.status is not None and stored.status.finished):
+            tracked.mark, tracked.was_live = mark, False
+            self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
+            self._settle(tracked, workflow_id)
+
+    def _see_finished(self, stored: StoredRun, tracked: _Tracked, mark: Mark, now: float) -> None:
         if stored.status not in (None, mark.status) and tracked.disagreed < _DISAGREEMENTS:
             tracked.disagreed += 1  # the status is just being changed: look again
             return
@@ -263,7 +345,7 @@ class Poller:
         tracked.mark, tracked.was_live, tracked.lost = mark, False, 0
         tracked.stored = stored
         self._put(stored, mark.status, mark_time=mark.time)
-        self._plan_recheck(tracked, workflow_id, mark, now, again)
+        self._plan_recheck(tracked, stored.workflow_id, mark, now, again)
 
     def _plan_recheck(
         self, tracked: _Tracked, workflow_id: str, mark: Mark, now: float, again: bool
@@ -277,82 +359,37 @@ class Poller:
             tracked.recheck_at = now + _RECHECKS[tracked.recheck]
             return
         tracked.recheck_at = None
+        if self.cache is not None and run is not None:
+            self.cache.add(run, mark)
         self._settle(tracked, workflow_id)
 
     def _settle(self, tracked: _Tracked, workflow_id: str) -> None:
         """Let go of what is only needed while a run may change."""
         tracked.stored = None
-        if self._storage is not None:
-            self._storage.forget(workflow_id)
-
-    def _see_left_over(self, workflow_id: str, tracked: _Tracked, mark: Mark, now: float) -> None:
-        """Look at a run that its mark calls live and the management actor does not hold."""
-        silent = self.manager.state is LinkState.UNREACHABLE
-        if silent and now - self._contact <= self._settings.manager_grace:
-            self._see_unwatched(workflow_id, tracked, mark)
-            return
-        tracked.lost += 1
-        known = self._catalog.get(workflow_id)
-        settled = known is not None and known.status is RunStatus.RESUMABLE
-        if tracked.lost < _DISAGREEMENTS or (settled and tracked.mark == mark):
-            return
-        stored = self._read(tracked, workflow_id)
-        if stored is None or (stored.status is not None and stored.status.finished):
-            return  # it ended since storage was listed
-        tracked.mark, tracked.was_live = mark, False
-        self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
-        self._settle(tracked, workflow_id)
-
-    def _see_unwatched(self, workflow_id: str, tracked: _Tracked, mark: Mark) -> None:
-        """Say what the files say while Ray cannot be asked."""
-        known = self._catalog.get(workflow_id)
-        if known is not None and known.status is RunStatus.RESUMABLE and tracked.mark == mark:
-            return
-        tracked.stored = self._read(tracked, workflow_id) or tracked.stored
-        if tracked.stored is not None:
-            tracked.was_live = False
-            self._put(tracked.stored, mark.status, mark_time=mark.time)
+        tracked.pending = Pending()
+        self._reader.forget(workflow_id)
 
     def _see_gone(self, marks: Mapping[str, Mark]) -> None:
-        for workflow_id in self._catalog.ids():
-            if workflow_id in marks or workflow_id in self.manager.runs:
-                continue
-            tracked = self._track(workflow_id)
+        missing = self._tracked.keys() - marks.keys() - self.manager.runs.keys()
+        for workflow_id in self._missing - missing:
+            self._tracked[workflow_id].absent = 0
+        for workflow_id in list(missing):
+            tracked = self._tracked[workflow_id]
             tracked.absent += 1
             if tracked.absent >= _DISAGREEMENTS:
+                missing.discard(workflow_id)
                 self._catalog.remove(workflow_id)
+                if self.cache is not None:
+                    self.cache.remove(workflow_id)
                 self._settle(tracked, workflow_id)
                 del self._tracked[workflow_id]
+        self._missing = missing
 
     def _put(self, stored: StoredRun, status: RunStatus, **more: Any) -> None:
-        workflow_id = stored.workflow_id
-        name = self._names.name(
-            workflow_class(workflow_id, stored.user_metadata, self._settings.workflow_key)
-        )
-        previous = self._catalog.get(workflow_id)
-        run = merge(
-            Evidence(
-                workflow=name,
-                status=status,
-                stored=stored,
-                previous=previous,
-                may_still_write=status is RunStatus.FAILED and self.manager.state is LinkState.UP,
-                deadline=self._deadline(name, stored),
-                details=self._details.of(workflow_id),
-                **more,
-            )
-        )
-        self._catalog.put(run, more.get("mark_time"))
-
-    def _deadline(self, name: str, stored: StoredRun) -> Optional[float]:
-        """Take the deadline from the run's own metadata (Unix seconds), else from its class."""
-        own = stored.user_metadata.get("deadline")
-        if isinstance(own, (int, float)) and not isinstance(own, bool):
-            return float(own)
-        settings = self._settings.classes.get(name)
-        if settings is None or settings.deadline is None or stored.start_time is None:
-            return None
-        return stored.start_time + settings.deadline
+        # As long as left-over siblings are looked at; later, what never ended was cut off.
+        followed = time.time() - (more["mark_time"] or 0.0) < sum(_RECHECKS)
+        writing = status is RunStatus.FAILED and self.manager.state is LinkState.UP and followed
+        self._assembler.put(stored, status, may_still_write=writing, **more)
 
     def _catalog_runs(self) -> Iterable[Run]:
         """Runs of which Ray's state API may know more: live ones, and those that failed lately."""

@@ -7,6 +7,7 @@ field: its flag, its variable and its line in the docs follow.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import os
 import re
@@ -78,6 +79,19 @@ def _check_listen(value: str) -> str:
     return value
 
 
+def parse_shard(value: str) -> tuple[int, int]:
+    """Return (i, n) of `i/n`."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError("must be i/n with 0 <= i < n, such as 0/3, 1/3 and 2/3 for three shards")
+    return int(match[1]), int(match[2])
+
+
+def _check_shard(value: str) -> str:
+    parse_shard(value)
+    return value
+
+
 def _split(value: object) -> object:
     # A variable or a flag holds a list as `a,b`.
     if isinstance(value, str):
@@ -108,6 +122,7 @@ Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
 Listen = Annotated[
     str, pydantic.AfterValidator(_check_listen), WithJsonSchema({"type": "host:port"})
 ]
+Shard = Annotated[str, pydantic.AfterValidator(_check_shard), WithJsonSchema({"type": "i/n"})]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split), WithJsonSchema({"type": "list"})]
 
 
@@ -145,6 +160,11 @@ class Settings(BaseModel):
     interval: Duration = Field(
         1.0, ge=0.1, description="Time from one poll to the next, at least 100ms."
     )
+    shard: Shard = Field(
+        "0/1",
+        description="Which part of the runs this exporter watches: the i-th of n, counted from 0. "
+        "Each run belongs to one part, by its id.",
+    )
     detail: Literal["class", "run", "stage", "task"] = Field(
         "task", description="The finest tier of metrics that is exposed."
     )
@@ -172,7 +192,7 @@ class Settings(BaseModel):
         5.0, description="How long Ray's workflow manager may take to answer one poll."
     )
     storage_timeout: Duration = Field(
-        30.0, description="How long workflow storage may take to answer one poll."
+        30.0, description="How long workflow storage may be silent before a poll gives up on it."
     )
     manager_grace: Duration = Field(
         30.0,
@@ -199,8 +219,8 @@ class Settings(BaseModel):
     )
     state_dir: Optional[Path] = Field(
         None,
-        description="Folder of the counters' state. Default: `ray-workflow-exporter` under "
-        "`$XDG_STATE_HOME` or `~/.local/state`.",
+        description="Folder of the counters' state and of the cache of finished runs. Default: "
+        "`ray-workflow-exporter` under `$XDG_STATE_HOME` or `~/.local/state`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged, at least this severe."
@@ -214,6 +234,19 @@ class Settings(BaseModel):
         """The folder of the counters' state, default applied."""
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return (self.state_dir or Path(base, "ray-workflow-exporter")).expanduser()
+
+    @property
+    def shards(self) -> int:
+        """How many exporters share the runs."""
+        return parse_shard(self.shard)[1]
+
+    def holds(self, workflow_id: str) -> bool:
+        """Tell whether a run belongs to this shard; of all shards, exactly one holds it."""
+        index, count = parse_shard(self.shard)
+        if count == 1:
+            return True
+        digest = hashlib.blake2b(workflow_id.encode("utf-8", "surrogatepass"), digest_size=8)
+        return int.from_bytes(digest.digest(), "big") % count == index
 
     @classmethod
     def load(

@@ -8,11 +8,13 @@ Run that was made of them before. Pure functions, no I/O.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Optional, TypeVar
 
-from .model import Failure, FailureKind, Run, RunStatus, Task, TaskState
+from .model import NO_METADATA, Failure, FailureKind, Run, RunStatus, Task, TaskState
 from .naming import stage_name
 from .sources.records import LiveRun, LiveTask, RayTaskDetail, StoredRun, StoredTask
 
@@ -22,7 +24,9 @@ T = TypeVar("T")
 # local disk, whole seconds on S3.
 CLOCK_GRAIN = 0.05
 
-NO_RECORD = "NoRecord"  # exception name of a failure that left no file behind
+# Exception names of failures that left no file behind: of the culprit, and of each of several
+# tasks of which one is.
+NO_RECORD, SUSPECT = "NoRecord", "NoRecordSuspect"
 _NO_RECORD_TEXT = (
     "The worker left no record: it crashed, exited, ran out of memory, or raised something that "
     "cannot be pickled."
@@ -42,6 +46,7 @@ _SYSTEM_ERRORS = {
     "TASK_CANCELLED": "TaskCancelledError",
 }
 _NO_LIVE_TASK = LiveTask()
+_NO_TASK = Task("", "", TaskState.WAITING)
 
 
 @dataclass(frozen=True)
@@ -66,33 +71,34 @@ class Evidence:
 
 
 def merge(evidence: Evidence) -> Run:
-    """Make one Run of what the sources say."""
+    """Make one Run of what the sources say.
+
+    What did not change stays the same object: tasks, and the Run itself. So `changed_tasks` finds
+    out what did.
+    """
     status, stored, live = evidence.status, evidence.stored, evidence.live
     start, end = _run_times(evidence)
     previous = evidence.previous
-    same_life = previous is not None and (
-        previous.start_time == start or previous.start_time is None
-    )
-    known = previous.tasks if previous is not None and same_life else {}
-    reuse = (
-        evidence.touched is not None
-        and previous is not None
-        and same_life
-        and previous.status is status
-    )
+    if previous is not None and previous.start_time not in (None, start):
+        previous = None  # another life of the same id
+    known = previous.tasks if previous is not None else {}
 
-    tasks: dict[str, Task] = {}
-    for task_id in _task_ids(known, live, stored):
+    whole = evidence.touched is None or previous is None or previous.status is not status
+    tasks = dict(known)
+    changed = []
+    for task_id in (
+        _task_ids(known, live, stored) if whole else _in_order(evidence.touched or (), known, live)
+    ):
         before = known.get(task_id)
-        if reuse and before is not None and task_id not in evidence.touched:  # type: ignore[operator]
-            tasks[task_id] = before
-        else:
-            tasks[task_id] = _task(evidence, task_id, before, end)
+        task = _task(evidence, task_id, before, end)
+        if before is None or task != before:
+            tasks[task_id] = task
+            changed.append(task)
     if status is RunStatus.FAILED:
         _blame_somebody(tasks, end)
     if status is RunStatus.SUCCESSFUL:
         start, end = _true_span(tasks.values(), start, end)
-    return Run(
+    run = Run(
         workflow_id=stored.workflow_id,
         workflow=evidence.workflow,
         status=status,
@@ -100,21 +106,39 @@ def merge(evidence: Evidence) -> Run:
         output_task_id=stored.output_task_id or (live.output_task_id if live else None),
         start_time=start,
         end_time=end,
-        last_transition=_last_transition(tasks.values(), start, end, evidence.mark_time),
+        last_transition=_last_transition(changed, previous, start, end, evidence.mark_time),
         deadline=evidence.deadline,
         user_metadata=stored.user_metadata,
     )
+    if previous is not None and not changed and replace(run, tasks=known) == previous:
+        return previous
+    return run
 
 
 def _task_ids(
     known: Mapping[str, Task], live: Optional[LiveRun], stored: StoredRun
 ) -> Iterable[str]:
-    """All tasks in a stable order: as known before, then as Ray has them, then by id."""
+    """List all tasks in a stable order: as known before, then as Ray has them, then by id."""
     ids = dict.fromkeys(known)
     if live is not None:
         ids.update(dict.fromkeys(live.tasks))
-    ids.update(dict.fromkeys(sorted(task_id for task_id in stored.tasks if task_id not in ids)))
+    ids.update(dict.fromkeys(sorted([task_id for task_id in stored.tasks if task_id not in ids])))
     return ids
+
+
+def _in_order(
+    touched: Iterable[str], known: Mapping[str, Task], live: Optional[LiveRun]
+) -> Iterable[str]:
+    """Put those that are new into the order of `_task_ids`, without a walk over all tasks."""
+    old = [task_id for task_id in touched if task_id in known]
+    new = {task_id for task_id in touched if task_id not in known}
+    named = []
+    if live is not None:
+        # What is new to Ray stands at the end.
+        missing = len([task_id for task_id in new if task_id in live.tasks])
+        newest_first = (task_id for task_id in reversed(tuple(live.tasks)) if task_id in new)
+        named = list(islice(newest_first, missing))[::-1]
+    return [*old, *named, *sorted(new.difference(named))]
 
 
 def _run_times(evidence: Evidence) -> tuple[Optional[float], Optional[float]]:
@@ -140,8 +164,12 @@ def _true_span(
     return start, end
 
 
-def _last_transition(tasks: Iterable[Task], *run_times: Optional[float]) -> Optional[float]:
+def _last_transition(
+    tasks: Iterable[Task], previous: Optional[Run], *run_times: Optional[float]
+) -> Optional[float]:
     times = [moment for moment in run_times if moment is not None]
+    if previous is not None and previous.last_transition is not None:
+        times.append(previous.last_transition)
     for task in tasks:
         moment = task.end_time or task.start_time or task.submit_time
         if moment is not None:
@@ -153,59 +181,51 @@ def _task(
     evidence: Evidence, task_id: str, before: Optional[Task], run_end: Optional[float]
 ) -> Task:
     stored = evidence.stored.tasks.get(task_id) or StoredTask(task_id)
-    live = None
-    if evidence.live is not None:
-        live = evidence.live.tasks.get(task_id)
-    state = (
-        _live_state(live or _NO_LIVE_TASK, stored, evidence.live)
-        if evidence.live is not None
-        else _stored_state(stored, evidence)
-    )
-    live = live or _NO_LIVE_TASK
+    if evidence.live is None:
+        live = _NO_LIVE_TASK
+        state = _stored_state(stored, evidence)
+    else:
+        live = evidence.live.tasks.get(task_id, _NO_LIVE_TASK)
+        state = _live_state(live, stored, evidence.live)
+    past = before or _NO_TASK
 
-    ray_task_id = live.ray_task_id or (before.ray_task_id if before else None)
-    detail = (evidence.details or {}).get(ray_task_id or "")
+    ray_task_id = live.ray_task_id or past.ray_task_id
+    detail = evidence.details.get(ray_task_id) if evidence.details and ray_task_id else None
     failure = _failure(stored, state, detail)
     left_over = evidence.live is None and state in (TaskState.CANCELED, TaskState.RUNNING)
     if left_over and detail is not None and _is_culprit(detail):
         state, failure = TaskState.FAILED, _from_detail(detail)
-    if failure is None and state is TaskState.FAILED and before is not None:
-        failure = before.failure
+    if failure is None and state is TaskState.FAILED:
+        failure = past.failure
 
-    attempts = _attempts(live, stored, state)
-    task = Task(
+    return Task(
         task_id=task_id,
-        stage=stage_name(task_id, evidence.stored.base_names),
+        stage=sys.intern(stage_name(task_id, evidence.stored.base_names)),
         state=state,
-        upstream=_first(live.upstream, stored.upstream, before.upstream if before else None) or (),
-        continuation=_first(
-            live.continuation, stored.continuation, before.continuation if before else None
-        ),
-        submit_time=live.submit_time,
+        upstream=_first(live.upstream, stored.upstream, past.upstream) or (),
+        continuation=_first(live.continuation, stored.continuation, past.continuation),
+        submit_time=_first(live.submit_time, past.submit_time),
         start_time=None if state in (TaskState.WAITING, TaskState.PENDING) else stored.start_time,
         end_time=_end_time(live, stored, state, run_end),
-        output_bytes=_first(stored.output_bytes, live.output_bytes),
-        attempts=attempts,
+        output_bytes=_first(
+            stored.output_bytes, live.output_bytes, past.output_bytes if state.finished else None
+        ),
+        attempts=max(_attempts(live, stored, state), past.attempts),
         max_retries=_first(stored.max_retries, live.max_retries),
         checkpoint=_first(stored.checkpoint, live.checkpoint),
         catch_exceptions=_first(stored.catch_exceptions, live.catch_exceptions),
         failure=failure,
         ray_task_id=ray_task_id,
-        node_id=(detail.node_id if detail else None) or (before.node_id if before else None),
-        user_metadata=stored.user_metadata,
-    )
-    if before is None:
-        return task
-    return replace(
-        task,
-        submit_time=_first(task.submit_time, before.submit_time),
-        output_bytes=_first(task.output_bytes, before.output_bytes if state.finished else None),
-        attempts=max(task.attempts, before.attempts),
+        node_id=(detail.node_id if detail else None) or past.node_id,
+        user_metadata=stored.user_metadata or NO_METADATA,
     )
 
 
-def _first(*values: Optional[T]) -> Optional[T]:
-    return next((value for value in values if value is not None), None)
+def _first(value: Optional[T], other: Optional[T], last: Optional[T] = None) -> Optional[T]:
+    """Return the first value that is known."""
+    if value is not None:
+        return value
+    return other if other is not None else last
 
 
 def _live_state(live: LiveTask, stored: StoredTask, run: LiveRun) -> TaskState:
@@ -279,15 +299,16 @@ def _blame_somebody(tasks: dict[str, Task], run_end: Optional[float]) -> None:
         if task.state in (TaskState.CANCELED, TaskState.RUNNING)
         and (run_end is None or task.start_time is None or task.start_time <= run_end + 1.0)
     ]
-    text = _NO_RECORD_TEXT
+    name, text = NO_RECORD, _NO_RECORD_TEXT
     if len(suspects) > 1:
+        name = SUSPECT
         text = f"One of the {len(suspects)} tasks that ran when the run failed is to blame. {text}"
     for task in suspects:
         tasks[task.task_id] = replace(
             task,
             state=TaskState.FAILED,
             end_time=run_end,
-            failure=Failure(FailureKind.SYSTEM, NO_RECORD, text),
+            failure=Failure(FailureKind.SYSTEM, name, text),
         )
 
 
@@ -317,16 +338,13 @@ def _from_detail(detail: RayTaskDetail) -> Failure:
 
 
 def _attempts(live: LiveTask, stored: StoredTask, state: TaskState) -> int:
+    # An exception beside a result is what a retried attempt leaves, also one that was over
+    # before anybody could look.
+    retried = state is TaskState.SUCCESSFUL and stored.exception and not stored.catch_exceptions
+    least = 2 if retried else 1
     if live.submit_time is not None:
-        return live.retries + 1
-    if stored.start_time is None:
-        return 0
-    # An exception beside a result is what a retried attempt leaves.
-    return (
-        2
-        if state is TaskState.SUCCESSFUL and stored.exception and not stored.catch_exceptions
-        else 1
-    )
+        return max(live.retries + 1, least)
+    return 0 if stored.start_time is None else least
 
 
 def _end_time(

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import Cluster
-from ray_workflow_exporter.analysis import task_edges
+from ray_workflow_exporter.analysis import analyse
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import EdgeKind, Run, Task, TaskState
 from ray_workflow_exporter.settings import Settings
@@ -83,7 +83,7 @@ def the_task(run: Run, name: str) -> Task:
 def edges(run: Run, kind: EdgeKind) -> set[tuple[str, str]]:
     return {
         (edge.source.replace(PREFIX, ""), edge.target.replace(PREFIX, ""))
-        for edge in task_edges(run)
+        for edge in analyse(run).task_edges
         if edge.kind is kind
     }
 
@@ -315,7 +315,7 @@ def test_a_live_run_is_in_the_metrics_while_it_runs(lab: Lab) -> None:
     lab.until("live", lambda run: states(run).get("held") == "RUNNING")
 
     def series() -> set[tuple[str, ...]]:
-        families = text_string_to_metric_families(lab.exporter.metrics().decode())
+        families = text_string_to_metric_families(bytes(lab.exporter.metrics()).decode())
         return {
             (sample.name, sample.labels.get("task_id", ""), sample.labels.get("state", ""))
             for family in families

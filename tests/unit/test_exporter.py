@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -17,8 +18,9 @@ from object_store import object_store, s3_uri
 from proxy import proxy
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.metrics.contract import Tier
+from ray_workflow_exporter.metrics.exposition import render
 from ray_workflow_exporter.settings import Settings
-from ray_workflow_exporter.sources.files import LocalFiles
+from ray_workflow_exporter.sources.files import LocalFiles, StorageError
 from trees import StorageTree
 from waiting import wait_until
 
@@ -101,7 +103,10 @@ def plant(tree: StorageTree) -> None:
 
 def settled(exporter: Exporter) -> str:
     """Return the exposition, with all that the tree's files took from the clock made alike."""
-    body = exporter.metrics(tiers=OBJECTS).decode()
+    # A scrape has objects in the order in which they became known, which is another each time.
+    body = render(exporter.snapshot, tiers=OBJECTS).decode()
+    scraped = bytes(exporter.metrics(tiers=OBJECTS)).decode()
+    assert sorted(scraped.splitlines()) == sorted(body.splitlines())
     # Marks and exceptions bear the time at which the test wrote them, years after T0.
     return re.sub(
         r" (?:1[7-9]|[2-9]\d)\d{8}(?:\.\d+)?$| [1-9]\d{7,8}(?:\.\d+)?$", " NOW", body, flags=re.M
@@ -125,7 +130,7 @@ def test_polling_changes_nothing_in_storage(tree, watch) -> None:
 
 
 def shown(exporter: Exporter) -> dict[str, str]:
-    families = text_string_to_metric_families(exporter.metrics().decode())
+    families = text_string_to_metric_families(bytes(exporter.metrics()).decode())
     return {
         sample.labels["workflow_id"]: sample.labels["status"]
         for family in families
@@ -135,7 +140,7 @@ def shown(exporter: Exporter) -> dict[str, str]:
 
 
 def up(exporter: Exporter) -> float:
-    families = text_string_to_metric_families(exporter.metrics().decode())
+    families = text_string_to_metric_families(bytes(exporter.metrics()).decode())
     return next(it.samples[0].value for it in families if it.name == "ray_workflow_up")
 
 
@@ -190,10 +195,10 @@ def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> N
     release, entered = threading.Event(), []
     entries = LocalFiles.entries
 
-    def hang(self, folder, recursive=True):
+    def hang(self, folder, **how):
         entered.append(folder)
         release.wait()
-        return entries(self, folder, recursive)
+        return entries(self, folder, **how)
 
     monkeypatch.setattr(LocalFiles, "entries", hang)
     for _ in range(3):
@@ -275,8 +280,60 @@ def test_nothing_ticks_while_nothing_happens(watch, tmp_path, monkeypatch) -> No
     plant(tree)
     exporter = watch(tree, finished_retention="50y", task_retention="50y")
     exporter.load()
-    before = exporter.metrics(tiers=OBJECTS)
+    before = bytes(exporter.metrics(tiers=OBJECTS))
     later = time.time() + 7200
     monkeypatch.setattr(time, "time", lambda: later)
     exporter.poll_once()
-    assert exporter.metrics(tiers=OBJECTS) == before
+    assert bytes(exporter.metrics(tiers=OBJECTS)) == before
+
+
+def test_one_run_that_cannot_be_read_hides_no_other(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    for name in ("old", "odd", "new"):
+        tree.run(name).task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+    read = LocalFiles.read
+
+    def refuse(self, path, limit):
+        if "/odd/" in path:
+            raise StorageError(f"Cannot read {path}.")
+        return read(self, path, limit)
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    exporter = watch(tree, finished_retention="50y")
+    for _ in range(3):
+        exporter.poll_once()
+    assert shown(exporter).keys() == {"old", "new"}
+    assert up(exporter) == 1
+    assert b'poll_errors_total{stage="read"} 1.0' in bytes(exporter.metrics())
+    monkeypatch.setattr(LocalFiles, "read", read)
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    exporter.poll_once()
+    assert "odd" in shown(exporter)
+
+
+def test_readers_of_old_runs_do_not_make_storage_fail(watch, tmp_path, monkeypatch) -> None:
+    tree = StorageTree(str(tmp_path))
+    plant(tree)
+    exporter = watch(tree, finished_retention="1h", storage_timeout=0.5)
+    exporter.load()
+    release, read = threading.Event(), LocalFiles.read
+
+    def hang(self, path, limit):
+        if threading.current_thread().name != "poll":
+            release.wait()
+        return read(self, path, limit)
+
+    monkeypatch.setattr(LocalFiles, "read", hang)
+    with pytest.raises(TimeoutError):
+        exporter.run("diamond")
+    exporter.poll_once()
+    assert up(exporter) == 1
+    release.set()
+
+    def answered() -> bool:
+        with contextlib.suppress(TimeoutError):
+            return exporter.run("diamond") is not None
+        return False
+
+    wait_until(answered)

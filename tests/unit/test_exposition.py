@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -15,9 +17,9 @@ from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from ray_workflow_exporter.analysis import Analysis, RootCause, Stage
-from ray_workflow_exporter.metrics import exposition, text
+from ray_workflow_exporter.metrics import blocks, exposition, text
 from ray_workflow_exporter.metrics.contract import DETAILS, Options, Tier
-from ray_workflow_exporter.metrics.exposition import Renderer, page, render, wants_openmetrics
+from ray_workflow_exporter.metrics.exposition import Renderer, render, wants_openmetrics
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.selfmetrics import SelfMetrics
 from ray_workflow_exporter.model import (
@@ -55,6 +57,11 @@ def own_metrics() -> SelfMetrics:
     own.acted("cancel", "done")
     own.link_restarted(2)
     return own
+
+
+def page(*about: Any, **wanted: Any) -> bytes:
+    """Return a whole answer in one piece."""
+    return bytes(exposition.page(*about, **wanted))
 
 
 def parsed(body: bytes, *, openmetrics: bool = False) -> list[Metric]:
@@ -272,6 +279,71 @@ def test_a_snapshot_that_was_rendered_does_not_change_with_the_next_one() -> Non
     body = before.body()
     renderer.render(make_snapshot())
     assert before.body() == body
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([f"run-{number}" for number in range(8)]),
+            st.tuples(st.sampled_from(RunStatus), st.integers(0, 12)),
+            max_size=8,
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sets(st.sampled_from(Tier)),
+    st.booleans(),
+)
+def test_any_changes_show_what_a_fresh_rendering_shows(
+    steps: list[dict[str, tuple[RunStatus, int]]], tiers: set[Tier], openmetrics: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BUCKET_BYTES", 20_000)  # a few runs
+        renderer = Renderer()
+        for step in steps:
+            shown = make_snapshot(
+                *(
+                    make_view(
+                        make_run(name, status, [make_task(f"map_{it}") for it in range(tasks)])
+                    )
+                    for name, (status, tasks) in step.items()
+                ),
+                classes=[make_class(name) for name in step],
+            )
+            wanted: Any = {"openmetrics": openmetrics, "tiers": tiers or None}
+            exposed = renderer.render(shown)
+            body, fresh = exposed.body(**wanted), render(shown, **wanted)
+            assert by_family(body) == by_family(fresh)
+            assert exposed.series() == Renderer().render(shown).series()
+            own = own_metrics()
+            packed = page(exposed, own, gzip=True, **wanted)
+            assert gzip.decompress(packed) == page(exposed, own, **wanted)
+
+
+def by_family(body: bytes) -> list[tuple[bytes, list[bytes]]]:
+    """Return the header and the sorted samples of each family."""
+    header, *parts = re.split(rb"^(?=# HELP)", body, flags=re.MULTILINE)
+    assert header == b""
+    return [
+        (
+            b"".join(line for line in part.splitlines() if line.startswith(b"#")),
+            sorted(line for line in part.splitlines() if not line.startswith(b"#")),
+        )
+        for part in parts
+    ]
+
+
+def test_a_rendering_that_failed_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    renderer = Renderer()
+    kept, gone, new = (make_view(make_run(name)) for name in ("kept", "gone", "new"))
+    renderer.render(make_snapshot(kept, gone))
+    with monkeypatch.context() as patch:
+        patch.setattr(exposition, "lines", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            renderer.render(make_snapshot(kept, new))
+    after = make_snapshot(kept, new)
+    assert renderer.render(after).body() == render(after)
 
 
 def test_messages_can_be_switched_off() -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 from ray_workflow_exporter.ledger import MAX_STAGES, OTHER_STAGES, ClassLedger, Ledger
-from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
+from ray_workflow_exporter.model import (
+    Failure,
+    FailureKind,
+    Run,
+    RunStatus,
+    Task,
+    TaskState,
+)
 from ray_workflow_exporter.sources.records import Mark
+from ray_workflow_exporter.truth import SUSPECT
 
 T0 = 1_700_000_000.0
 
@@ -228,11 +238,137 @@ def test_old_marks_are_forgotten_and_still_not_counted_again(tmp_path: Path) -> 
     for hour in range(1, 6):
         at = T0 + 3600 * hour
         ledger.observe(None, a_run(f"r{hour}", "SUCCESSFUL", at - 10, at), at)
+        ledger.advance(at)
     ledger.save()
-    assert len(file.read_text()) < 4000
+    assert len(json.loads(file.read_text())["recent"]) == 1
     again = Ledger()
     again.begin({}, T0 + 90_000, file)
     for hour in range(1, 6):
         at = T0 + 3600 * hour
         again.observe(None, a_run(f"r{hour}", "SUCCESSFUL", at - 10, at), at)
     assert counts(again)[:2] == (5, 5)
+
+
+def test_what_ended_while_the_exporter_was_away_counts_however_long_and_in_any_order(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "state.json"
+    first = Ledger()
+    first.begin({}, T0, file)
+    first.advance(T0)
+    first.save()
+    second = Ledger()
+    second.begin({}, T0 + 10_000, file)
+    for minutes in (150, 100, 60, 5):  # the newest is read first
+        at = T0 + 60 * minutes
+        run = a_run(f"r{minutes}", "SUCCESSFUL", at - 9, at, t=("SUCCESSFUL", at, 1))
+        second.observe(None, run, at)
+    second.advance(T0 + 10_000)
+    assert counts(second)[:3] == (4, 4, 4)
+
+
+def test_storage_that_is_mounted_late_is_history_all_the_same() -> None:
+    ledger = Ledger()
+    ledger.begin({}, now=T0)
+    ledger.observe(None, OLD, T0 - 50)
+    assert counts(ledger) == (0, 0, 0, 0)
+
+
+def test_a_run_out_of_sight_for_a_while_is_not_another_one() -> None:
+    ledger = Ledger()
+    ledger.begin({}, now=T0)
+    running = a_run("r", "RUNNING", T0 + 1, t=("RUNNING", None, 1))
+    lost = a_run("r", "RESUMABLE", T0 + 1, t=("CANCELED", None, 1))
+    done = a_run("r", "SUCCESSFUL", T0 + 1, T0 + 9, t=("SUCCESSFUL", T0 + 9, 1))
+    before = None
+    for run in (running, lost, running, lost, running, done):
+        ledger.observe(before, run, T0 + 1)
+        before = run
+    assert counts(ledger) == (1, 1, 1, 0)
+    assert ledger.classes["etl"].tasks_finished[TaskState.CANCELED] == 0
+
+
+def test_a_start_that_becomes_known_late_is_no_second_run_of_the_task() -> None:
+    ledger = Ledger()
+    ledger.begin({}, now=T0)
+    task = Task("t", "t", TaskState.SUCCESSFUL, end_time=T0 + 5, attempts=1)
+    known = replace(task, start_time=T0 + 4)
+    run = replace(a_run("r", "RUNNING"), tasks={"t": task})
+    ledger.observe(None, run, T0 + 1)
+    ledger.observe(run, replace(run, tasks={"t": known}), T0 + 1)
+    assert counts(ledger) == (1, 0, 1, 0)
+
+
+def test_retries_seen_before_a_restart_are_not_counted_again(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    first = Ledger()
+    first.begin({}, T0, file)
+    live = a_run("r", "RUNNING", t=("RUNNING", None, 3))
+    first.observe(None, live, T0 + 1)
+    first.save()
+    second = Ledger()
+    second.begin({}, T0 + 5, file)
+    second.observe(None, live, T0 + 1)
+    assert counts(second) == (1, 0, 0, 2)
+
+
+def test_siblings_of_a_run_whose_tasks_were_let_go_are_counted_once_each() -> None:
+    ledger = Ledger()
+    ledger.begin({}, now=T0)
+    failed = a_run("r", "FAILED", T0 + 1, T0 + 5, t=("FAILED", T0 + 5, 1))
+    ledger.observe(None, failed, T0 + 5)
+    slim = replace(failed, tasks={}, last_transition=T0 + 5)
+    one = replace(failed, tasks={**failed.tasks, **a_run("r", "FAILED", u=DONE_LATE).tasks})
+    ledger.observe(slim, one, T0 + 5)
+    ledger.observe(replace(slim, last_transition=T0 + 8), one, T0 + 5)
+    assert counts(ledger)[2] == 1
+
+
+DONE_LATE = ("SUCCESSFUL", T0 + 8, 1)
+
+
+def test_suspects_are_not_counted_until_one_of_them_is_the_culprit() -> None:
+    ledger = Ledger()
+    ledger.begin({}, now=T0)
+    failure = Failure(FailureKind.SYSTEM, SUSPECT, "one of two")
+    tasks = a_run("r", "FAILED", a=("FAILED", T0 + 5, 1), b=("FAILED", T0 + 5, 1)).tasks
+    run = a_run("r", "FAILED", T0 + 1, T0 + 5)
+    suspected = {key: replace(task, failure=failure) for key, task in tasks.items()}
+    before = replace(run, tasks=suspected)
+    ledger.observe(None, before, T0 + 5)
+    assert ledger.classes["etl"].tasks_finished[TaskState.FAILED] == 0
+    known = {
+        "a": replace(tasks["a"], failure=Failure(FailureKind.SYSTEM, "WorkerCrashedError", ""))
+    }
+    after = replace(run, tasks={**known, "b": replace(tasks["b"], state=TaskState.SUCCESSFUL)})
+    ledger.observe(before, after, T0 + 5)
+    assert ledger.classes["etl"].tasks_finished[TaskState.FAILED] == 1
+    assert ledger.classes["etl"].tasks_finished[TaskState.SUCCESSFUL] == 1
+
+
+def test_a_mark_from_the_future_does_not_hide_the_present(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    first = Ledger()
+    first.begin({}, T0, file)
+    first.observe(None, a_run("odd", "SUCCESSFUL", T0 + 1, T0 + 2), T0 + 1e6)
+    first.advance(T0 + 10)
+    first.save()
+    second = Ledger()
+    second.begin({}, T0 + 20, file)
+    second.observe(None, a_run("odd", "SUCCESSFUL", T0 + 1, T0 + 2), T0 + 1e6)
+    second.observe(None, a_run("next", "SUCCESSFUL", T0 + 15, T0 + 16), T0 + 16)
+    assert counts(second)[:2] == (2, 2)
+
+
+def test_a_folder_that_was_full_is_written_again_when_there_is_room(tmp_path: Path) -> None:
+    blocker = tmp_path / "folder"
+    blocker.write_text("")
+    ledger = Ledger()
+    ledger.begin({}, T0, blocker / "state.json")
+    ledger.observe(None, a_run("r", "RUNNING"), T0 + 1)
+    ledger.save()
+    blocker.unlink()
+    ledger.save()
+    again = Ledger()
+    again.begin({}, T0 + 2, blocker / "state.json")
+    assert counts(again)[0] == 1

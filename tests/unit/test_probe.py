@@ -1,107 +1,17 @@
-"""The probe over Ray's own state classes, driven as `workflow_executor.py` of Ray drives them."""
+"""What the probe tells of a run, and that the looks add up."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-import warnings
-from types import SimpleNamespace
-from typing import Any, Optional
+import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fake_manager import Client, FakeManager, Script, ray_task_id
 from ray_workflow_exporter.sources import probe
-from ray_workflow_exporter.sources.mirror import Mirror
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Ray says that its workflows are deprecated
-    from ray.workflow.workflow_state import (
-        Task,
-        TaskExecutionMetadata,
-        WorkflowExecutionState,
-    )
-
-
-class FakeManager:
-    """The fields of the WorkflowManagementActor that the probe reads."""
-
-    def __init__(self) -> None:
-        self._workflow_executors: dict[str, Any] = {}
-        self._queued_workflows: dict[str, Any] = {}
-        self._max_running_workflows = self._max_pending_workflows = -1
-
-
-class Script:
-    """One run; each method does to its state what one step of Ray's executor does."""
-
-    def __init__(self, manager: FakeManager, workflow_id: str, dag: dict[str, list[str]]) -> None:
-        self.state = WorkflowExecutionState(output_task_id=next(reversed(dag)))
-        self.attempts = 0
-        self.add(dag)
-        manager._workflow_executors[workflow_id] = SimpleNamespace(_state=self.state)
-
-    def add(self, dag: dict[str, list[str]], name: Optional[str] = None) -> None:
-        for task_id, upstream in dag.items():
-            options = SimpleNamespace(max_retries=3, checkpoint=True, catch_exceptions=False)
-            task = Task(task_id if name is None else name, options, {}, None)
-            self.state.tasks[task_id] = task
-            self.state.add_dependencies(task_id, upstream)
-
-    def submit(self, task_id: str) -> None:
-        self.attempts += 1
-        number = f"{self.attempts:048x}"
-        ref = SimpleNamespace(task_id=lambda: SimpleNamespace(hex=lambda: number))
-        output = SimpleNamespace(task_id=task_id, ref=ref)
-        self.state.insert_running_frontier(object(), output)
-        self.state.task_execution_metadata[task_id] = TaskExecutionMetadata(float(self.attempts))
-
-    def pop(self, task_id: str) -> None:
-        future = next(f for f, o in self.state.running_frontier.items() if o.task_id == task_id)
-        self.state.pop_running_frontier(future)
-
-    def fail(self, task_id: str) -> None:
-        self.pop(task_id)
-        self.state.task_retries[task_id] += 1
-
-    def finish(self, task_id: str) -> None:
-        self.pop(task_id)
-        self.state.task_execution_metadata[task_id].finish_time = time.time()
-        self.state.task_retries.pop(task_id, None)
-        self.state.done_tasks.add(self.state.continuation_root.get(task_id, task_id))
-
-    def catch(self, task_id: str) -> None:
-        self.pop(task_id)
-        self.state.done_tasks.add(self.state.continuation_root.get(task_id, task_id))
-
-    def continue_as(self, task_id: str, dag: dict[str, list[str]]) -> None:
-        self.pop(task_id)
-        self.state.task_execution_metadata[task_id].finish_time = time.time()
-        self.add(dag)
-        self.state.append_continuation(task_id, next(reversed(dag)))
-
-
-class Client:
-    """A client of the fake WMA: a mirror fed as the link feeds it, through JSON."""
-
-    def __init__(self, manager: FakeManager, client_id: str) -> None:
-        self.manager, self.client_id, self.mirror = manager, client_id, Mirror()
-        self.answers: list[Any] = []
-
-    def look(self) -> ManagerView:
-        self.answers, seq, more = [], self.mirror.seq, True
-        while more:
-            word, *answer = probe.probe(self.manager, self.client_id, seq)
-            assert word == "ok", answer
-            self.answers.append(answer)
-            _, seq, more, *_ = answer
-        reply = {"state": "up", "reason": "", "answers": self.answers, "ray": {}}
-        return self.mirror.read(json.loads(json.dumps(reply)))
 
 
 @pytest.fixture
@@ -112,6 +22,12 @@ def manager() -> FakeManager:
 @pytest.fixture
 def client(manager: FakeManager) -> Client:
     return Client(manager, "client")
+
+
+def items(run: Any) -> int:
+    """Return how many tasks and rows an answer tells of a run."""
+    tasks, rows = run[4:6]
+    return len(tasks) + (len(rows[0]) if rows else 0)
 
 
 def test_first_look_tells_everything(manager: FakeManager, client: Client) -> None:
@@ -128,7 +44,7 @@ def test_first_look_tells_everything(manager: FakeManager, client: Client) -> No
         output_task_id="b",
         tasks={
             "a": LiveTask(
-                (), 3, True, False, submit_time=1.0, running=True, ray_task_id=f"{1:048x}"
+                (), 3, True, False, submit_time=1.0, running=True, ray_task_id=ray_task_id(1)
             ),
             "b": LiveTask(("a",), 3, True, False),
         },
@@ -179,7 +95,7 @@ def test_retry_between_two_looks_is_seen(manager: FakeManager, client: Client) -
     task = client.look().runs["w"].tasks["a"]
 
     assert (task.running, task.retries, task.submit_time) == (True, 1, 2.0)
-    assert task.ray_task_id == f"{2:048x}"
+    assert task.ray_task_id == ray_task_id(2)
 
 
 def test_retry_submitted_after_a_look_is_seen(manager: FakeManager, client: Client) -> None:
@@ -336,10 +252,8 @@ def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
     runs = client.look().runs
 
     assert len(client.answers) == 6
-    assert [len(run[4]) + len(run[5]) for answer in client.answers for run in answer[-1][:1]] == [
-        *[probe.ITEMS_PER_ANSWER] * 5,
-        1,
-    ]
+    told = [items(run) for answer in client.answers for run in answer[-1][:1]]
+    assert told == [*[probe.ITEMS_PER_ANSWER] * 5, 1]
     assert {run[0] for run in client.answers[0][-1]} == {"v", "w"}, "each answer names every run"
     assert list(runs["w"].tasks) == list(dag)
     assert all(task.running for task in runs["w"].tasks.values())
@@ -347,89 +261,18 @@ def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
     assert named == list(dag)[: probe.NAMED_TASKS]
 
 
-def test_two_clients_do_not_disturb_each_other(manager: FakeManager, client: Client) -> None:
-    script = Script(manager, "w", {"a": [], "b": []})
-    other = Client(manager, "other")
+def test_answer_about_two_hundred_tasks_is_small(manager: FakeManager, client: Client) -> None:
+    maps = [f"__main__.transform_{number}" for number in range(300)]
+    script = Script(manager, "w", {task_id: [] for task_id in maps})
+    for task_id in maps[:200]:
+        script.submit(task_id)
     client.look()
-    script.submit("a")
-    other.look()
-    script.submit("b")
-    assert client.look().runs["w"].tasks == other.look().runs["w"].tasks
-
-
-def test_lost_answer_starts_over(manager: FakeManager, client: Client) -> None:
-    script = Script(manager, "w", {"a": [], "b": []})
-    client.look()
-    script.submit("a")
-    probe.probe(manager, "client", client.mirror.seq)  # its answer never arrived
+    for done, begun in zip(maps[:100], maps[200:]):
+        script.finish(done)
+        script.submit(begun)
     run = client.look().runs["w"]
-    assert run.tasks["a"].running
-    assert run.changed == {"a", "b"}
-
-
-def test_silent_clients_are_forgotten(
-    manager: FakeManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1_000.0
-    monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: now))
-    Client(manager, "silent").look()
-    now += probe.CLIENT_SECONDS + 1
-    Client(manager, "new").look()
-    assert set(manager.__dict__["_workflow_exporter"]) == {"new"}
-
-
-def test_number_of_clients_is_bounded(manager: FakeManager) -> None:
-    for number in range(probe.CLIENTS + 5):
-        Client(manager, str(number)).look()
-    clients = manager.__dict__["_workflow_exporter"]
-    assert len(clients) == probe.CLIENTS
-    assert "0" not in clients
-
-
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError, GeneratorExit])
-def test_no_error_escapes_and_the_next_look_starts_over(
-    manager: FakeManager, client: Client, error: type[BaseException]
-) -> None:
-    script = Script(manager, "w", {"a": []})
-    client.look()
-
-    class Broken:
-        @property
-        def _state(self) -> None:
-            raise error
-
-    manager._workflow_executors["broken"] = Broken()
-    script.submit("a")  # looked at before the error comes, and never told
-    assert probe.probe(manager, "client", client.mirror.seq) == ("error", error.__name__)
-    del manager._workflow_executors["broken"]
-    run = client.look().runs["w"]
-    assert run.tasks["a"].running
-    assert run.changed == {"a"}
-
-
-def test_foreign_actor_of_the_same_name_is_an_error_and_no_crash() -> None:
-    assert probe.probe(SimpleNamespace(), "client", 0) == ("error", "AttributeError")
-
-
-def test_probe_runs_where_the_exporter_is_not_installed() -> None:
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(probe)
-    try:
-        pickled = cloudpickle.dumps(probe.probe)
-    finally:
-        cloudpickle.unregister_pickle_by_value(probe)
-    assert len(pickled) < 20_000
-    code = """
-import pickle, sys
-sys.modules["ray_workflow_exporter"] = None
-class Manager: _workflow_executors = {}; _max_running_workflows = _max_pending_workflows = -1
-print(pickle.loads(sys.stdin.buffer.read())(Manager(), "client", 0))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=pickled, capture_output=True, check=True, env=os.environ
-    )
-    assert done.stdout.decode().strip() == "('ok', 0, 1, False, (-1, -1), [], [])"
+    assert len(run.changed) == 200
+    assert len(pickle.dumps(client.answers, 5)) < 12_000
 
 
 @settings(deadline=None, max_examples=60)
@@ -470,3 +313,16 @@ def comparable(view: ManagerView) -> dict[str, LiveTask]:
         task_id: task._replace(retries=0, ray_task_id=task.running and task.ray_task_id)
         for task_id, task in view.runs["w"].tasks.items()
     }
+
+
+def test_a_shuffle_is_told_in_parts_that_travel_inline(manager: FakeManager) -> None:
+    maps = {f"some.module.map_{number}": [] for number in range(200)}
+    reduces = {f"some.module.reduce_{number}": list(maps) for number in range(200)}
+    Script(manager, "w", {**maps, **reduces})
+    seq, more, told = 0, True, 0
+    while more:
+        answer = probe.probe(manager, "client", seq)
+        assert len(pickle.dumps(answer)) < 100_000
+        _, _, seq, more, *_, runs = answer
+        told += sum(len(run[4]) for run in runs)
+    assert told == 400

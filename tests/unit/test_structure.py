@@ -13,14 +13,14 @@ PACKAGE = Path(ray_workflow_exporter.__file__).parent
 # Each part may import what stands in an earlier row, and its own row.
 ROWS = (
     ("model", "palette", "display", "timebox"),
-    ("naming", "dag", "history", "analysis", "sources.records"),
+    ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
     ("settings", "logs", "sources.pickle_machine", "sources.pickles"),
-    ("sources.files", "sources.layout", "sources.storage"),
+    ("sources.files", "sources.layout", "sources.reading", "sources.storage"),
     ("sources.probe", "sources.mirror", "sources.ray_link", "sources.running"),
     ("truth", "ledger"),
-    ("catalog", "details", "poller"),
-    ("metrics.contract", "metrics.text", "metrics.families"),
+    ("catalog", "details", "assembly", "runcache", "loading", "storage_reader", "poller"),
+    ("metrics.contract", "metrics.text", "metrics.families", "metrics.blocks"),
     ("metrics.selfmetrics", "metrics.exposition", "metrics.reference"),
     ("exporter", "jsonable"),
     ("server.source", "server.scrape", "server.api", "server.pages", "server.app"),

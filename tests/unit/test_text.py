@@ -126,3 +126,9 @@ def test_a_secret_at_the_cut_is_masked_as_a_whole() -> None:
 @given(ids, ids)
 def test_different_ids_stay_different(one: str, other: str) -> None:
     assert (one == other) == (text.label_value(one) == text.label_value(other))
+
+
+def test_no_legal_id_looks_like_what_another_one_was_made_to() -> None:
+    shown = text.label_value("job\t1")
+    forged = shown.replace("\\\\", "\\")
+    assert text.label_value(forged) != shown

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ray_workflow_exporter.model import FailureKind, Run, RunStatus, TaskState
+from ray_workflow_exporter.model import FailureKind, Run, RunStatus, TaskState, changed_tasks
 from ray_workflow_exporter.sources.records import (
     LiveRun,
     LiveTask,
@@ -252,13 +255,88 @@ def test_what_both_sources_have_lost_is_carried_over() -> None:
     assert task.ray_task_id == "f0"
 
 
+def live_run(*names: str, **fields: Any) -> LiveRun:
+    task = LiveTask(submit_time=T0, running=True)
+    return LiveRun("run", queued=False, tasks=dict.fromkeys(names, task), **fields)
+
+
 def test_only_touched_tasks_are_made_anew() -> None:
-    live = LiveRun("run", queued=False, tasks={"a": LiveTask(), "b": LiveTask()})
-    stored = stored_run(end_time=None)
-    before = merged(RunStatus.RUNNING, stored, live)
-    run = merged(RunStatus.RUNNING, stored, live, previous=before, touched={"b"})
+    live = live_run("a", "b")
+    before = merged(RunStatus.RUNNING, stored_run(end_time=None), live)
+    begun = stored_run(*(StoredTask(name, start_time=T0 + 1) for name in "ab"), end_time=None)
+    run = merged(RunStatus.RUNNING, begun, live, previous=before, touched={"b"})
     assert run.tasks["a"] is before.tasks["a"]
-    assert run.tasks["b"] is not before.tasks["b"]
+    assert run.tasks["b"].state is TaskState.RUNNING
+    assert run.last_transition == T0 + 1
+
+
+def test_what_did_not_change_stays_the_same_object() -> None:
+    live, stored = live_run("a", "b"), stored_run(StoredTask("a", start_time=T0), end_time=None)
+    before = merged(RunStatus.RUNNING, stored, live)
+    assert merged(RunStatus.RUNNING, stored, live, previous=before) is before
+    assert merged(RunStatus.RUNNING, stored, live, previous=before, touched={"a"}) is before
+    run = merged(RunStatus.RUNNING, stored, live, previous=before, deadline=T0 + 5)
+    assert run.tasks["a"] is before.tasks["a"]
+    ended = merged(RunStatus.CANCELED, stored, previous=before)
+    assert changed_tasks(before.tasks, ended.tasks) == ["a", "b"]
+
+
+def test_new_tasks_come_in_the_order_of_ray_and_then_by_id() -> None:
+    before = merged(RunStatus.RUNNING, stored_run(end_time=None), live_run("b", "a"))
+    stored = stored_run(*map(StoredTask, "uba"), end_time=None)
+    live = live_run("b", "a", "z", "y")
+    run = merged(RunStatus.RUNNING, stored, live, previous=before, touched=set("uzay"))
+    assert list(run.tasks) == [*"bazyu"]
+    assert merged(RunStatus.RUNNING, stored, live, previous=before) == run
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_merging_what_was_touched_is_as_good_as_merging_all(data: st.DataObject) -> None:
+    times = st.none() | st.integers(0, 9).map(lambda seconds: T0 + seconds)
+    live_task = st.builds(
+        lambda *fields: LiveTask(
+            **dict(zip(("upstream", "submit_time", "finish_time", "running", "done"), fields))
+        ),
+        st.sampled_from([None, (), ("a",)]),
+        times,
+        times,
+        st.booleans(),
+        st.booleans(),
+    )
+
+    def stored_task(task_id: str) -> StoredTask:
+        return StoredTask(
+            task_id,
+            start_time=data.draw(times),
+            end_time=data.draw(times),
+            output_bytes=data.draw(st.none() | st.integers(0, 9)),
+            exception=data.draw(st.sampled_from([None, ("E", "no")])),
+        )
+
+    ids = [*"abcdefgh"]
+    old, new = sorted([data.draw(st.integers(0, 5)), data.draw(st.integers(0, 8))])
+    tasks = {task_id: data.draw(live_task) for task_id in ids[:old]}
+    stored = {task_id: stored_task(task_id) for task_id in ids[:old] if data.draw(st.booleans())}
+    before = merged(
+        RunStatus.RUNNING,
+        StoredRun("run", start_time=T0, tasks=stored),
+        LiveRun("run", False, tasks=tasks),
+    )
+    touched = set(data.draw(st.lists(st.sampled_from(ids[:old]), unique=True)) if old else ())
+    touched.update(ids[old:new])
+    tasks = {**tasks, **{task_id: data.draw(live_task) for task_id in sorted(touched)}}
+    stored = {**stored, **{task_id: stored_task(task_id) for task_id in sorted(touched)}}
+    evidence = Evidence(
+        "etl",
+        RunStatus.RUNNING,
+        StoredRun("run", start_time=T0, tasks=stored),
+        LiveRun("run", False, tasks=tasks),
+        previous=before,
+    )
+    part = merge(replace(evidence, touched=touched))
+    assert part == merge(evidence)
+    assert list(part.tasks) == list(merge(evidence).tasks)
 
 
 def test_an_exception_time_in_whole_seconds_still_belongs_to_its_attempt() -> None:

@@ -1,18 +1,20 @@
 """From a snapshot to the bytes of `/metrics`, in both formats.
 
-A `Renderer` makes an `Exposition` after each poll: one block of sample lines a family, the same
-for text 0.0.4 and OpenMetrics 1.0. A scrape puts headers before the blocks it was asked for.
+A `Renderer` makes an `Exposition` after each poll: a block of sample lines for each family, the
+same for text 0.0.4 and OpenMetrics 1.0. A scrape puts headers before the blocks it was asked for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Optional
+from functools import cache
+from typing import Any, Callable, NamedTuple, Optional
 
 from ..snapshot import ClassView, Histogram, RunView, Snapshot
 from . import text
+from .blocks import Block, Blocks, Body, Fragments, block, gzip_body, plain_body
 from .contract import (
     CLASS,
     CLUSTER,
@@ -39,26 +41,42 @@ OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 # What the samples of a scope are about: the labels that name each object, and the object.
 Subjects = Mapping[Scope, Sequence[tuple[str, Any]]]
+_EOF = block(b"# EOF\n")
 RUN_SCOPES = (RUN, STAGE, STAGE_EDGE, TASK, TASK_EDGE)
+
+
+class Row(NamedTuple):
+    """One family of an exposition: its header in both formats, and its sample lines."""
+
+    family: Family
+    text: Block
+    openmetrics: Block
+    samples: Block
 
 
 @dataclass(frozen=True)
 class Exposition:
-    """What one snapshot exposes: the sample lines of each family, in the order of the table."""
+    """What one snapshot exposes, in the order of the table."""
 
-    blocks: tuple[tuple[Family, bytes], ...]
+    rows: tuple[Row, ...]
 
     def series(self) -> dict[str, int]:
-        """Count the series of each family."""
-        return {family.name: block.count(b"\n") for family, block in self.blocks}
+        """Return the number of series of each family."""
+        return {row.family.name: row.samples.lines for row in self.rows}
+
+    def blocks(
+        self, *, openmetrics: bool = False, tiers: Optional[Collection[str]] = None
+    ) -> list[Block]:
+        """Return headers and samples of the families in `tiers` (None: all) that have any."""
+        parts: list[Block] = []
+        for row in self.rows:
+            if row.samples.length and (tiers is None or row.family.tier in tiers):
+                parts += row.openmetrics if openmetrics else row.text, row.samples
+        return parts
 
     def body(self, *, openmetrics: bool = False, tiers: Optional[Collection[str]] = None) -> bytes:
-        """Return headers and samples of the families in `tiers` (None: all) that have any."""
-        parts: list[bytes] = []
-        for family, block in self.blocks:
-            if block and (tiers is None or family.tier in tiers):
-                parts += header(family, openmetrics=openmetrics), block
-        return b"".join(parts)
+        """Return the same in one piece, as text."""
+        return bytes(plain_body(self.blocks(openmetrics=openmetrics, tiers=tiers)))
 
 
 class Renderer:
@@ -70,10 +88,11 @@ class Renderer:
     """
 
     def __init__(self, options: Options = DEFAULTS) -> None:
-        self._families = _exposed(options)
-        self._snapshots = _Fragments(self._families, (CLUSTER, EXPORTER), _of_snapshot, options)
-        self._classes = _Fragments(self._families, (CLASS,), _of_class, options)
-        self._runs = _Fragments(self._families, RUN_SCOPES, _of_run, options)
+        families = _exposed(options)
+        self._headers = [(it, _header_block(it, False), _header_block(it, True)) for it in families]
+        self._snapshots = _Rendered(families, (CLUSTER, EXPORTER), _of_snapshot, options)
+        self._classes = _Rendered(families, (CLASS,), _of_class, options)
+        self._runs = _Rendered(families, RUN_SCOPES, _of_run, options)
 
     def render(self, snapshot: Snapshot) -> Exposition:
         """Render what differs from the snapshot before and join it with what does not."""
@@ -82,11 +101,13 @@ class Renderer:
             **self._classes.blocks({view.workflow: view for view in snapshot.classes}),
             **self._runs.blocks({view.run.workflow_id: view for view in snapshot.runs}),
         }
-        return Exposition(tuple((family, blocks[family.name]) for family in self._families))
+        return Exposition(
+            tuple(Row(*headers, blocks[headers[0].name]) for headers in self._headers)
+        )
 
 
-class _Fragments:
-    """The sample lines of all views of one kind: one piece of bytes a view and family."""
+class _Rendered:
+    """The sample lines of all views of one kind."""
 
     def __init__(
         self,
@@ -98,23 +119,30 @@ class _Fragments:
         self._families = [family for family in families if family.scope in scopes]
         self._subjects = subjects
         self._options = options
-        self._known: dict[str, tuple[object, list[bytes]]] = {}
+        self._forget()
 
-    def blocks(self, views: Mapping[str, object]) -> dict[str, bytes]:
+    def _forget(self) -> None:
+        self._views: Mapping[str, object] = {}
+        self._blocks = Blocks(len(self._families))
+
+    def blocks(self, views: Mapping[str, object]) -> dict[str, Block]:
         """Return the block of each family, by its name; what is not in `views` is forgotten."""
-        self._known = {key: self._rendered(key, view) for key, view in views.items()}
-        fragments = [pieces for _, pieces in self._known.values()]
-        return {
-            family.name: b"".join([pieces[index] for pieces in fragments])
-            for index, family in enumerate(self._families)
-        }
+        try:
+            self._blocks.update(self._changes(views))
+        except BaseException:
+            self._forget()  # half an update is worse than none
+            raise
+        self._views = views
+        return {it.name: block for it, block in zip(self._families, self._blocks.families)}
 
-    def _rendered(self, key: str, view: object) -> tuple[object, list[bytes]]:
-        known = self._known.get(key)
-        if known is not None and known[0] == view:
-            return known
-        subjects = self._subjects(view)
-        return view, [lines(it, subjects[it.scope], self._options) for it in self._families]
+    def _changes(self, views: Mapping[str, object]) -> Iterator[tuple[str, Optional[Fragments]]]:
+        for key in self._views.keys() - views.keys():
+            yield key, None
+        for key, view in views.items():
+            known = self._views.get(key)
+            if known is not view and known != view:
+                subjects = self._subjects(view)
+                yield key, [lines(it, subjects[it.scope], self._options) for it in self._families]
 
 
 def render(
@@ -134,14 +162,15 @@ def page(
     *,
     openmetrics: bool = False,
     tiers: Optional[Collection[str]] = None,
-) -> bytes:
+    gzip: bool = False,
+) -> Body:
     """Return the whole answer to a scrape; `tiers` holds values of `Tier`, None means all."""
-    parts = [exposition.body(openmetrics=openmetrics, tiers=tiers)]
+    parts = exposition.blocks(openmetrics=openmetrics, tiers=tiers)
     if tiers is None or Tier.EXPORTER in tiers:
-        parts.append(own.body(openmetrics=openmetrics))
+        parts.append(block(own.body(openmetrics=openmetrics)))
     if openmetrics:
-        parts.append(b"# EOF\n")
-    return b"".join(parts)
+        parts.append(_EOF)
+    return gzip_body(parts) if gzip else plain_body(parts)
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -168,6 +197,11 @@ def header(family: Family, *, openmetrics: bool) -> bytes:
     return text.header(
         family.name, family.kind.value, family.unit, family.help, openmetrics=openmetrics
     ).encode()
+
+
+@cache
+def _header_block(family: Family, openmetrics: bool) -> Block:
+    return block(header(family, openmetrics=openmetrics))
 
 
 def lines(family: Family, subjects: Iterable[tuple[str, Any]], options: Options) -> bytes:

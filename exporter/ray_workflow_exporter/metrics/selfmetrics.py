@@ -47,6 +47,10 @@ class SelfMetrics:
         self._of("last_poll_timestamp_seconds").set(at)
         self._of("poll_duration_seconds").observe(seconds)
 
+    def left_to_read(self, runs: int) -> None:
+        """Record how many finished runs were listed and not read yet."""
+        self._of("runs_to_read").set(runs)
+
     def poll_failed(self, stage: str) -> None:
         """Count an error in one of POLL_STAGES."""
         self._of("poll_errors_total").labels(stage).inc()

@@ -18,6 +18,7 @@ MAX_MESSAGE = 512  # characters of the label `message`
 MASK = "***"
 
 _DIGEST_BYTES = 6
+_TAIL_LENGTH = 1 + 2 * _DIGEST_BYTES  # `~` and the digest
 # Patterns below look at this much of a message at most: tasks write messages of any size.
 _MASKED_PART = 16 * MAX_MESSAGE
 
@@ -26,6 +27,7 @@ _MASKED_PART = 16 * MAX_MESSAGE
 # the format itself.
 _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPED = re.compile(r'[\\"\n]')
+_NOT_FINITE = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
 _ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
 
 _WORD = (
@@ -33,6 +35,7 @@ _WORD = (
     r"|api[-_ ]?key|access[-_ ]?key(?:[-_ ]id)?|account[-_ ]?key|private[-_ ]?key"
     r"|credentials?|signature|\bsig)"
 )
+_SECRET = re.compile(_WORD, re.IGNORECASE)
 # What follows a word or a scheme is hidden up to its closing quote, or else up to the next
 # blank: hiding a comma too many is better than showing half a password.
 _VALUE = r"""(?:\\*"(?:\\.|[^"\\])*"?|\\*'(?:\\.|[^'\\])*'?|[^\s"']\S*)"""
@@ -42,8 +45,8 @@ _MASKS = (
         re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?=-----END|\Z)", re.DOTALL),
         rf"\1{MASK}",
     ),
-    # scheme://user:password@host, also with a slash in the password
-    (re.compile(r"(://)(?:[^\s/]{1,256}|[^\s/:@]{0,256}:[^\s@]{1,256})@"), rf"\1{MASK}@"),
+    # scheme://user:password@host, also with a slash or an @ in the password
+    (re.compile(r"(://)(?:[^\s/]{1,256}|[^\s/:@]{0,256}:\S{1,256})@"), rf"\1{MASK}@"),
     # password=..., "token": "...", Authorization: Bearer ..., --password ...
     (
         re.compile(
@@ -79,9 +82,14 @@ def label_value(value: str) -> str:
     """Return `value` as it stands between the quotes of a label.
 
     Two different values stay different: one that cannot be shown as it is (hidden characters, or
-    more than MAX_LABEL) ends in `~` and a digest of the original.
+    more than MAX_LABEL) ends in `~` and a digest of the original, and so does one that looks as
+    if it did.
     """
-    if len(value) > MAX_LABEL or _HIDDEN.search(value):
+    # Nearly all values are plain, and a scrape of a million series holds millions of them.
+    ambiguous = value[-_TAIL_LENGTH : 1 - _TAIL_LENGTH] == "~"
+    if value.isascii() and value.isprintable() and len(value) <= MAX_LABEL and not ambiguous:
+        return _escape(value) if '"' in value or "\\" in value else value
+    if len(value) > MAX_LABEL or ambiguous or _HIDDEN.search(value):
         digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         tail = f"~{digest.hexdigest()}"
         value = _visible(value[:MAX_LABEL])[: MAX_LABEL - len(tail)] + tail
@@ -107,20 +115,24 @@ def masked(message: str) -> str:
     return message
 
 
+def names_a_secret(key: str) -> bool:
+    """Whether what a user stored under this key is likely to be a password, token or key."""
+    return _SECRET.search(key) is not None
+
+
 def number(value: float) -> str:
     """Return a sample value: integers without exponent, floats with all their digits."""
-    if isinstance(value, int):
-        return str(value)
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return "NaN" if math.isnan(value) else repr(value)
+    text = repr(value)
+    return _NOT_FINITE.get(text, text)
 
 
 def labels(names: Iterable[str], values: Iterable[str]) -> str:
     """Return `name="value",…`; of the values only `message` is masked and may be longer."""
     return ",".join(
-        f'{name}="{message_value(value) if name == "message" else label_value(value)}"'
-        for name, value in zip(names, values)
+        [
+            f'{name}="{message_value(value) if name == "message" else label_value(value)}"'
+            for name, value in zip(names, values)
+        ]
     )
 
 

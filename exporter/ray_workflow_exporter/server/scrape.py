@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 from typing import Optional
 
 from aiohttp import hdrs, web
@@ -12,22 +11,29 @@ from ..metrics.contract import Tier
 from ..metrics.exposition import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from .source import SOURCE
 
-_GZIP_LEVEL = 4  # the text repeats itself: higher levels cost much and save little
-_BIG = 64 * 1024  # bytes: from here on, compressing would hold up other requests
 
-
-async def metrics(request: web.Request) -> web.Response:
+async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer a scrape with the bytes that the source has ready."""
     openmetrics = wants_openmetrics(_header(request, hdrs.ACCEPT))
-    body = request.app[SOURCE].metrics(openmetrics=openmetrics, tiers=_tiers(request))
-    headers = {
-        hdrs.CONTENT_TYPE: OPENMETRICS_TYPE if openmetrics else TEXT_TYPE,
-        hdrs.VARY: f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}",
-    }
-    if accepts_gzip(_header(request, hdrs.ACCEPT_ENCODING)):
-        headers[hdrs.CONTENT_ENCODING] = "gzip"
-        body = _gzip(body) if len(body) < _BIG else await asyncio.to_thread(_gzip, body)
-    return web.Response(body=body, headers=headers)
+    gzip = accepts_gzip(_header(request, hdrs.ACCEPT_ENCODING))
+    body = request.app[SOURCE].metrics(openmetrics=openmetrics, tiers=_tiers(request), gzip=gzip)
+    response = web.StreamResponse()
+    response.headers[hdrs.CONTENT_TYPE] = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+    response.headers[hdrs.VARY] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
+    if gzip:
+        response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    response.content_length = body.length
+    await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
+    try:
+        for chunk in body.chunks():
+            await response.write(chunk)
+            # Writing waits only for a reader that is slow: with a fast one, the others must not.
+            await asyncio.sleep(0)
+    except ConnectionError:
+        pass  # the scraper gave up and is gone
+    return response
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
@@ -52,7 +58,3 @@ def _tiers(request: web.Request) -> Optional[frozenset[Tier]]:
 
 def _header(request: web.Request, name: str) -> str:
     return ",".join(request.headers.getall(name, ()))
-
-
-def _gzip(body: bytes) -> bytes:
-    return gzip.compress(body, _GZIP_LEVEL)

@@ -7,6 +7,7 @@ from typing import Any, Optional, Protocol
 
 from aiohttp import web
 
+from ..metrics.blocks import Body
 from ..metrics.contract import Tier
 from ..settings import Settings
 from ..snapshot import RunView
@@ -38,7 +39,7 @@ class Source(Protocol):
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
 
-    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]]) -> bytes:
+    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
         """Return the answer to a scrape, in text 0.0.4 or OpenMetrics 1.0; None: all tiers."""
 
 

@@ -7,20 +7,26 @@ import importlib
 import os
 import posixpath
 import re
-import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import starmap
 from typing import Any, Callable, NamedTuple, Optional, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
+Arguments = tuple[Any, ...]
 
-# Enough to hide the latency of an object store; more only costs memory.
-CONNECTIONS = 16
+# Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
+CONNECTIONS = 64
 
-# A path is gone, was a file where a folder is asked for or the reverse, or cannot exist at all.
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+# A path is gone, was a file where a folder is asked for or the reverse, or cannot exist at all;
+# or it is a pipe, which some process just writes to.
+_ABSENT = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EAGAIN,
+)  # fmt: skip
+
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # never wait for a pipe's writer
+_CHUNK = 16 << 10  # bytes: all that most files have, in one call
 
 
 class StorageError(Exception):
@@ -28,7 +34,7 @@ class StorageError(Exception):
 
 
 class Entry(NamedTuple):
-    """One file: path relative to the listed folder, bytes, mtime in ns (0: not known)."""
+    """One file: path relative to the listed folder, bytes, mtime in ns (0: neither is known)."""
 
     path: str
     size: int
@@ -52,9 +58,22 @@ class Files(Protocol):
     """
 
     backslash_divides: bool  # Ray takes `\\` for `/` everywhere but on a local disk
+    lists_deep: bool  # to list all below a folder takes no more requests than to list a part of it
+    at_once: int  # calls that `map` makes at the same time
 
-    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
-        """List the files below a folder, in no order."""
+    def entries(
+        self,
+        folder: str,
+        recursive: bool = True,
+        names: Optional[Container[str]] = None,
+        measured: Optional[Container[str]] = None,
+        before: Iterable[Entry] = (),
+    ) -> list[Entry]:
+        """List the files below a folder, in no order.
+
+        Only files of these `names` are of interest, and size and mtime only of those that are
+        `measured` (None: of all). Entries may be the very objects of the listing `before`.
+        """
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
@@ -62,8 +81,10 @@ class Files(Protocol):
     def is_folder(self, path: str) -> bool:
         """Tell whether a folder is there."""
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Call the function for each item, at once where waiting is what takes the time."""
+    def map(
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Call the function with each of the arguments, at once where waiting takes the time."""
 
     def close(self) -> None:
         """Let go of threads."""
@@ -73,26 +94,42 @@ class LocalFiles:
     """A local disk, by plain system calls in one thread: the GIL makes more threads slower."""
 
     backslash_divides = False
+    lists_deep = False
+    at_once = 1
 
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
+    def entries(
+        self,
+        folder: str,
+        recursive: bool = True,
+        names: Optional[Container[str]] = None,
+        measured: Optional[Container[str]] = None,
+        before: Iterable[Entry] = (),
+    ) -> list[Entry]:
         """List the files below a folder; links to folders are not followed, so none loops."""
         found: list[Entry] = []
+        old = iter(before)
         pending = [""]
         while pending:
             prefix = pending.pop()
-            path = os.path.join(self._root, folder, prefix)
+            path = f"{self._root}/{folder}/{prefix}"
             try:
                 with os.scandir(path) as items:
                     for item in items:
-                        if not is_text(item.name):
-                            continue  # nothing of Ray's, and no label could hold it
-                        if not item.is_dir(follow_symlinks=False):
-                            _add(found, prefix + item.name, item)
-                        elif recursive:
-                            pending.append(f"{prefix}{item.name}/")
+                        name = item.name
+                        if item.is_dir(follow_symlinks=False):
+                            if recursive and is_text(name):
+                                pending.append(f"{prefix}{name}/")
+                        elif (names is None or name in names) and is_text(name):
+                            info = _look(item, measured is None or name in measured)
+                            if info is None:
+                                continue
+                            entry = Entry(prefix + name, *info)
+                            # Ten thousand new objects would wake the garbage collector.
+                            known = next(old, None)
+                            found.append(known if known == entry else entry)
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise _unreadable("list", path, error) from None
@@ -100,10 +137,17 @@ class LocalFiles:
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
-        path = os.path.join(self._root, path)
+        path = f"{self._root}/{path}"
         try:
-            with open(path, "rb", buffering=0) as file:
-                return file.read(min(limit, os.fstat(file.fileno()).st_size))
+            file = os.open(path, _OPEN)
+            try:
+                data = os.read(file, _CHUNK)
+                if len(data) < _CHUNK:
+                    return data
+                with open(file, "rb", closefd=False) as rest:
+                    return data + rest.read(limit - len(data))
+            finally:
+                os.close(file)
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
@@ -113,25 +157,40 @@ class LocalFiles:
         """Tell whether a folder is there."""
         return os.path.isdir(os.path.join(self._root, path))
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Call the function for each item, one after the other."""
-        return [function(item) for item in items]
+    def map(
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Call the function with each of the arguments, one after the other."""
+        return list(starmap(function, items))
 
     def close(self) -> None:
         """Do nothing: no thread, no file is held."""
 
 
 class ArrowFiles:
-    """Any file system of pyarrow. Its errors are of any type: it may be somebody's Python."""
+    """Any file system of pyarrow. Its errors are of any type: it may be somebody's Python.
+
+    `answered` is called from time to time while answers come in.
+    """
 
     backslash_divides = True
+    lists_deep = True
+    at_once = CONNECTIONS
 
-    def __init__(self, filesystem: Any, root: str) -> None:
+    def __init__(self, filesystem: Any, root: str, answered: Callable[[], None]) -> None:
         self._fs = filesystem
         self._root = root
+        self._answered = answered
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="storage")
 
-    def entries(self, folder: str, recursive: bool = True) -> list[Entry]:
+    def entries(
+        self,
+        folder: str,
+        recursive: bool = True,
+        names: Optional[Container[str]] = None,
+        measured: Optional[Container[str]] = None,
+        before: Iterable[Entry] = (),
+    ) -> list[Entry]:
         """List the files below a folder. Folders of object stores are not real: left out."""
         from pyarrow.fs import FileSelector
 
@@ -173,9 +232,15 @@ class ArrowFiles:
         path = posixpath.join(self._root, path) if path else self._root
         return bool(self._info(path).type == FileType.Directory)
 
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Call the function for each item, `CONNECTIONS` at a time; keep the items' order."""
-        return list(self._pool.map(function, items))
+    def map(
+        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Call the function with each of the arguments, `CONNECTIONS` at a time; keep the order."""
+        results = []
+        for result in self._pool.map(lambda item: function(*item), items):
+            results.append(result)
+            self._answered()
+        return results
 
     def close(self) -> None:
         """Wait for the requests under way and end the threads."""
@@ -188,19 +253,24 @@ class ArrowFiles:
             raise _unreadable("look at", path, error) from None
 
 
-def open_files(uri: str) -> Files:
+def open_files(uri: str, answered: Callable[[], None]) -> Files:
     """Open the value of Ray's `--storage` as Ray does, but never create anything.
 
     A path, a URI that pyarrow knows, or `custom://module.function/path`, where
     `module.function(path)` returns (file system, path) (ray/_private/storage.py). Raises
     StorageError for what cannot be opened now; nothing says that the storage is there.
+    `answered` is called while answers come in.
     """
     try:
         parts = urlsplit(uri)
         if not parts.scheme:
             return LocalFiles(os.path.abspath(uri))
+        from pyarrow import io_thread_count, set_io_thread_count
         from pyarrow.fs import FileSystem, LocalFileSystem
 
+        # Listings run on pyarrow's own threads, and its S3 client opens a connection for each
+        # thread that there is when the client is made.
+        set_io_thread_count(max(CONNECTIONS, io_thread_count()))
         if parts.scheme == "custom":
             module, _, function = parts.netloc.rpartition(".")
             filesystem, path = getattr(importlib.import_module(module), function)(parts.path)
@@ -213,7 +283,7 @@ def open_files(uri: str) -> Files:
             "as Ray's --storage."
         ) from None
     local = isinstance(filesystem, LocalFileSystem)
-    return LocalFiles(path) if local else ArrowFiles(filesystem, path)
+    return LocalFiles(path) if local else ArrowFiles(filesystem, path, answered)
 
 
 def masked(text: str) -> str:
@@ -233,24 +303,30 @@ def _as_ray_reads(uri: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(parse_qsl(parts.query))))
 
 
-def _add(found: list[Entry], path: str, item: os.DirEntry[str]) -> None:
+def _look(item: os.DirEntry[str], measure: bool) -> Optional[tuple[int, int]]:
+    """Return size and mtime of a file, zeros if they are not to be measured; None if it is none."""
     try:
+        if not item.is_file():
+            return None
+        if not measure:
+            return 0, 0
         info = item.stat()
+        return info.st_size, info.st_mtime_ns
     except OSError as error:
         if error.errno in _ABSENT:
-            return  # deleted since it was listed
+            return None  # deleted since it was listed, or a link to itself
         raise
-    if stat.S_ISREG(info.st_mode):
-        found.append(Entry(path, info.st_size, info.st_mtime_ns))
 
 
 def is_text(name: str) -> bool:
     """Tell whether a name is text: undecodable bytes of a disk become lone surrogates."""
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return True  # what is not is nothing of Ray's, and no label could hold it
 
 
 def _unreadable(verb: str, path: str, error: Exception) -> StorageError:

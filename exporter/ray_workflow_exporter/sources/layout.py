@@ -66,10 +66,10 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
     try:
-        text = data.decode()
-        value = json.loads(
-            text, parse_constant=_nothing, parse_float=_finite, parse_int=_reasonable
-        )
+        text = data.decode().strip()
+        value, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            return None
         if "\\ud" in text or "\\uD" in text:
             # Half of a surrogate pair is legal in JSON, but no text that could be served.
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
@@ -88,6 +88,11 @@ def _finite(text: str) -> Optional[float]:
 
 def _reasonable(text: str) -> Optional[int]:
     return int(text) if len(text) <= 20 else None
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_nothing, parse_float=_finite, parse_int=_reasonable
+)  # json.loads would make one for each call
 
 
 def _json(read: Callable[[Mapping[str, Any]], Fields]) -> Callable[[bytes], Optional[Fields]]:

@@ -138,7 +138,7 @@ def _add(
         draft.named.extend(upstream)
         if task_id in draft.retries:
             draft.change(task_id, retries=draft.retries[task_id].retries)
-    for task_id, submit_time, finish_time, running, done in rows:
+    for task_id, submit_time, finish_time, running, done in zip(*rows):
         draft.change(
             task_id, submit_time=submit_time, finish_time=finish_time, running=running, done=done
         )
@@ -149,7 +149,8 @@ def _add(
         # Ray drops the number when the task succeeds: the highest one seen stays true.
         known = draft.tasks.get(task_id, _BY_NAME_ONLY).retries
         draft.change(task_id, retries=max(known, count))
-    for task_id, ray_task_id in ray_task_ids:
-        draft.change(task_id, ray_task_id=ray_task_id)
+    for tail, task_ids, numbers in ray_task_ids:
+        for task_id, number in zip(task_ids, numbers):
+            draft.change(task_id, ray_task_id=f"{number:016x}{tail}")
     for task_id, size in sizes:
         draft.change(task_id, output_bytes=size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Optional
 
-from ..model import RunStatus
+from ..model import NO_METADATA, RunStatus, slotted
 
 
 class Mark(NamedTuple):
@@ -17,6 +17,7 @@ class Mark(NamedTuple):
     time: float
 
 
+@slotted
 @dataclass(frozen=True)
 class StoredTask:
     """The folder of one task. None stands for a file that is not there or not readable yet.
@@ -30,7 +31,7 @@ class StoredTask:
     max_retries: Optional[int] = None
     checkpoint: Optional[bool] = None
     catch_exceptions: Optional[bool] = None
-    user_metadata: Mapping[str, Any] = field(default_factory=dict)
+    user_metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA)
     start_time: Optional[float] = None  # pre_task_metadata.json: the last attempt
     end_time: Optional[float] = None  # post_task_metadata.json: the body returned
     output_bytes: Optional[int] = None  # size of output.pkl

@@ -199,8 +199,10 @@ class _Child:
                     file=self._process.stdin,
                     flush=True,
                 )
-            except OSError:
-                pass  # the reader sees the end as well, and tells all who wait
+            except (OSError, ValueError):
+                # A broken pipe, or one that `close` just closed. The reader sees the end as well,
+                # and tells all who wait.
+                pass
         return future
 
     def _read(self) -> None:

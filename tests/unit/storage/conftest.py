@@ -45,6 +45,11 @@ def local_tree(tmp_path) -> StorageTree:
 
 
 @pytest.fixture
+def s3_tree(s3_query) -> StorageTree:
+    return StorageTree(s3_uri(s3_query, uuid.uuid4().hex))
+
+
+@pytest.fixture
 def storage(tree) -> Iterator[WorkflowStorage]:
     opened = WorkflowStorage(tree.uri)
     yield opened
@@ -75,5 +80,7 @@ def reads(monkeypatch) -> list[tuple[str, int]]:
 @pytest.fixture
 def later(monkeypatch) -> None:
     """Let all files be old enough to be trusted."""
-    clock = SimpleNamespace(time_ns=lambda: time.time_ns() + 3_600_000_000_000)
+    clock = SimpleNamespace(
+        time_ns=lambda: time.time_ns() + 3_600_000_000_000, monotonic=time.monotonic
+    )
     monkeypatch.setattr(storage_module, "time", clock)

@@ -145,12 +145,12 @@ def test_a_run_that_ends_while_the_marks_are_listed_is_never_missed(
     listed = 0
     entries = LocalFiles.entries
 
-    def list_and_end(self, folder, recursive=True):
+    def list_and_end(self, folder, **how):
         nonlocal listed
         if listed == moment:
             run.status("SUCCESSFUL")
         listed += 1
-        return entries(self, folder, recursive)
+        return entries(self, folder, **how)
 
     monkeypatch.setattr(LocalFiles, "entries", list_and_end)
     first = statuses(local_storage)

@@ -1,0 +1,70 @@
+"""From what the sources say of a run to the run in the catalog: class, deadline and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Optional
+
+from .catalog import Catalog
+from .details import Details
+from .model import Run, RunStatus
+from .naming import ClassNames, workflow_class
+from .settings import Settings
+from .sources.records import StoredRun
+from .truth import Evidence, merge
+
+
+class Assembler:
+    """Puts runs into the catalog, made anew or as they were remembered."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, details: Details) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._details = details
+        self._names = ClassNames(settings.max_classes)
+
+    @property
+    def folded_classes(self) -> int:
+        """How many classes count as `other` because of the limit."""
+        return self._names.folded
+
+    def know(self, classes: Iterable[str]) -> None:
+        """Give their places to classes that were counted before a restart."""
+        for name in classes:
+            self._names.name(name)
+
+    def put(self, stored: StoredRun, status: RunStatus, **more: Any) -> None:
+        """Make a run of what storage says and of `more`, the other fields of the evidence."""
+        name, deadline = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
+        run = merge(
+            Evidence(
+                workflow=name,
+                status=status,
+                stored=stored,
+                previous=self._catalog.get(stored.workflow_id),
+                deadline=deadline,
+                details=self._details.of(stored.workflow_id),
+                **more,
+            )
+        )
+        self._catalog.put(run, more.get("mark_time"))
+
+    def restore(self, run: Run, mark_time: float) -> None:
+        """Take a run as it was made earlier, perhaps with other settings."""
+        name, deadline = self._expected(run.workflow_id, run.user_metadata, run.start_time)
+        self._catalog.put(replace(run, workflow=name, deadline=deadline), mark_time)
+
+    def _expected(
+        self, workflow_id: str, user_metadata: Mapping[str, Any], start_time: Optional[float]
+    ) -> tuple[str, Optional[float]]:
+        """Return class and deadline (Unix seconds), the run's own or that of its class."""
+        key = self._settings.workflow_key
+        name = self._names.name(workflow_class(workflow_id, user_metadata, key))
+        own = user_metadata.get("deadline")
+        if isinstance(own, (int, float)) and not isinstance(own, bool):
+            return name, float(own)
+        settings = self._settings.classes.get(name)
+        if settings is None or settings.deadline is None or start_time is None:
+            return name, None
+        return name, start_time + settings.deadline

@@ -1,0 +1,258 @@
+"""How a run's folder is read: list it, then read the files that may say something new. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from typing import NamedTuple, Optional, Union
+
+from .files import Entry
+from .layout import (
+    COUNTERS,
+    EXCEPTION,
+    OUTPUT,
+    RUN_FILES,
+    TASK_FILES,
+    TASKS,
+    Content,
+    Fields,
+    clean,
+    is_counted,
+)
+from .records import StoredRun, StoredTask
+
+Stamp = tuple[int, int]  # size and mtime
+Stamps = Mapping[str, Mapping[str, Stamp]]  # by folder below tasks/ ("": the run's), then by file
+ReadFile = tuple[str, int]  # path, and how many bytes of it at most
+
+_IN_A_TASK = frozenset((*TASK_FILES, OUTPUT))
+_TELLING = (EXCEPTION, OUTPUT)  # by their size or their time
+_FILES_OF_A_TASK, _PAGE = 9, 1000  # about; and what one request to an object store lists
+
+
+class Listing(NamedTuple):
+    """What to list, as `Files.entries` takes it."""
+
+    folder: str
+    recursive: bool = True
+    names: Optional[Container[str]] = None
+    measured: Optional[Container[str]] = None
+
+
+class _Folder:
+    """The run's own folder or that of a task: its files of known names and what they hold.
+
+    `unchanged` are the stamps of those that `old` speaks for.
+    """
+
+    __slots__ = ("contents", "data", "files", "old", "path", "unchanged")
+
+    def __init__(
+        self,
+        path: str,
+        contents: Mapping[str, Content],
+        files: Mapping[str, Entry],
+        old: Union[StoredRun, StoredTask, None],
+        stamps: Mapping[str, Stamp],
+    ) -> None:
+        self.path = path
+        self.contents = contents
+        self.files = files
+        self.old = old
+        self.unchanged: Mapping[str, Stamp] = {}
+        if old is not None and stamps:
+            self.unchanged = {
+                name: stamp
+                for name, stamp in stamps.items()
+                if name in files and files[name].stamp == stamp
+            }
+        self.data: dict[str, bytes] = {}
+
+    def fields(self) -> tuple[Fields, list[str]]:
+        """Return what the files say, and the names of those that were read well."""
+        fields: Fields = {}
+        well_read = []
+        from_old = list(self.unchanged)
+        for name, data in self.data.items():
+            parsed = self.contents[name].parse(data)
+            if parsed is not None:
+                fields.update(parsed)
+                well_read.append(name)
+            else:
+                from_old.append(name)
+        if self.old is not None:
+            for name in from_old:
+                for field in self.contents[name].fields:
+                    fields[field] = getattr(self.old, field)
+        return fields, well_read
+
+    def settled(self, well_read: Iterable[str], rested: int) -> Mapping[str, Stamp]:
+        """Return the stamps of the files that need no second look until their stamp changes."""
+        stamps = dict(self.unchanged)
+        for name in well_read:
+            mtime = self.files[name].mtime_ns if name in self.files else 0
+            if mtime and (self.contents[name].immutable or mtime <= rested):
+                stamps[name] = self.files[name].stamp
+        return stamps
+
+
+class Reading:
+    """One reading of a run: `listings` first, then what `files` names, then the `run`.
+
+    `previous` is what the last reading returned and `stamps` the files it speaks for; with it,
+    `only` names the tasks whose folders are looked at. With `measure`, stamps are there for the
+    next reading where taking them costs something. `lists_deep` and `backslash_divides` are those
+    of the `Files`. `stamps` are those of all that was read, afterwards. Raises ValueError for an
+    id that leads out of the storage.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        root: str,
+        previous: Optional[StoredRun] = None,
+        stamps: Optional[Stamps] = None,
+        only: Optional[Collection[str]] = None,
+        *,
+        measure: bool,
+        lists_deep: bool,
+        backslash_divides: bool,
+    ) -> None:
+        path = clean(workflow_id, backslash_divides)
+        if path is None:
+            raise ValueError(
+                f"{workflow_id!r} cannot be a workflow id: it is empty or leads out of the storage."
+            )
+        self.workflow_id = workflow_id
+        self._base = f"{root}/{path}"
+        self._previous = previous
+        self._known: Mapping[str, StoredTask] = previous.tasks if previous is not None else {}
+        self.stamps: Stamps = stamps or {}
+        self._backslash_divides = backslash_divides
+        self._ids = {
+            path: task_id
+            for task_id in (self._known if previous is None or only is None else only)
+            if (path := clean(task_id, backslash_divides)) is not None
+        }
+        self._paths = list(self._ids) if previous is not None and only is not None else None
+        self._base_names: frozenset[str] = frozenset()
+        self._own = _Folder("", RUN_FILES, {}, previous, {})
+        self._folders: list[_Folder] = []
+        self._whole = lists_deep and self._few_pages()
+        self.listings = self._listings(_IN_A_TASK if measure else _TELLING)
+
+    def files(self, listed: Sequence[Iterable[Entry]]) -> list[ReadFile]:
+        """Take the answers to `listings`; return which files to read."""
+        own, tasks = self._split(listed)
+        self._own = _Folder("", RUN_FILES, own, self._previous, self.stamps.get("", {}))
+        self._folders = [
+            _Folder(
+                path,
+                TASK_FILES,
+                files,
+                self._known.get(self._ids.get(path, "")),
+                self.stamps.get(path, {}),
+            )
+            for path, files in sorted(tasks.items())
+        ]
+        names = own if self._whole else RUN_FILES
+        self._reads = [(self._own, name) for name in names if name not in self._own.unchanged]
+        reads = [(f"{self._base}/{name}", RUN_FILES[name].limit) for _, name in self._reads]
+        for folder in self._folders:
+            for name in folder.files:
+                if name in TASK_FILES and name not in folder.unchanged:
+                    self._reads.append((folder, name))
+                    path = f"{self._base}/{TASKS}/{folder.path}/{name}"
+                    reads.append((path, TASK_FILES[name].limit))
+        return reads
+
+    def run(self, data: Iterable[Optional[bytes]], rested: int) -> Optional[StoredRun]:
+        """Take what is in the files; return the run, None if there is none.
+
+        Files changed before `rested` (Unix ns) need no second look until their stamp changes.
+        """
+        for (folder, name), content in zip(self._reads, data):
+            if content is not None:
+                folder.data[name] = content
+        tasks = {} if self._paths is None else dict(self._known)
+        stamps = {} if self._paths is None else dict(self.stamps)
+        for folder in self._folders:
+            fields, well_read = folder.fields()
+            task = self._task(folder, fields, well_read)
+            if task is not None:
+                tasks[task.task_id] = task
+            elif isinstance(folder.old, StoredTask):
+                tasks.pop(folder.old.task_id, None)
+            stamps[folder.path] = folder.settled(well_read, rested)
+
+        own = self._own
+        if not (own.data or own.unchanged or tasks or self._base_names):
+            return None
+        fields, well_read = own.fields()
+        stamps[""] = own.settled(well_read, rested)
+        self.stamps = stamps
+        return StoredRun(self.workflow_id, base_names=self._base_names, tasks=tasks, **fields)
+
+    def _few_pages(self) -> bool:
+        """Whether the whole folder is listed with fewer requests than the tasks' folders are."""
+        pages = 1 + len(self._known) * _FILES_OF_A_TASK // _PAGE
+        return self._paths is None or pages <= 1 + len(self._paths)
+
+    def _listings(self, measured: Container[str]) -> list[Listing]:
+        if self._whole:
+            return [Listing(self._base)]
+        counters = Listing(f"{self._base}/{COUNTERS}", measured=())
+        tasks = f"{self._base}/{TASKS}"
+        if self._paths is None:
+            return [counters, Listing(tasks, True, _IN_A_TASK, measured)]
+        folders = [f"{tasks}/{path}" for path in self._paths]
+        return [counters, *(Listing(it, False, _IN_A_TASK, measured) for it in folders)]
+
+    def _split(
+        self, listed: Sequence[Iterable[Entry]]
+    ) -> tuple[dict[str, Entry], dict[str, dict[str, Entry]]]:
+        """Sort what was listed: the run's own files by name, and those of each task's folder."""
+        own: dict[str, Entry] = {}
+        tasks: dict[str, dict[str, Entry]] = {path: {} for path in self._paths or ()}
+        if self._whole:
+            names = set()
+            in_tasks = []
+            for entry in listed[0]:
+                top, _, rest = entry.path.partition("/")
+                if entry.path in RUN_FILES:
+                    own[entry.path] = entry
+                elif top == COUNTERS and rest:
+                    names.add(rest)
+                elif top == TASKS and rest:
+                    in_tasks.append(("", entry._replace(path=rest)))
+            self._base_names = frozenset(names)
+        else:
+            self._base_names = frozenset([entry.path for entry in listed[0]])
+            prefixes = self._paths if self._paths is not None else [""]
+            in_tasks = [(prefix, it) for prefix, its in zip(prefixes, listed[1:]) for it in its]
+        for prefix, entry in in_tasks:
+            path, _, name = entry.path.rpartition("/")
+            path = path or prefix
+            # tasks/outputs.json belongs to the run; folders nobody asked for are left out.
+            if name in _IN_A_TASK and path and (self._paths is None or path in self._ids):
+                files = tasks.get(path)
+                if files is None:
+                    files = tasks[path] = {}
+                files[name] = entry
+        return own, tasks
+
+    def _task(
+        self, folder: _Folder, fields: Fields, well_read: Collection[str]
+    ) -> Optional[StoredTask]:
+        """Make the task of its folder; None if it is another run's, named like a folder of this."""
+        claimed = fields.pop("task_id", None)
+        is_proven = claimed == folder.path or (
+            claimed is not None and clean(claimed, self._backslash_divides) == folder.path
+        )
+        if not folder.files or not (is_proven or is_counted(folder.path, self._base_names)):
+            return None
+        if EXCEPTION in well_read:
+            fields["exception_time"] = folder.files[EXCEPTION].time or None
+        output = folder.files.get(OUTPUT)
+        if output is not None:
+            fields.update(output_bytes=output.size, output_time=output.time or None)
+        return StoredTask(task_id=claimed if is_proven else folder.path, **fields)

@@ -1,0 +1,74 @@
+"""Memory of a process that exposes a million series."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from ray_workflow_exporter.metrics.exposition import Renderer
+
+from .harness import Result, Row, at_most, in_fresh_process, size, times
+from .peer import registry_of
+from .population import filled, snapshot
+
+SERIES = 1_000_000
+REPEATS = 3
+
+
+def resident() -> int:
+    """Return the bytes of RAM that this process takes, after a collection."""
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def ours(series: int) -> tuple[int, int]:
+    """Expose so many series; return their number and the bytes of this whole process."""
+    catalog = filled(series)
+    renderer = Renderer()
+    shown = snapshot(catalog)
+    exposition = renderer.render(shown)
+    used = resident()
+    return sum(exposition.series().values()), used
+
+
+def peers(body: str) -> int:
+    """Hold the samples of a body in prometheus_client; return the bytes of this whole process."""
+    with Path(body).open("rb") as lines:
+        registry = registry_of(lines)
+    used = resident()
+    assert registry is not None
+    return used
+
+
+def write_body(series: int, path: str) -> None:
+    """Write the exposition of so many series to a file."""
+    Path(path).write_bytes(Renderer().render(snapshot(filled(series))).body())
+
+
+def measure() -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "metrics"))
+        in_fresh_process(write_body, SERIES, path)
+        found = [in_fresh_process(ours, SERIES) for _ in range(REPEATS)]
+        peer = statistics.median(in_fresh_process(peers, path) for _ in range(REPEATS))
+    series = found[0][0]
+    used = statistics.median(it for _, it in found)
+    return Result(
+        [
+            Row(
+                f"memory a series, {series:,} exposed (RSS of the whole process: {size(used)})",
+                size(used / series),
+                f"prometheus_client: {size(peer / series)} ({size(peer)})",
+                f"{times(peer / used)} less" if peer >= used else f"{times(used / peer)} more",
+                [at_most(used / series, 700, size)],
+            )
+        ],
+        notes=[
+            f"Memory: medians of {REPEATS} fresh processes each. Ours holds the catalog (runs, "
+            "tasks, analyses, counters) and all bodies; the peer holds only its gauges."
+        ],
+    )

@@ -1,0 +1,122 @@
+"""A real run of 2,000 tasks, with the exporter looking on once a second and without."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from cluster import Cluster
+from served import Served
+from waiting import wait_until
+
+from .harness import Result, Row, at_most, duration, percent
+
+PAIRS = 3
+CHAINS, LENGTH = 100, 20
+
+# Makes a run of so many chains for each line it reads, and tells how long it took.
+DRIVER = """
+@ray.remote
+def step(*_): return 1
+for line in sys.stdin:
+    workflow_id, chains, length = line.split()
+    ends = []
+    for _ in range(int(chains)):
+        end = step.bind()
+        for _ in range(int(length) - 1):
+            end = step.bind(end)
+        ends.append(end)
+    began = time.monotonic()
+    workflow.run(step.bind(*ends), workflow_id=workflow_id)
+    print(time.monotonic() - began, flush=True)
+"""
+
+
+class Driver:
+    """A user's program that runs workflows when told."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._process: subprocess.Popen[str] = cluster.start_driver(DRIVER)
+
+    def run(self, workflow_id: str, chains: int, length: int) -> float:
+        """Run a workflow to its end; return its seconds."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(workflow_id, chains, length, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        assert line, "the driver ended"
+        return float(line)
+
+
+@contextmanager
+def watching(cluster: Cluster, folder: Path) -> Iterator[Served]:
+    """Let an exporter look on, from the moment at which it sees the management actor."""
+    served = Served(folder, "--address", cluster.address, "--interval", "1").start()
+    try:
+        wait_until(lambda: served.value("ray_workflow_manager_up") == 1, timeout=90)
+        yield served
+    finally:
+        served.stop()
+
+
+def manager_process(cluster: Cluster) -> psutil.Process:
+    """Return the process of the WorkflowManagementActor."""
+    for process in cluster.processes():
+        if "WorkflowManagementActor" in process.name() + " ".join(process.cmdline()):
+            return process
+    raise AssertionError("there is no WorkflowManagementActor")
+
+
+def measure() -> Result:
+    with_it, without = [], []
+    with_cpu, without_cpu = [], []
+    with Cluster() as cluster, tempfile.TemporaryDirectory() as folder:
+        driver = Driver(cluster)
+        driver.run("warm-up", 20, 5)
+        actor = manager_process(cluster)
+
+        def run(name: str) -> tuple[float, float]:
+            before = actor.cpu_times()
+            taken = driver.run(name, CHAINS, LENGTH)
+            after = actor.cpu_times()
+            return taken, after.user + after.system - before.user - before.system
+
+        for pair in range(PAIRS):
+            taken, cpu = run(f"alone-{pair}")
+            without.append(taken)
+            without_cpu.append(cpu)
+            with watching(cluster, Path(folder)):
+                taken, cpu = run(f"watched-{pair}")
+            with_it.append(taken)
+            with_cpu.append(cpu)
+    ours, alone = statistics.median(with_it), statistics.median(without)
+    ours_cpu, alone_cpu = statistics.median(with_cpu), statistics.median(without_cpu)
+    pairs = ", ".join(f"{b / a - 1:+.1%}" for a, b in zip(without, with_it))
+    tasks = CHAINS * LENGTH + 1
+    return Result(
+        [
+            Row(
+                f"real run of {tasks:,} tasks, looked at each second, {PAIRS} pairs in turns",
+                duration(ours),
+                f"alone: {duration(alone)}",
+                f"{ours / alone - 1:+.1%}",
+                [at_most(ours / alone - 1, 0.02, percent)],
+            ),
+            Row(
+                "CPU time of the management actor meanwhile",
+                duration(ours_cpu),
+                f"alone: {duration(alone_cpu)}",
+                f"{ours_cpu / alone_cpu - 1:+.1%}",
+            ),
+        ],
+        notes=[
+            f"The pairs of real runs differed by {pairs}; cluster, driver and exporter shared the "
+            "machine's cores. Medians are compared."
+        ],
+    )
