@@ -102,7 +102,8 @@ class Poller:
         """Look once; read finished runs that are new for at most about `budget` seconds."""
         if self._reader.uri is None:
             self._ask_manager(now)  # only Ray knows where storage is
-        marks = self._reader.list()
+        with garbage_waits():
+            marks = self._reader.list()
         view = self._ask_manager(now)
         if marks is not None:
             if self.listed_at is None:
@@ -201,7 +202,10 @@ class Poller:
         return self._reader.read(workflow_id, tracked.stored, only)
 
     def _track(self, workflow_id: str) -> _Tracked:
-        return self._tracked.setdefault(workflow_id, _Tracked())
+        tracked = self._tracked.get(workflow_id)
+        if tracked is None:
+            tracked = self._tracked[workflow_id] = _Tracked()
+        return tracked
 
     def _see_live(self, live: LiveRun, marks: Optional[Mapping[str, Mark]], now: float) -> None:
         workflow_id = live.workflow_id

@@ -40,7 +40,8 @@ def main(names: list[str]) -> int:
         whole.rows += result.rows
         whole.tables += result.tables
         whole.notes += result.notes
-        print(f"{name}: {time.monotonic() - began:.0f} s so far", file=sys.stderr, flush=True)
+        lines = [" | ".join(row.cells()) for row in result.rows]
+        print(*lines, f"{time.monotonic() - began:.0f} s so far", sep="\n", file=sys.stderr)
     if whole.rows:
         print(markdown(HEADS, [row.cells() for row in whole.rows]))
     for table in whole.tables:

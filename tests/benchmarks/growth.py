@@ -1,11 +1,10 @@
-"""How time and memory grow from a thousand series to a million."""
+"""How time grows from a thousand series to a million."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 from unittest import mock
 
 from ray_workflow_exporter.exporter import Exporter
@@ -16,8 +15,7 @@ from ray_workflow_exporter.sources.running import RayLink
 from trees import StorageTree
 
 from .harness import RUNS, Result, Table, duration, in_fresh_process, median_seconds, seconds, size
-from .memory import ours, peers, write_body
-from .population import NOW, TASKS, filled, runs, snapshot, wide_run
+from .population import NOW, TASKS, runs, runs_for, snapshot, wide_run
 from .scrape import Scraped, count_lines
 from .update import Changing
 
@@ -26,11 +24,10 @@ WIDE_RUNS = 10
 
 
 def measure() -> Result:
-    times, polls, memory = [], [], []
+    times, polls = [], []
     for series in SIZES:
         times.append(in_fresh_process(scraped_and_updated, series))
         polls.append(in_fresh_process(polled, series))
-        memory.append(in_fresh_process(held, series))
     return Result(
         tables=[
             Table(
@@ -43,11 +40,6 @@ def measure() -> Result:
                 "A poll without changes, all runs at work and held by the management actor",
                 ("series", "poll (runs)", "poll, the same tasks in ten runs"),
                 polls,
-            ),
-            Table(
-                "Memory of the whole process",
-                ("series", "exporter", "prometheus_client"),
-                memory,
             ),
         ]
     )  # fmt: skip
@@ -76,7 +68,7 @@ def scraped_and_updated(series: int) -> list[str]:
 
 def polled(series: int) -> list[str]:
     """Time polls of an exporter whose runs are all live, and none of which changes."""
-    count = len(filled(series).ids())
+    count = runs_for(series)
     many, shown = _poll(list(runs(count)))
     few, _ = _poll([wide_run(number, count * TASKS // WIDE_RUNS) for number in range(WIDE_RUNS)])
     return [f"{shown:,}", f"{duration(many)} ({count:,})", f"{duration(few)} ({WIDE_RUNS})"]
@@ -118,13 +110,3 @@ def _live(run: Run) -> LiveRun:
         for task in run.tasks.values()
     }  # fmt: skip
     return LiveRun(run.workflow_id, False, run.output_task_id, False, tasks, frozenset(tasks))
-
-
-def held(series: int) -> list[str]:
-    """Compare the memory of our process and the peer's."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "metrics"))
-        in_fresh_process(write_body, series, path)
-        count, used = in_fresh_process(ours, series)
-        peer = in_fresh_process(peers, path)
-    return [f"{count:,}", size(used), size(peer)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import uuid
 
@@ -10,16 +11,29 @@ from trees import StorageTree
 TASKS = ("__main__.extract", "__main__.transform", "__main__.load")
 
 
-def plant(uri: str, runs: int, ended: float) -> list[str]:
-    """Write so many SUCCESSFUL runs that ended one second after the other; return their ids."""
-    tree = StorageTree(uri)
+class LocalTree(StorageTree):
+    """A storage on a local disk, written three times as fast as through pyarrow."""
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file in place, and its folders if there are none."""
+        file = os.path.join(self.uri, path)
+        try:
+            stream = open(file, "wb", buffering=0)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(file))
+            stream = open(file, "wb", buffering=0)
+        with stream:
+            stream.write(data)
+
+
+def plant(folder: str, runs: int, ended: float) -> None:
+    """Write so many SUCCESSFUL runs that ended one second after the other."""
+    tree = LocalTree(folder)
     chance = random.Random(20_729)
-    ids = []
     for number in range(runs):
         end = ended - runs + number
         start = end - 20
         workflow_id = f"{uuid.UUID(int=chance.getrandbits(128), version=4)}.{start:.9f}"
-        ids.append(workflow_id)
         run = tree.run(workflow_id, {"workflow": f"etl-{number % 12}", "owner": "data-platform"})
         run.put("pre_run_metadata.json", {"start_time": start}).entry(TASKS[-1])
         for at, task_id in enumerate(TASKS):
@@ -27,5 +41,5 @@ def plant(uri: str, runs: int, ended: float) -> list[str]:
             value = "x" * chance.randrange(100, 1000)
             run.task(task_id, *TASKS[max(0, at - 1) : at])
             run.succeed(task_id, begin, begin + chance.uniform(1, 5), value)
-        run.status("SUCCESSFUL", end)
-    return ids
+        run.put("post_run_metadata.json", {"end_time": end})
+        run.meta("SUCCESSFUL").mark("SUCCESSFUL")

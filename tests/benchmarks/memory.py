@@ -11,11 +11,11 @@ import psutil
 
 from ray_workflow_exporter.metrics.exposition import Renderer
 
-from .harness import Result, Row, at_most, in_fresh_process, size, times
+from .harness import Result, Row, Table, at_most, in_fresh_process, size, times
 from .peer import registry_of
 from .population import filled, snapshot
 
-SERIES = 1_000_000
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
 REPEATS = 3
 
 
@@ -50,13 +50,16 @@ def write_body(series: int, path: str) -> None:
 
 
 def measure() -> Result:
+    lines = []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "metrics"))
-        in_fresh_process(write_body, SERIES, path)
-        found = [in_fresh_process(ours, SERIES) for _ in range(REPEATS)]
-        peer = statistics.median(in_fresh_process(peers, path) for _ in range(REPEATS))
-    series = found[0][0]
-    used = statistics.median(it for _, it in found)
+        for size_wanted in SIZES:
+            in_fresh_process(write_body, size_wanted, path)
+            found = [in_fresh_process(ours, size_wanted) for _ in range(REPEATS)]
+            peer = statistics.median(in_fresh_process(peers, path) for _ in range(REPEATS))
+            series = found[0][0]
+            used = statistics.median(it for _, it in found)
+            lines.append([f"{series:,}", size(used), size(peer)])
     return Result(
         [
             Row(
@@ -67,7 +70,8 @@ def measure() -> Result:
                 [at_most(used / series, 700, size)],
             )
         ],
-        notes=[
+        [Table("Memory of the whole process", ("series", "exporter", "prometheus_client"), lines)],
+        [
             f"Memory: medians of {REPEATS} fresh processes each. Ours holds the catalog (runs, "
             "tasks, analyses, counters) and all bodies; the peer holds only its gauges."
         ],

@@ -158,14 +158,19 @@ def _stopped(
     return task
 
 
-def filled(series: int) -> Catalog:
-    """Return a catalog whose exposition has about so many series."""
+def runs_for(series: int) -> int:
+    """Return how many runs it takes to expose about so many series."""
     sample = Catalog(SETTINGS, Ledger())
     for run in runs(200):
         sample.put(run)
-    found = count_series(snapshot(sample))
+    found = sum(Renderer().render(snapshot(sample)).series().values())
+    return max(1, round(series * 200 / found))
+
+
+def filled(series: int) -> Catalog:
+    """Return a catalog whose exposition has about so many series."""
     catalog = Catalog(SETTINGS, Ledger())
-    for run in runs(max(1, round(series * 200 / found))):
+    for run in runs(runs_for(series)):
         catalog.put(run)
     return catalog
 
@@ -173,11 +178,6 @@ def filled(series: int) -> Catalog:
 def snapshot(catalog: Catalog) -> Snapshot:
     """Return what the catalog exposes."""
     return catalog.snapshot(NOW, storage_up=True, manager_up=True)
-
-
-def count_series(shown: Snapshot) -> int:
-    """Count the series that a snapshot exposes."""
-    return sum(Renderer().render(shown).series().values())
 
 
 def stepped(run: Run, step: int) -> Run:

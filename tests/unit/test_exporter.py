@@ -193,14 +193,14 @@ def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> N
     exporter = watch(tree, storage_timeout=0.2)
     exporter.load()
     release, entered = threading.Event(), []
-    entries = LocalFiles.entries
+    tree = LocalFiles.tree
 
     def hang(self, folder, **how):
         entered.append(folder)
         release.wait()
-        return entries(self, folder, **how)
+        return tree(self, folder, **how)
 
-    monkeypatch.setattr(LocalFiles, "entries", hang)
+    monkeypatch.setattr(LocalFiles, "tree", hang)
     for _ in range(3):
         exporter.poll_once()
     assert len(entered) == 1

@@ -222,3 +222,29 @@ def test_the_documentation_is_up_to_date() -> None:
 
 def test_every_setting_explains_itself() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "1/0", "0/", "a/b", "1/3/5", "0x1/2"])
+def test_what_is_no_shard_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="must be i/n with 0 <= i < n"):
+        Settings.load(None, {}, {"shard": text})
+
+
+def test_each_run_belongs_to_one_shard_of_any_number() -> None:
+    ids = [f"run-{number}" for number in range(300)] + ["", "ü", "\ud800"]
+    assert all(Settings().holds(workflow_id) for workflow_id in ids)
+    for count in (2, 3, 7):
+        shards = [Settings(shard=f"{index}/{count}") for index in range(count)]
+        owners = [[it.holds(workflow_id) for it in shards] for workflow_id in ids]
+        assert all(sum(held) == 1 for held in owners)
+        parts = [sum(held[index] for held in owners) for index in range(count)]
+        assert min(parts) > 0.5 * len(ids) / count
+
+
+def test_a_run_belongs_to_the_same_shard_in_every_process() -> None:
+    owners = {"etl-1": 0, "etl-2": 1, "etl-3": 0, "ü": 0, "a/b": 2, "": 0}
+    for index in range(3):
+        shard = Settings(shard=f"{index}/3")
+        assert [key for key in owners if shard.holds(key)] == [
+            key for key, owner in owners.items() if owner == index
+        ]

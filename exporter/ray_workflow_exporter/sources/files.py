@@ -7,10 +7,10 @@ import importlib
 import os
 import posixpath
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
-from typing import Any, Callable, NamedTuple, Optional, Protocol, TypeVar
+from typing import Any, Callable, Optional, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 Result = TypeVar("Result")
@@ -33,22 +33,11 @@ class StorageError(Exception):
     """Say in one sentence which storage cannot be read, what failed and what to do."""
 
 
-class Entry(NamedTuple):
-    """One file: path relative to the listed folder, bytes, mtime in ns (0: neither is known)."""
+Stamp = tuple[int, int]  # of a file: size in bytes, mtime in Unix ns (0: not known)
+NOT_MEASURED: Stamp = (0, 0)
 
-    path: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def time(self) -> float:
-        """The mtime in Unix seconds."""
-        return self.mtime_ns / 1e9
-
-    @property
-    def stamp(self) -> tuple[int, int]:
-        """What changes whenever the file does, but for rewrites in one tick of the clock."""
-        return self.size, self.mtime_ns
+# What is below a folder: by path relative to it ("" is itself), the files there by name.
+Tree = Mapping[str, Mapping[str, Stamp]]
 
 
 class Files(Protocol):
@@ -61,18 +50,17 @@ class Files(Protocol):
     lists_deep: bool  # to list all below a folder takes no more requests than to list a part of it
     at_once: int  # calls that `map` makes at the same time
 
-    def entries(
+    def tree(
         self,
         folder: str,
         recursive: bool = True,
         names: Optional[Container[str]] = None,
         measured: Optional[Container[str]] = None,
-        before: Iterable[Entry] = (),
-    ) -> list[Entry]:
+    ) -> Tree:
         """List the files below a folder, in no order.
 
         Only files of these `names` are of interest, and size and mtime only of those that are
-        `measured` (None: of all). Entries may be the very objects of the listing `before`.
+        `measured` (None: of all).
         """
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
@@ -100,36 +88,35 @@ class LocalFiles:
     def __init__(self, root: str) -> None:
         self._root = root
 
-    def entries(
+    def tree(
         self,
         folder: str,
         recursive: bool = True,
         names: Optional[Container[str]] = None,
         measured: Optional[Container[str]] = None,
-        before: Iterable[Entry] = (),
-    ) -> list[Entry]:
+    ) -> Tree:
         """List the files below a folder; links to folders are not followed, so none loops."""
-        found: list[Entry] = []
-        old = iter(before)
+        found: dict[str, dict[str, Stamp]] = {}
         pending = [""]
         while pending:
-            prefix = pending.pop()
-            path = f"{self._root}/{folder}/{prefix}"
+            within = pending.pop()
+            files = found[within] = {}
+            path = f"{self._root}/{folder}/{within}"
             try:
                 with os.scandir(path) as items:
                     for item in items:
                         name = item.name
                         if item.is_dir(follow_symlinks=False):
                             if recursive and is_text(name):
-                                pending.append(f"{prefix}{name}/")
-                        elif (names is None or name in names) and is_text(name):
-                            info = _look(item, measured is None or name in measured)
-                            if info is None:
-                                continue
-                            entry = Entry(prefix + name, *info)
-                            # Ten thousand new objects would wake the garbage collector.
-                            known = next(old, None)
-                            found.append(known if known == entry else entry)
+                                pending.append(f"{within}/{name}" if within else name)
+                        elif names is not None and name not in names:
+                            continue
+                        elif measured is None or name in measured or item.is_symlink():
+                            stamp = _stamp(item)
+                            if stamp is not None:
+                                files[name] = stamp
+                        elif item.is_file(follow_symlinks=False) and is_text(name):
+                            files[name] = NOT_MEASURED
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise _unreadable("list", path, error) from None
@@ -183,14 +170,13 @@ class ArrowFiles:
         self._answered = answered
         self._pool = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="storage")
 
-    def entries(
+    def tree(
         self,
         folder: str,
         recursive: bool = True,
         names: Optional[Container[str]] = None,
         measured: Optional[Container[str]] = None,
-        before: Iterable[Entry] = (),
-    ) -> list[Entry]:
+    ) -> Tree:
         """List the files below a folder. Folders of object stores are not real: left out."""
         from pyarrow.fs import FileSelector
 
@@ -201,15 +187,16 @@ class ArrowFiles:
             )
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _ABSENT:
-                return []
+                return {}
             raise _unreadable("list", path, error) from None
         # Some file systems answer with a leading slash that was not asked for, or without one.
         skip = len(path.strip("/")) + 1
-        return [
-            Entry(info.path.lstrip("/")[skip:], info.size or 0, info.mtime_ns or 0)
-            for info in infos
-            if info.is_file and is_text(info.path)
-        ]
+        found: dict[str, dict[str, Stamp]] = {}
+        for info in infos:
+            within, _, name = info.path.lstrip("/")[skip:].rpartition("/")
+            if info.is_file and is_text(info.path) and (names is None or name in names):
+                found.setdefault(within, {})[name] = (info.size or 0, info.mtime_ns or 0)
+        return found
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
@@ -303,13 +290,11 @@ def _as_ray_reads(uri: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(parse_qsl(parts.query))))
 
 
-def _look(item: os.DirEntry[str], measure: bool) -> Optional[tuple[int, int]]:
-    """Return size and mtime of a file, zeros if they are not to be measured; None if it is none."""
+def _stamp(item: os.DirEntry[str]) -> Optional[Stamp]:
+    """Return size and mtime of a file with a name that is text, None for anything else."""
     try:
-        if not item.is_file():
+        if not (is_text(item.name) and item.is_file()):
             return None
-        if not measure:
-            return 0, 0
         info = item.stat()
         return info.st_size, info.st_mtime_ns
     except OSError as error:

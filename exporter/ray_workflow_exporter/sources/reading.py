@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
-from .files import Entry
+from .files import NOT_MEASURED, Stamp, Tree
 from .layout import (
     COUNTERS,
     EXCEPTION,
@@ -20,7 +20,6 @@ from .layout import (
 )
 from .records import StoredRun, StoredTask
 
-Stamp = tuple[int, int]  # size and mtime
 Stamps = Mapping[str, Mapping[str, Stamp]]  # by folder below tasks/ ("": the run's), then by file
 ReadFile = tuple[str, int]  # path, and how many bytes of it at most
 
@@ -30,7 +29,7 @@ _FILES_OF_A_TASK, _PAGE = 9, 1000  # about; and what one request to an object st
 
 
 class Listing(NamedTuple):
-    """What to list, as `Files.entries` takes it."""
+    """What to list, as `Files.tree` takes it."""
 
     folder: str
     recursive: bool = True
@@ -50,7 +49,7 @@ class _Folder:
         self,
         path: str,
         contents: Mapping[str, Content],
-        files: Mapping[str, Entry],
+        files: Mapping[str, Stamp],
         old: Union[StoredRun, StoredTask, None],
         stamps: Mapping[str, Stamp],
     ) -> None:
@@ -61,9 +60,7 @@ class _Folder:
         self.unchanged: Mapping[str, Stamp] = {}
         if old is not None and stamps:
             self.unchanged = {
-                name: stamp
-                for name, stamp in stamps.items()
-                if name in files and files[name].stamp == stamp
+                name: stamp for name, stamp in stamps.items() if files.get(name) == stamp
             }
         self.data: dict[str, bytes] = {}
 
@@ -89,9 +86,9 @@ class _Folder:
         """Return the stamps of the files that need no second look until their stamp changes."""
         stamps = dict(self.unchanged)
         for name in well_read:
-            mtime = self.files[name].mtime_ns if name in self.files else 0
-            if mtime and (self.contents[name].immutable or mtime <= rested):
-                stamps[name] = self.files[name].stamp
+            stamp = self.files.get(name, NOT_MEASURED)
+            if stamp[1] and (self.contents[name].immutable or stamp[1] <= rested):
+                stamps[name] = stamp
         return stamps
 
 
@@ -140,7 +137,7 @@ class Reading:
         self._whole = lists_deep and self._few_pages()
         self.listings = self._listings(_IN_A_TASK if measure else _TELLING)
 
-    def files(self, listed: Sequence[Iterable[Entry]]) -> list[ReadFile]:
+    def files(self, listed: Sequence[Tree]) -> list[ReadFile]:
         """Take the answers to `listings`; return which files to read."""
         own, tasks = self._split(listed)
         self._own = _Folder("", RUN_FILES, own, self._previous, self.stamps.get("", {}))
@@ -208,36 +205,31 @@ class Reading:
         return [counters, *(Listing(it, False, _IN_A_TASK, measured) for it in folders)]
 
     def _split(
-        self, listed: Sequence[Iterable[Entry]]
-    ) -> tuple[dict[str, Entry], dict[str, dict[str, Entry]]]:
+        self, listed: Sequence[Tree]
+    ) -> tuple[Mapping[str, Stamp], Mapping[str, Mapping[str, Stamp]]]:
         """Sort what was listed: the run's own files by name, and those of each task's folder."""
-        own: dict[str, Entry] = {}
-        tasks: dict[str, dict[str, Entry]] = {path: {} for path in self._paths or ()}
-        if self._whole:
-            names = set()
-            in_tasks = []
-            for entry in listed[0]:
-                top, _, rest = entry.path.partition("/")
-                if entry.path in RUN_FILES:
-                    own[entry.path] = entry
-                elif top == COUNTERS and rest:
-                    names.add(rest)
-                elif top == TASKS and rest:
-                    in_tasks.append(("", entry._replace(path=rest)))
-            self._base_names = frozenset(names)
-        else:
-            self._base_names = frozenset([entry.path for entry in listed[0]])
-            prefixes = self._paths if self._paths is not None else [""]
-            in_tasks = [(prefix, it) for prefix, its in zip(prefixes, listed[1:]) for it in its]
-        for prefix, entry in in_tasks:
-            path, _, name = entry.path.rpartition("/")
-            path = path or prefix
-            # tasks/outputs.json belongs to the run; folders nobody asked for are left out.
-            if name in _IN_A_TASK and path and (self._paths is None or path in self._ids):
-                files = tasks.get(path)
-                if files is None:
-                    files = tasks[path] = {}
-                files[name] = entry
+        if not self._whole:
+            self._base_names = _names(listed[0].items())
+            if self._paths is not None:
+                return {}, {path: tree.get("", {}) for path, tree in zip(self._paths, listed[1:])}
+            # tasks/outputs.json belongs to the run.
+            return {}, {path: files for path, files in listed[1].items() if path and files}
+        own: dict[str, Stamp] = {}
+        tasks: dict[str, Mapping[str, Stamp]] = {path: {} for path in self._paths or ()}
+        counters = {}
+        for path, files in listed[0].items():
+            top, _, rest = path.partition("/")
+            if path in ("", TASKS):
+                prefix = f"{path}/" if path else ""
+                named = {prefix + name: stamp for name, stamp in files.items()}
+                own.update((name, named[name]) for name in named.keys() & RUN_FILES.keys())
+            elif top == COUNTERS:
+                counters[rest] = files
+            elif top == TASKS and (self._paths is None or rest in tasks):
+                known = {name: files[name] for name in files.keys() & _IN_A_TASK}
+                if known:
+                    tasks[rest] = known
+        self._base_names = _names(counters.items())
         return own, tasks
 
     def _task(
@@ -251,8 +243,19 @@ class Reading:
         if not folder.files or not (is_proven or is_counted(folder.path, self._base_names)):
             return None
         if EXCEPTION in well_read:
-            fields["exception_time"] = folder.files[EXCEPTION].time or None
+            fields["exception_time"] = _seconds(folder.files[EXCEPTION])
         output = folder.files.get(OUTPUT)
         if output is not None:
-            fields.update(output_bytes=output.size, output_time=output.time or None)
+            fields.update(output_bytes=output[0], output_time=_seconds(output))
         return StoredTask(task_id=claimed if is_proven else folder.path, **fields)
+
+
+def _names(folders: Iterable[tuple[str, Iterable[str]]]) -> frozenset[str]:
+    """Return the names of all files in a tree, with the folders they are in."""
+    return frozenset(
+        [f"{path}/{name}" if path else name for path, files in folders for name in files]
+    )
+
+
+def _seconds(stamp: Stamp) -> Optional[float]:
+    return stamp[1] / 1e9 or None

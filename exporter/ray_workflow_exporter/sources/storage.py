@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple, Optional
 
 from ..model import RunStatus
-from .files import Entry, Files, StorageError, masked, open_files
+from .files import Files, StorageError, Tree, masked, open_files
 from .layout import (
     DIRTY,
     MARKS,
@@ -49,7 +49,7 @@ class _Memory:
 class _Marks(NamedTuple):
     """The folder of one status as it was listed, and what that means."""
 
-    entries: list[Entry]
+    tree: Tree
     marks: dict[str, Mark]
     doubtful: Collection[str]
 
@@ -73,7 +73,7 @@ class WorkflowStorage:
         self._ours = ours
         self._opened: Optional[Files] = None
         self._memory: dict[str, _Memory] = {}
-        self._listed = dict.fromkeys(RunStatus, _Marks([], {}, ()))
+        self._listed = dict.fromkeys(RunStatus, _Marks({}, {}, ()))
         self._marks: Mapping[str, Mark] = {}
         self._doubts = False
         self._had_marks = False
@@ -89,17 +89,14 @@ class WorkflowStorage:
         files = self._files()
         # In the order of a run's life, and dirty last: a run that moves on meanwhile is found
         # in its new place, in both, or as dirty. (An object store is asked for all at once.)
-        targets = [(status.value, self._listed[status].entries) for status in RunStatus]
-        *listings, dirty_listing = files.map(
-            lambda name, before: files.entries(f"{MARKS}/{name}", before=before),
-            [*targets, (DIRTY, [])],
-        )
+        folders = [*(status.value for status in RunStatus), DIRTY]
+        *trees, dirty_tree = files.map(files.tree, [(f"{MARKS}/{name}",) for name in folders])
         changed = False
-        for status, entries in zip(RunStatus, listings):
-            if self._listed[status].entries != entries:
-                self._listed[status] = self._marks_in(status, entries)
+        for status, tree in zip(RunStatus, trees):
+            if self._listed[status].tree != tree:
+                self._listed[status] = self._marks_in(status, tree)
                 changed = True
-        dirty = {it.path: it.time for it in dirty_listing if not it.size and self._ours(it.path)}
+        dirty = self._empty_files(dirty_tree)
         if changed or dirty or self._doubts:
             marks = self._decided(files, dirty)
             if marks != self._marks:
@@ -171,17 +168,23 @@ class WorkflowStorage:
             self._opened = open_files(self._uri, self._answered)
         return self._opened
 
-    def _marks_in(self, status: RunStatus, entries: list[Entry]) -> _Marks:
-        marks = {
-            entry.path: Mark(status, entry.time)
-            for entry in entries
-            if not entry.size and self._ours(entry.path)
-        }
+    def _marks_in(self, status: RunStatus, tree: Tree) -> _Marks:
+        marks = {key: Mark(status, time) for key, time in self._empty_files(tree).items()}
         # Marks are empty. What is not is a file of a run called `__status__/<status>`, and then
         # an empty file may be another one of it, just being written.
-        lodger = any(entry.size for entry in entries)
+        lodger = any(size for files in tree.values() for size, _ in files.values())
         doubtful = [path for path in marks if could_be_a_file_of_a_run(path)] if lodger else ()
-        return _Marks(entries, marks, doubtful)
+        return _Marks(tree, marks, doubtful)
+
+    def _empty_files(self, tree: Tree) -> dict[str, float]:
+        """Return the time of each mark that is ours, by the id of its run."""
+        found = {
+            f"{path}/{name}" if path else name: mtime / 1e9
+            for path, files in tree.items()
+            for name, (size, mtime) in files.items()
+            if not size
+        }
+        return {key: time for key, time in found.items() if self._ours(key)}
 
     def _decided(self, files: Files, dirty: Mapping[str, float]) -> dict[str, Mark]:
         """Put the marks of all statuses together; ask the run's own folder where in doubt."""
@@ -231,7 +234,7 @@ class WorkflowStorage:
         files = self._files()
         rested = time.time_ns() - _YOUNG_NS
         listings = [listing for reading in readings for listing in reading.listings]
-        listed = iter(files.map(files.entries, listings))
+        listed = iter(files.map(files.tree, listings))
         group: list[tuple[Reading, int]] = []
         wanted: list[ReadFile] = []
         for reading in readings:

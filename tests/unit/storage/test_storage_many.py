@@ -28,17 +28,17 @@ def plant(tree: StorageTree, count: int) -> list[str]:
 def note_requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that will hold what an object store is asked for from now on."""
     asked: list[str] = []
-    entries, read = ArrowFiles.entries, ArrowFiles.read
+    tree, read = ArrowFiles.tree, ArrowFiles.read
 
     def note_listing(self, folder, *args, **how):
         asked.append(folder)
-        return entries(self, folder, *args, **how)
+        return tree(self, folder, *args, **how)
 
     def note_reading(self, path, limit):
         asked.append(path)
         return read(self, path, limit)
 
-    monkeypatch.setattr(ArrowFiles, "entries", note_listing)
+    monkeypatch.setattr(ArrowFiles, "tree", note_listing)
     monkeypatch.setattr(ArrowFiles, "read", note_reading)
     return asked
 
@@ -210,7 +210,7 @@ def test_a_mark_that_vanishes_while_its_folder_is_listed_hides_no_other(
     def scan_and_delete(path):
         with scandir(path) as items:
             found = list(items)
-        if str(path).endswith("FAILED/run/"):
+        if str(path).endswith("FAILED/run"):
             local_tree.run(found[0].path.partition("FAILED/")[2]).unmark("FAILED")
         yield found
 

@@ -143,16 +143,16 @@ def test_a_run_that_ends_while_the_marks_are_listed_is_never_missed(
 ):
     run = local_tree.run("w").status("RUNNING")
     listed = 0
-    entries = LocalFiles.entries
+    tree = LocalFiles.tree
 
     def list_and_end(self, folder, **how):
         nonlocal listed
         if listed == moment:
             run.status("SUCCESSFUL")
         listed += 1
-        return entries(self, folder, **how)
+        return tree(self, folder, **how)
 
-    monkeypatch.setattr(LocalFiles, "entries", list_and_end)
+    monkeypatch.setattr(LocalFiles, "tree", list_and_end)
     first = statuses(local_storage)
     assert first in ({"w": "RUNNING"}, {"w": "SUCCESSFUL"})
     assert statuses(local_storage) == {"w": "SUCCESSFUL"}

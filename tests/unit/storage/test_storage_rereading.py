@@ -150,10 +150,10 @@ def test_a_file_that_vanishes_after_its_listing_counts_as_absent(tree, storage, 
     run = tree.run("w").task("f").start("f", 1.0)
     for kind in (LocalFiles, ArrowFiles):
 
-        def entries(self, *listing, original=kind.entries):
+        def tree(self, *listing, original=kind.tree):
             found = original(self, *listing)
             run.delete("tasks/f/pre_task_metadata.json")
             return found
 
-        monkeypatch.setattr(kind, "entries", entries)
+        monkeypatch.setattr(kind, "tree", tree)
     assert task_of(storage).start_time is None
