@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import uuid
+from pathlib import Path
 
 from trees import StorageTree
 
@@ -16,14 +16,12 @@ class LocalTree(StorageTree):
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file in place, and its folders if there are none."""
-        file = os.path.join(self.uri, path)
+        file = Path(self.uri, path)
         try:
-            stream = open(file, "wb", buffering=0)
+            file.write_bytes(data)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(file))
-            stream = open(file, "wb", buffering=0)
-        with stream:
-            stream.write(data)
+            file.parent.mkdir(parents=True)
+            file.write_bytes(data)
 
 
 def plant(folder: str, runs: int, ended: float) -> None:
