@@ -12,7 +12,7 @@ TASKS = ("__main__.extract", "__main__.transform", "__main__.load")
 
 
 class LocalTree(StorageTree):
-    """A storage on a local disk, written three times as fast as through pyarrow."""
+    """A storage on a local disk, written faster than through pyarrow."""
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file in place, and its folders if there are none."""
