@@ -90,6 +90,27 @@ def seconds(work: Callable[[], object], *, collect: bool = False) -> float:
     return taken
 
 
+def in_a_row(
+    work: Callable[[], object], prepare: Callable[[], object], runs: int = RUNS
+) -> list[float]:
+    """Time calls of microseconds, each prepared anew, without a collection between two of them.
+
+    A collection sweeps through the caches of the processor, and the next call would pay for it.
+    """
+    gc.collect()
+    gc.disable()
+    times = []
+    try:
+        for _ in range(runs):
+            prepare()
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+    finally:
+        gc.enable()
+    return times
+
+
 def median_seconds(work: Callable[[], object], runs: int = RUNS) -> float:
     """Return the median time of `runs` calls."""
     return statistics.median(seconds(work) for _ in range(runs))

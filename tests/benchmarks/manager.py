@@ -6,12 +6,13 @@ import pickle
 import statistics
 import time
 import warnings
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 from ray_workflow_exporter.sources.probe import probe
 
-from .harness import Result, Row, at_most, duration, faster, seconds, size, times
+from .harness import Result, Row, at_most, duration, faster, in_a_row, size, times
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray says that its workflows are deprecated
@@ -91,16 +92,17 @@ class Watched:
     def __init__(self, tasks: int) -> None:
         self.manager = Manager(tasks)
         self.seq = 0
-        self.answer: tuple[Any, ...] = ()
+        self.answers: list[tuple[Any, ...]] = []
         more = True
         while more:
             self.look()
-            more = self.answer[3]
+            more = self.answers[-1][3]
 
     def look(self) -> None:
-        self.answer = probe(self.manager, "benchmark", self.seq)
-        assert self.answer[0] == "ok", self.answer
-        self.seq = self.answer[2]
+        answer = probe(self.manager, "benchmark", self.seq)
+        assert answer[0] == "ok", answer
+        self.answers.append(answer)
+        self.seq = answer[2]
 
 
 def measure() -> Result:
@@ -113,13 +115,13 @@ def measure() -> Result:
         (1_000, 0, None, None),
     ):
         watched = Watched(tasks)
-        ours, sizes, full = [], [], []
-        for _ in range(RUNS if changes < tasks // 10 else 4):
-            watched.manager.step(changes)
-            ours.append(seconds(watched.look))
-            sizes.append(len(pickle.dumps(watched.answer, 5)))
-            assert sum(len(run[5][0]) for run in watched.answer[6]) == changes
-            full.append(seconds(lambda: full_copy(watched.manager)))  # noqa: B023
+        watched.answers.clear()
+        runs = RUNS if changes < tasks // 10 else 4
+        ours = in_a_row(watched.look, partial(watched.manager.step, changes), runs)
+        full = in_a_row(partial(full_copy, watched.manager), lambda: None, RUNS)
+        sizes = [len(pickle.dumps(answer, 5)) for answer in watched.answers]
+        for answer in watched.answers:
+            assert sum(len(run[5][0]) for run in answer[6]) == changes
         copied = len(pickle.dumps(full_copy(watched.manager), 5))
         name = f"probe in the actor, {tasks:,} tasks, {tasks // 2:,} submitted, {changes} changed"
         mine, peer, sent = map(statistics.median, (ours, full, sizes))

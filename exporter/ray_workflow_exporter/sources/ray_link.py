@@ -9,6 +9,7 @@ leaves when its input ends.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -232,6 +233,10 @@ class ManagerClient:
         from ray import cloudpickle
         from ray.experimental.internal_kv import _internal_kv_get
 
+        # It takes 10 MB. Now, for memory would seem to leak when, hours later, a task first runs
+        # for long enough to be asked for. A Ray without its dashboard may not have it.
+        with suppress(ImportError):
+            importlib.import_module("ray.util.state")
         cloudpickle.register_pickle_by_value(probe)
         self._probe = _Shipped(cloudpickle.dumps(probe.probe))
         session = {key: _internal_kv_get(key, namespace=b"session") for key in _SESSION_KEYS}
