@@ -12,7 +12,7 @@ from .analysis import Analysis, Analyst
 from .history import History, expected_end
 from .ledger import ClassLedger, Ledger
 from .model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
-from .settings import Settings
+from .settings import ClassSettings, Settings
 from .snapshot import ClassTotals, ClassView, RunView, Snapshot
 
 _FEED_LENGTH = 10_000
@@ -177,7 +177,7 @@ class Catalog:
         now: float,
         *,
         storage_up: bool,
-        manager_up: bool,
+        manager_up: Optional[bool],
         running_limit: Optional[int] = None,
         pending_limit: Optional[int] = None,
         folded_classes: int = 0,
@@ -283,9 +283,10 @@ class Catalog:
 
     def _class_views(self) -> tuple[ClassView, ...]:
         views = []
-        for name in sorted({*self._ledger.classes, *self._counts}):
+        # Those of the settings too: that one of them never ran must show.
+        for name in sorted({*self._ledger.classes, *self._counts, *self._settings.classes}):
             ledger = self._ledger.classes.get(name) or ClassLedger()
-            settings = self._settings.classes.get(name)
+            settings = self._settings.classes.get(name) or ClassSettings()
             totals = self._totals.get(name)
             if totals is None:
                 totals = self._totals[name] = ledger.totals()
@@ -296,7 +297,8 @@ class Catalog:
                     totals=totals,
                     last_success=ledger.last_success,
                     last_status=ledger.last_status,
-                    expected_interval=settings.expected_interval if settings else None,
+                    expected_interval=settings.expected_interval,
+                    objective=settings.objective or self._settings.objective,
                 )
             )
         return tuple(views)

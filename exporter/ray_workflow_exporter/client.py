@@ -14,9 +14,10 @@ import requests
 from .exporter import Exporter
 from .jsonable import run_details, run_metadata, run_tasks
 from .server.source import SERVER_NAME
-from .settings import Settings, parse_listen
+from .settings import Settings
 from .snapshot import RunView
 from .sources.files import StorageError
+from .values import parse_listen
 
 _PAGE = 1000
 _TIMEOUT = (3.05, 30.0)  # seconds to connect, seconds to answer

@@ -66,6 +66,7 @@ class Exporter:
 
     def start(self) -> None:
         """Begin to poll in the background."""
+        self._own.tell_of_process()
         self._thread = threading.Thread(target=self._loop, name="poll", daemon=True)
         self._thread.start()
 
@@ -199,7 +200,7 @@ class Exporter:
         snapshot = self._catalog.snapshot(
             now,
             storage_up=poller.storage_error is None,
-            manager_up=view.state is LinkState.UP,
+            manager_up=self._manager_up(),
             running_limit=view.running_limit,
             pending_limit=view.pending_limit,
             folded_classes=poller.folded_classes,
@@ -230,6 +231,10 @@ class Exporter:
                 self._own.changed(visible - change.moment)
         self._seen_change = self._catalog.last_change
 
+    def _manager_up(self) -> Optional[bool]:
+        state = self._poller.manager.state
+        return None if state is LinkState.OFF else state is LinkState.UP
+
     @staticmethod
     def _shown(snapshot: Snapshot) -> tuple[object, ...]:
         return (
@@ -245,5 +250,5 @@ class Exporter:
         return Snapshot(
             self._snapshot.at,
             storage_up=False,
-            manager_up=self._poller.manager.state is LinkState.UP,
+            manager_up=self._manager_up(),
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import os
 import re
 import sys
@@ -18,13 +17,22 @@ from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .values import (
+    Count,
+    Duration,
+    Listen,
+    Names,
+    Shard,
+    Share,
+    format_duration,
+    parse_shard,
+    read_mapping,
+)
 
 ENV_PREFIX = "RAY_WORKFLOW_EXPORTER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
-
-_UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
-_DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
 
 # Kubernetes sets these for every Service of a namespace: one called `ray-workflow-exporter` must
 # not look like unknown settings.
@@ -40,92 +48,6 @@ class SettingsError(ValueError):
     """
 
 
-def parse_duration(value: Any) -> float:
-    """Return seconds from a number or from Prometheus's notation (`1h30m`, `250ms`)."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match and any(match.groups()):
-            counts = zip(match.groups(), _UNITS.values())
-            return float(sum(int(count) * unit for count, unit in counts if count))
-        try:
-            value = float(value)
-        except ValueError:
-            pass
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and value >= 0:
-        return float(value)
-    raise ValueError("must be a duration: seconds, or a text such as 30s, 1h30m or 250ms")
-
-
-def format_duration(seconds: float) -> str:
-    """Return `seconds` in Prometheus's notation, exact to the millisecond."""
-    rest, text = round(seconds * 1000), ""
-    for unit in ("d", "h", "m", "s", "ms"):
-        count, rest = divmod(rest, round(_UNITS[unit] * 1000))
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
-
-
-def parse_listen(value: str) -> tuple[Optional[str], int]:
-    """Return (host, port) of `host:port`; a missing host, None, means all interfaces."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", value)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError("must be host:port, such as :20729, 127.0.0.1:20729 or [::1]:20729")
-    return match[1] or match[2] or None, int(match[3])
-
-
-def _check_listen(value: str) -> str:
-    parse_listen(value)
-    return value
-
-
-def parse_shard(value: str) -> tuple[int, int]:
-    """Return (i, n) of `i/n`."""
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise ValueError("must be i/n with 0 <= i < n, such as 0/3, 1/3 and 2/3 for three shards")
-    return int(match[1]), int(match[2])
-
-
-def _check_shard(value: str) -> str:
-    parse_shard(value)
-    return value
-
-
-def _split(value: object) -> object:
-    # A variable or a flag holds a list as `a,b`.
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list of texts")
-    return value
-
-
-def _read_mapping(value: object) -> object:
-    # A variable or a flag holds a mapping as YAML or JSON text.
-    if isinstance(value, str):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError("must be a mapping as YAML or JSON text") from None
-    return value
-
-
-def _refuse_bool(value: object) -> object:
-    if isinstance(value, bool):  # which Python takes for 0 or 1
-        raise ValueError("must be a whole number")
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema({"type": "duration"})]
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
-Listen = Annotated[
-    str, pydantic.AfterValidator(_check_listen), WithJsonSchema({"type": "host:port"})
-]
-Shard = Annotated[str, pydantic.AfterValidator(_check_shard), WithJsonSchema({"type": "i/n"})]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), WithJsonSchema({"type": "list"})]
-
-
 class ClassSettings(BaseModel):
     """What the owner of a workflow class expects of its runs."""
 
@@ -133,6 +55,7 @@ class ClassSettings(BaseModel):
 
     expected_interval: Optional[Duration] = None
     deadline: Optional[Duration] = None
+    objective: Optional[Share] = None
 
 
 class Settings(BaseModel):
@@ -212,10 +135,16 @@ class Settings(BaseModel):
         min_length=1,
         description="The key of user metadata that names the class of a run.",
     )
-    classes: Annotated[dict[str, ClassSettings], BeforeValidator(_read_mapping)] = Field(
+    classes: Annotated[dict[str, ClassSettings], BeforeValidator(read_mapping)] = Field(
         default_factory=dict,
         description="For each workflow class: `expected_interval` (time from one run to the "
-        "next) and `deadline` (longest duration of a run).",
+        "next), `deadline` (longest duration of a run) and `objective` (share of its runs that "
+        "should succeed).",
+    )
+    objective: Share = Field(
+        0.99,
+        description="Share of the runs of a class that should succeed, between 0 and 1, for "
+        "classes without an objective of their own.",
     )
     state_dir: Optional[Path] = Field(
         None,
@@ -330,7 +259,9 @@ _PROBLEMS = {
     "int_parsing": "must be a whole number",
     "int_type": "must be a whole number",
     "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
     "model_type": "must be a mapping",
     "path_type": "must be a path",
     "string_too_short": "must not be empty",

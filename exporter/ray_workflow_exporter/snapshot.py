@@ -42,6 +42,7 @@ class ClassView:
     last_success: Optional[float] = None
     last_status: Optional[RunStatus] = None  # of the run that finished last
     expected_interval: Optional[float] = None
+    objective: float = 0.99  # share of the runs that should succeed
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Snapshot:
 
     at: float
     storage_up: bool
-    manager_up: bool
+    manager_up: Optional[bool]  # None: nobody asks it
     runs: tuple[RunView, ...] = ()
     classes: tuple[ClassView, ...] = ()
     running_limit: Optional[int] = None  # None: no limit, or no manager to ask

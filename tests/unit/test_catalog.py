@@ -127,6 +127,17 @@ def test_classes_count_runs_of_any_age() -> None:
     assert (train.runs[RunStatus.RUNNING], train.last_status) == (1, None)
 
 
+def test_a_class_of_the_settings_shows_before_it_ever_ran() -> None:
+    catalog = a_catalog(
+        objective=0.9, classes={"etl": {"expected_interval": "1d", "objective": 0.5}}
+    )
+    catalog.put(a_run("other", workflow="train"))
+    etl, train = at(catalog).classes
+    assert (etl.workflow, etl.expected_interval, etl.objective) == ("etl", 86400.0, 0.5)
+    assert set(etl.runs.values()) == {0}
+    assert (train.expected_interval, train.objective) == (None, 0.9)
+
+
 def test_old_runs_are_kept_in_outline() -> None:
     catalog = a_catalog()
     catalog.put(a_run("old", ended=90 * HOUR))

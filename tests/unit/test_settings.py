@@ -12,11 +12,9 @@ from ray_workflow_exporter.settings import (
     ClassSettings,
     Settings,
     SettingsError,
-    format_duration,
-    parse_duration,
-    parse_listen,
     render_docs,
 )
+from ray_workflow_exporter.values import format_duration, parse_duration, parse_listen
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -79,6 +77,8 @@ def test_settings_cannot_be_changed() -> None:
         ),
         ("interval: 0.01", "'interval' in the file {file} must be at least 0.1."),
         ("max_classes: yes", "'max_classes' in the file {file} must be a whole number."),
+        ("objective: 1", "'objective' in the file {file} must be less than 1.0."),
+        ("objective: yes", "'objective' in the file {file} must be less than 1.0."),
         ("max_classes: -1", "'max_classes' in the file {file} must be at least 0."),
         ("workflow_key: ''", "'workflow_key' in the file {file} must not be empty."),
         ("metadata_labels: 7", "'metadata_labels' in the file {file} must be a list of texts."),

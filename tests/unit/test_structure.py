@@ -15,7 +15,7 @@ ROWS = (
     ("model", "palette", "display", "timebox"),
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
-    ("settings", "logs", "sources.pickle_machine", "sources.pickles"),
+    ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
     ("sources.files", "sources.layout", "sources.reading", "sources.storage"),
     ("sources.probe", "sources.mirror", "sources.ray_link", "sources.running"),
     ("truth", "ledger"),

@@ -8,7 +8,8 @@ from typing import Any, Callable, Optional, TypeVar
 
 import click
 
-from ..settings import CONFIG_VARIABLE, Settings, flag, kinds, parse_duration
+from ..settings import CONFIG_VARIABLE, Settings, flag, kinds
+from ..values import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

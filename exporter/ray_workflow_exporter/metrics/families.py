@@ -130,8 +130,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "ray_workflow_manager_up", _GAUGE, CLUSTER,
-        "1 if the WorkflowManagementActor answered the last poll, else 0.",
-        _one(lambda snapshot: int(snapshot.manager_up)),
+        "1 if the WorkflowManagementActor answered the last poll, else 0; "
+        "absent where only storage is watched.",
+        _one(lambda snapshot: None if snapshot.manager_up is None else int(snapshot.manager_up)),
     ),
     Family(
         "ray_workflow_running_limit", _GAUGE, CLUSTER,
@@ -197,6 +198,11 @@ FAMILIES: tuple[Family, ...] = (
         "ray_workflow_expected_interval_seconds", _GAUGE, CLASS,
         "Seconds from one run of the class to the next, from the settings.",
         _one(lambda view: view.expected_interval), unit=_SECONDS,
+    ),
+    Family(
+        "ray_workflow_objective_ratio", _GAUGE, CLASS,
+        "Share of the runs of the class that should succeed, from the settings.",
+        _one(lambda view: view.objective), unit="ratio",
     ),
     Family(
         "ray_workflow_info", _GAUGE, RUN,

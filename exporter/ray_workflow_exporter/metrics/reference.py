@@ -16,7 +16,7 @@ from .contract import Family, Kind, Tier
 from .families import FAMILIES
 
 # Series at most, without histograms, deadline, failure and critical path: see `_BUDGET`.
-SERIES_PER_CLASS = 19
+SERIES_PER_CLASS = 20
 SERIES_PER_RUN = 21
 SERIES_PER_STAGE = 10
 SERIES_PER_TASK = 8

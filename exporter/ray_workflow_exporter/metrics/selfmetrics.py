@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from . import text
 from .contract import Family, Kind
@@ -35,6 +35,10 @@ class SelfMetrics:
             self._of("poll_errors_total").labels(stage)
         self._version = version
         self.watches("")
+
+    def tell_of_process(self) -> None:
+        """Tell from now on what this process takes, as `process_…`: RAM, CPU, files, its start."""
+        ProcessCollector(registry=self._registry)
 
     def watches(self, ray_version: str) -> None:
         """Record the version of the cluster's Ray."""
@@ -86,12 +90,13 @@ class SelfMetrics:
         parts: list[str] = []
         for metric in self._registry.collect():
             name = metric.name + ("_total" if metric.type == "counter" else "")
-            family = self._families[name]
+            family = self._families.get(name)
+            unit = family.unit if family else ""
             samples = [it for it in metric.samples if not it.name.endswith("_created")]
             if samples:
                 parts.append(
                     text.header(
-                        name, family.kind.value, family.unit, family.help, openmetrics=openmetrics
+                        name, metric.type, unit, metric.documentation, openmetrics=openmetrics
                     )
                 )
             for sample in samples:

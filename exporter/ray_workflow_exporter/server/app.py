@@ -16,7 +16,8 @@ from typing import Callable, Optional
 from aiohttp import hdrs, web
 
 from ..display import printable
-from ..settings import Settings, SettingsError, parse_listen
+from ..settings import Settings, SettingsError
+from ..values import parse_listen
 from . import api, pages, scrape
 from .source import SERVER_NAME, SETTINGS, SOURCE, Source
 
