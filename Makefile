@@ -1,10 +1,12 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench soak lint format docs system clean
+.PHONY: help install demo test test-all bench soak lint format docs rules system clean
 
 DURATION ?=
 ONLY ?=
 SECONDS ?= 1800
+GRAFANA ?=
+RUNBOOKS ?=
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -55,6 +57,10 @@ format: install ## Format the code
 docs: install ## Generate the references from the code
 	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
 	$(BIN)/python -m ray_workflow_exporter.settings > docs/settings.md
+
+rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
+	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \
+	  $(if $(RUNBOOKS),--runbooks $(RUNBOOKS))
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -82,6 +82,7 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
     prometheus = start_prometheus(stack, cluster.folder, port)
     if prometheus:
         urls["Prometheus"] = f"{prometheus}/graph?g0.expr=ray_workflow_progress_ratio&g0.tab=0"
+        urls["Alerts"] = f"{prometheus}/alerts"
     wait_until(lambda: runs(url), timeout=60, message="No workflow has shown up")
     for name, address in urls.items():
         print(f"  {name + ':':15}{address}", flush=True)
@@ -134,6 +135,8 @@ def start_prometheus(stack: contextlib.ExitStack, folder: Path, target: int) -> 
         return None
     config = yaml.safe_load((REPOSITORY / "prometheus" / "prometheus.yml").read_text())
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
+    config["rule_files"] = [str(REPOSITORY / "prometheus" / "rules" / "*.yml")]
+    del config["alerting"]
     file = folder / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
     port = usual_or_free_port(9090)

@@ -1,0 +1,190 @@
+"""The recording rules: what alerts and boards ask for again and again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .promql import LIVE, RUNNING, TARGET, one, total
+
+AT_WORK = one('ray_workflow_stage_tasks{state="RUNNING"}', "state")
+# 1 for each run, with its class: stage and task series know only the run.
+RUN = f"group without ({TARGET}, status) (ray_workflow_status)"
+FAILURE_LABELS = "task_id, stage, kind, exception, message"
+
+
+class Record(NamedTuple):
+    """A recording rule."""
+
+    record: str
+    expr: str
+
+
+class Group(NamedTuple):
+    """Rules that are evaluated together; `interval` "" is Prometheus's own."""
+
+    name: str
+    interval: str
+    records: tuple[Record, ...]
+
+
+WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+
+
+def _outcomes(window: str) -> tuple[Record, ...]:
+    finished = f"workflow:ray_workflow_runs_finished:increase{window}"
+    failed = f"workflow:ray_workflow_runs_failed:increase{window}"
+    counter = "ray_workflow_runs_finished_total"
+    return (
+        # A cancelled run says nothing about the workflow.
+        Record(finished, total(f'increase({counter}{{status!="CANCELED"}}[{window}])', "status")),
+        Record(failed, total(f'increase({counter}{{status="FAILED"}}[{window}])', "status")),
+        Record(
+            f"workflow:ray_workflow_success:ratio_increase{window}",
+            f"1 - {failed} / ({finished} > 0)",
+        ),
+        # 1: the budget, 1 - objective, is used up just as fast as it may be.
+        Record(
+            f"workflow:ray_workflow_budget_burn:ratio_increase{window}",
+            f"{failed} / ({finished} > 0)\n  / (1 - {one('ray_workflow_objective_ratio')})",
+        ),
+        Record(
+            f"cluster:ray_workflow_runs_failed:increase{window}",
+            f"sum without (workflow) ({failed})",
+        ),
+        Record(
+            f"cluster:ray_workflow_budget_burn:ratio_increase{window}",
+            f"sum without (workflow) ({failed})\n"
+            "  / (sum without (workflow) (\n"
+            f"    {finished} * (1 - {one('ray_workflow_objective_ratio')})\n"
+            "  ) > 0)",
+        ),
+    )
+
+
+def _quantile(record: str, bucket: str, quantile: str, *dropped: str) -> Record:
+    increase = total(f"increase({bucket}[7d])", *dropped)
+    return Record(
+        f"{record}:p{quantile[2:]}_7d", f"histogram_quantile({quantile},\n  {increase}\n)"
+    )
+
+
+_RUN_BUCKET = 'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}'
+_STAGE_BUCKET = "ray_workflow_stage_task_duration_seconds_bucket"
+
+GROUPS = (
+    Group(
+        "ray-workflow-runs",
+        "",
+        (
+            Record(
+                "workflow_id:ray_workflow_elapsed:seconds",
+                f"(time() - {one('ray_workflow_start_timestamp_seconds')})\n  and ({RUNNING})",
+            ),
+            Record(
+                "workflow_id:ray_workflow_quiet:seconds",
+                f"(time() - {one('ray_workflow_last_transition_timestamp_seconds')})\n"
+                f"  and ({RUNNING})",
+            ),
+            # Of the tasks that wait for resources now, the longest wait.
+            Record(
+                "workflow_id:ray_workflow_task_wait_seconds:max",
+                f"max without ({TARGET}, task_id) (\n"
+                "  (time() - ray_workflow_task_submit_timestamp_seconds)\n"
+                "    and ignoring (stage, state) ray_workflow_task_state"
+                '{state="PENDING"}\n)',
+            ),
+            # From submission to start, of the tasks that did start.
+            Record(
+                "workflow_id:ray_workflow_task_wait_seconds:avg",
+                "avg without (task_id) (\n"
+                f"  {one('ray_workflow_task_start_timestamp_seconds')}\n"
+                f"    - {one('ray_workflow_task_submit_timestamp_seconds')}\n)",
+            ),
+            # Over all runs of a class that are under way.
+            Record(
+                "workflow:ray_workflow_progress:ratio",
+                "sum without (workflow_id) (\n"
+                f"""  {one('ray_workflow_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
+                ") / sum without (workflow_id) (\n"
+                f"  sum without (state) ({one('ray_workflow_tasks')}) and ({LIVE})\n)",
+            ),
+            # How long the slowest of the stages at work usually keeps a task.
+            Record(
+                "workflow_id:ray_workflow_usual_task_seconds:max",
+                "max without (stage) (\n"
+                f"  clamp_max({AT_WORK} > 0, 1)\n"
+                f"    * ignoring (stage, workflow) group_left (workflow) {RUN}\n"
+                "    * ignoring (workflow_id) group_left ()\n"
+                "      workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d\n)",
+            ),
+            # When the FAILED runs of a class ended, with the error of each.
+            Record(
+                "workflow_id:ray_workflow_failure:timestamp",
+                f"{one('ray_workflow_failure_info')}\n"
+                f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
+                f"    {one('ray_workflow_end_timestamp_seconds')}",
+            ),
+            # Of these, the last one of each class.
+            Record(
+                "workflow:ray_workflow_last_failure:timestamp",
+                "workflow_id:ray_workflow_failure:timestamp\n"
+                f"  == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
+                f"    max without (workflow_id, {FAILURE_LABELS}) (\n"
+                "      workflow_id:ray_workflow_failure:timestamp\n    )",
+            ),
+            # What the last successful run of a class left behind in each stage.
+            Record(
+                "workflow_stage:ray_workflow_last_output_size:bytes",
+                "max without (workflow_id) (\n"
+                f"  {one('ray_workflow_stage_output_size_bytes')}\n"
+                "    * ignoring (stage, workflow) group_left (workflow) (\n"
+                f"""      {one('ray_workflow_status{status="SUCCESSFUL"}', "status")} == 1\n"""
+                f"      and (\n        {one('ray_workflow_end_timestamp_seconds')}\n"
+                "          == ignoring (workflow_id) group_left ()\n"
+                f"            {one('ray_workflow_last_success_timestamp_seconds')}\n"
+                "      )\n    )\n)",
+            ),
+        ),
+    ),
+    Group(
+        "ray-workflow-outcomes",
+        "",
+        tuple(record for window in WINDOWS for record in _outcomes(window)),
+    ),
+    # A week's data each: seldom, and still within the five minutes that Prometheus looks back.
+    Group(
+        "ray-workflow-history",
+        "2m",
+        (
+            *(
+                _quantile(
+                    "workflow:ray_workflow_run_duration_seconds", _RUN_BUCKET, quantile, "status"
+                )
+                for quantile in ("0.5", "0.95")
+            ),
+            *(
+                _quantile(
+                    "workflow_stage:ray_workflow_stage_task_duration_seconds",
+                    _STAGE_BUCKET,
+                    quantile,
+                )
+                for quantile in ("0.5", "0.95")
+            ),
+            Record(
+                "workflow:ray_workflow_runs_succeeded:increase7d",
+                total(
+                    'increase(ray_workflow_runs_finished_total{status="SUCCESSFUL"}[7d])', "status"
+                ),
+            ),
+            Record(
+                "workflow_stage:ray_workflow_last_output_size:median_7d",
+                "quantile_over_time(0.5,\n"
+                "  workflow_stage:ray_workflow_last_output_size:bytes[7d]\n)",
+            ),
+            Record(
+                "workflow_stage:ray_workflow_last_output_size:changes_7d",
+                "changes(workflow_stage:ray_workflow_last_output_size:bytes[7d])",
+            ),
+        ),
+    ),
+)
