@@ -1,0 +1,143 @@
+"""From a workflow on a real Ray to the message that wakes somebody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+from cluster import Cluster
+from monitoring import Monitoring
+from served import Served
+from waiting import wait_until
+
+pytestmark = pytest.mark.timeout(600)
+PATIENCE = 90.0
+
+RUN = """
+@ray.remote(max_retries=0)
+def load(fails):
+    if fails: raise ValueError('row 7 has no "customer id"')
+    return 1
+@ray.remote
+def report(rows): return rows
+try:
+    workflow.run(report.bind(load.bind(sys.argv[3] == "fails")), workflow_id=sys.argv[1],
+                 metadata={"workflow": sys.argv[2]})
+except workflow.WorkflowExecutionError:
+    pass
+"""
+RUN_FOR_LONG = """
+@ray.remote
+def wait(): time.sleep(600)
+workflow.run_async(wait.bind(), workflow_id=sys.argv[1], metadata={"workflow": "long"})
+workflow.get_status(sys.argv[1])
+"""
+KILL_MANAGER = "ray.kill(ray.get_actor('WorkflowManagementActor', namespace='workflow'))"
+
+
+class Watched(NamedTuple):
+    """A Ray, its exporter, and the servers that watch over both."""
+
+    cluster: Cluster
+    served: Served
+    monitoring: Monitoring
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("alerts")
+    with Cluster() as cluster:
+        served = Served(folder, "--address", cluster.address).start()
+        try:
+            target = {f"127.0.0.1:{served.port}": {"cluster": "production"}}
+            with Monitoring(folder, target, after="3s") as monitoring:
+                wait_until(
+                    lambda: monitoring.query("ray_workflow_up == 1"),
+                    message="Prometheus does not scrape the exporter",
+                )
+                yield Watched(cluster, served, monitoring)
+                assert monitoring.rule_faults() == {}
+        finally:
+            served.stop()
+
+
+def arrived(watched: Watched, path: str, status: str, **labels: str) -> dict[str, Any]:
+    """Wait until an alert has come to a receiver, and return the newest such message."""
+    receiver = watched.monitoring.receiver
+    return wait_until(
+        lambda: receiver.find(path, status, **labels),
+        timeout=PATIENCE,
+        message=f"{labels} did not come to {path} as {status}",
+    )[-1]
+
+
+def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
+    watched: Watched,
+) -> None:
+    name = 'etl "daily"/eu'
+    about = {"alertname": "RayWorkflowLastRunFailed", "workflow": name}
+    watched.cluster.run_driver(RUN, "bad-1", name, "fails")
+    alert = arrived(watched, "/tickets", "firing", **about)
+    assert alert["labels"] == {
+        **about, "severity": "ticket", "cluster": "production", "job": "ray-workflow"
+    }  # fmt: skip
+    notes = alert["annotations"]
+    assert notes["summary"] == f"The last run of {name} on production failed."
+    assert notes["description"] == (
+        f"The last run of {name} on production to end has FAILED. Run bad-1 failed in task "
+        '__main__.load (stage __main__.load) with ValueError: row 7 has no "customer id".'
+    )
+    assert notes["runbook_url"].endswith("/docs/runbooks/RayWorkflowLastRunFailed.md")
+    assert notes["dashboard_url"] == (
+        "http://localhost:3000/d/ray-workflow-class"
+        "?var-cluster=production&var-workflow=etl+%22daily%22%2Feu"
+    )
+    watched.cluster.run_driver(RUN, "good-1", name, "succeeds")
+    arrived(watched, "/tickets", "resolved", **about)
+
+
+def test_a_dead_manager_pages_and_keeps_what_follows_from_it_silent(watched: Watched) -> None:
+    cluster, served, monitoring = watched
+    cluster.run_driver(RUN_FOR_LONG, "long-1")
+    wait_until(lambda: served.status("long-1") == "RUNNING")
+    cluster.run_driver(KILL_MANAGER)
+    alert = arrived(watched, "/pager", "firing", alertname="RayWorkflowManagerDown")
+    assert alert["labels"]["cluster"] == "production"
+    assert "1 runs wait for it" in alert["annotations"]["description"]
+    wait_until(
+        lambda: "RayWorkflowResumable" in monitoring.inhibited(),
+        timeout=PATIENCE,
+        message="the interrupted run is not held back",
+    )
+    assert not monitoring.receiver.find("/tickets", "firing", alertname="RayWorkflowResumable")
+    # The next call of a user brings a manager back; the run that it left waits for its owner.
+    cluster.run_driver(RUN, "good-2", "other", "succeeds")
+    arrived(watched, "/pager", "resolved", alertname="RayWorkflowManagerDown")
+    arrived(watched, "/tickets", "firing", alertname="RayWorkflowResumable", workflow_id="long-1")
+    cluster.run_driver("workflow.delete('long-1')")
+    arrived(watched, "/tickets", "resolved", alertname="RayWorkflowResumable")
+
+
+def test_an_exporter_that_ends_pages_alone(watched: Watched) -> None:
+    cluster, served, monitoring = watched
+    cluster.run_driver(RUN, "bad-2", "nightly", "fails")
+    arrived(watched, "/tickets", "firing", workflow="nightly")
+    before = len(monitoring.receiver.received)
+    served.stop()
+    try:
+        arrived(watched, "/pager", "firing", alertname="RayWorkflowExporterDown")
+        wait_until(
+            lambda: monitoring.firing() == {"RayWorkflowExporterDown"},
+            timeout=PATIENCE,
+            message="other alerts fire beside it",
+        )
+        since = monitoring.receiver.received[before:]
+        fired = {alert["labels"]["alertname"] for _, alert in since if alert["status"] == "firing"}
+        assert fired == {"RayWorkflowExporterDown"}
+    finally:
+        served.start()
+    arrived(watched, "/pager", "resolved", alertname="RayWorkflowExporterDown")
+    assert requests.get(f"{served.url}/-/healthy", timeout=5).ok
