@@ -1,6 +1,6 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench soak lint format docs rules system clean
+.PHONY: help install demo test test-all bench soak lint format docs rules boards system clean
 
 DURATION ?=
 ONLY ?=
@@ -61,6 +61,9 @@ docs: install ## Generate the references from the code
 rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \
 	  $(if $(RUNBOOKS),--runbooks $(RUNBOOKS))
+
+boards: install ## Write the boards for Grafana from their code
+	$(BIN)/python -m grafana.generate
 
 clean: ## Remove what the other targets made
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

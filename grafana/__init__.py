@@ -1,0 +1,1 @@
+"""Boards as code: `make boards` writes dashboards/*.json from them."""

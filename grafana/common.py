@@ -1,0 +1,239 @@
+"""What all boards share: data source, variables, links, colours, and panels with our manners.
+
+Write new panels with the functions here: they ask for a title, for a description that says what
+to do with what one sees, and for a unit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from grafana_foundation_sdk.builders import dashboard, prometheus
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import prometheus as prometheus_models
+
+from ray_workflow_exporter.model import RunStatus, TaskState
+from ray_workflow_exporter.palette import STATE_COLOURS, STATUS_COLOURS, Colour
+
+UID = "ray-workflow-"
+TAG = "ray-workflow"
+SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+# What the variables of a board choose; to be put into the braces of every selector.
+CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
+CLASS = f'{CLUSTER}, workflow=~"$workflow"'
+RUN = f'{CLUSTER}, workflow_id="$run"'
+
+GREEN = STATUS_COLOURS[RunStatus.SUCCESSFUL].hex
+RED = STATUS_COLOURS[RunStatus.FAILED].hex
+BLUE = STATUS_COLOURS[RunStatus.RUNNING].hex
+ORANGE = STATUS_COLOURS[RunStatus.CANCELED].hex
+GREY = STATE_COLOURS[TaskState.WAITING].hex
+
+Panel = TypeVar("Panel", bound=Any)
+
+
+def board(
+    key: str,
+    title: str,
+    question: str,
+    variables: Sequence[Any],
+    *,
+    refresh: str = "10s",
+    since: str = "now-1h",
+) -> dashboard.Dashboard:
+    """Begin the board with the stable uid `ray-workflow-KEY`, which answers a question."""
+    it = (
+        dashboard.Dashboard(f"Ray Workflows / {title}")
+        .uid(UID + key)
+        .description(question)
+        .tags([TAG])
+        .readonly()
+        .timezone("browser")
+        .tooltip(models.DashboardCursorSync.CROSSHAIR)
+        .time(since, "now")
+        .refresh(refresh)
+        .link(
+            dashboard.DashboardLink("Ray Workflows")
+            .type(models.DashboardLinkType.DASHBOARDS)
+            .tags([TAG])
+            .include_vars(True)
+            .keep_time(True)
+        )
+        .with_variable(
+            dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+        )
+    )
+    for variable in variables:
+        it = it.with_variable(variable)
+    return it
+
+
+def as_json(it: dashboard.Dashboard) -> str:
+    """Return the file that Grafana is provisioned with."""
+    made = json.loads(JSONEncoder().encode(it.build()))
+    made["schemaVersion"] = 41  # of Grafana 11.6, which 12 reads as well
+    # The builder knows no annotations of Prometheus.
+    made["annotations"] = {"list": [_ALERTS]}
+    return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+_ALERTS = {
+    "name": "Alerts",
+    "datasource": {"type": "prometheus", "uid": "${datasource}"},
+    "enable": True,
+    "iconColor": RED,
+    "target": {
+        "refId": "alerts",
+        "expr": 'ALERTS{alertname=~"RayWorkflow.+", alertstate="firing", cluster=~"$cluster"}',
+        "interval": "30s",
+    },
+    "titleFormat": "{{alertname}}",
+    "textFormat": "{{workflow}} {{workflow_id}}",
+    "tagKeys": "severity,cluster",
+}
+
+
+def variable(
+    name: str, label: str, query: str, *, every: bool = True, multi: bool = False
+) -> dashboard.QueryVariable:
+    """Return a variable of values that Prometheus knows in the time range.
+
+    `every` offers All, which also matches series that lack the label.
+    """
+    it = (
+        dashboard.QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query({"query": query, "refId": "values"})
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(models.VariableSort.NATURAL_ASC)
+        .multi(multi)
+        .include_all(every)
+    )
+    return it.all_value(".*") if every else it
+
+
+def cluster() -> Sequence[dashboard.QueryVariable]:
+    """Return the variables that choose a cluster, by our label and by Ray's."""
+    return (
+        variable("cluster", "Cluster", "label_values(ray_workflow_up, cluster)"),
+        variable(
+            "SessionName",
+            "Ray session",
+            'label_values(ray_workflow_up{cluster=~"$cluster"}, SessionName)',
+        ),
+    )
+
+
+def workflow(*, every: bool = True) -> dashboard.QueryVariable:
+    """Return the variable that chooses a class."""
+    query = f"label_values(ray_workflow_runs{{{CLUSTER}}}, workflow)"
+    return variable("workflow", "Workflow", query, every=every, multi=every)
+
+
+def run() -> dashboard.QueryVariable:
+    """Return the variable that chooses one run among those of the class."""
+    query = f"label_values(ray_workflow_info{{{CLASS}}}, workflow_id)"
+    return variable("run", "Run", query, every=False)
+
+
+def stage() -> dashboard.QueryVariable:
+    """Return the variable that chooses a stage of the run."""
+    return variable("stage", "Stage", f"label_values(ray_workflow_stage_tasks{{{RUN}}}, stage)")
+
+
+def link(key: str, title: str, **variables: str) -> dict[str, Any]:
+    """Return a link to another of our boards, the time range kept.
+
+    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`.
+    """
+    asked = "".join(f"&var-{name}={value}" for name, value in variables.items())
+    url = f"/d/{UID}{key}?${{__url_time_range}}&${{cluster:queryparam}}&${{datasource:queryparam}}"
+    return {"title": title, "url": url + asked, "targetBlank": False}
+
+
+def series(expr: str, legend: str, ref: str = "A") -> prometheus.Dataquery:
+    """Ask for values over the time range."""
+    return (
+        prometheus.Dataquery()
+        .datasource(SOURCE)
+        .expr(expr)
+        .legend_format(legend)
+        .range()
+        .ref_id(ref)
+    )
+
+
+def rows(expr: str, ref: str = "A") -> prometheus.Dataquery:
+    """Ask for a table as of the end of the time range: a row a series, a column a label."""
+    return (
+        prometheus.Dataquery()
+        .datasource(SOURCE)
+        .expr(expr)
+        .format(prometheus_models.PromQueryFormat.TABLE)
+        .instant()
+        .ref_id(ref)
+    )
+
+
+def now(expr: str, legend: str = "", ref: str = "A") -> prometheus.Dataquery:
+    """Ask for values as of the end of the time range."""
+    return (
+        prometheus.Dataquery()
+        .datasource(SOURCE)
+        .expr(expr)
+        .legend_format(legend)
+        .instant()
+        .ref_id(ref)
+    )
+
+
+def panel(kind: Panel, title: str, description: str, width: int, height: int) -> Panel:
+    """Give a panel what every panel has."""
+    return kind.title(title).description(description).datasource(SOURCE).span(width).height(height)
+
+
+def fixed(colour: str) -> dict[str, str]:
+    """Return a field's colour."""
+    return {"mode": "fixed", "fixedColor": colour}
+
+
+def colour_series(it: Panel, colours: Mapping[Any, Colour]) -> Panel:
+    """Give series that are named like states or statuses their colours."""
+    for state, colour in colours.items():
+        it = it.override_by_name(
+            state.value, [models.DynamicConfigValue(id_val="color", value=fixed(colour.hex))]
+        )
+    return it
+
+
+def word_mapping(colours: Mapping[Any, Colour]) -> models.ValueMap:
+    """Return the mapping that colours a cell by the state or status that it says."""
+    return models.ValueMap(
+        options={
+            state.value: models.ValueMappingResult(color=colour.hex, text=state.value, index=index)
+            for index, (state, colour) in enumerate(colours.items())
+        }
+    )
+
+
+def steps(*at: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
+    """Return thresholds: from each value on, a colour; the first value is None."""
+    return (
+        dashboard.ThresholdsConfig()
+        .mode(models.ThresholdsMode.ABSOLUTE)
+        .steps([models.Threshold(value=value, color=colour) for value, colour in at])
+    )
+
+
+def yes_or_no(it: Panel) -> Panel:
+    """Show 1 as a green yes and 0 as a red no."""
+    words = {
+        "0": models.ValueMappingResult(text="no", color=RED, index=0),
+        "1": models.ValueMappingResult(text="yes", color=GREEN, index=1),
+    }
+    return it.mappings([models.ValueMap(options=words)]).unit("short").no_value("–")

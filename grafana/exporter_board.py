@@ -1,0 +1,145 @@
+"""The board that shows whether the exporter can be believed, and what it costs."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import common as options
+from grafana_foundation_sdk.builders import dashboard, stat, timeseries
+from grafana_foundation_sdk.models import common as option_models
+from grafana_foundation_sdk.models import dashboard as models
+
+from prometheus.promql import one
+
+from .common import (
+    CLUSTER,
+    GREEN,
+    ORANGE,
+    RED,
+    board,
+    cluster,
+    now,
+    panel,
+    series,
+    steps,
+    yes_or_no,
+)
+
+
+def _metric(name: str, *labels: str) -> str:
+    return f"{name}{{{', '.join([CLUSTER, *labels])}}}"
+
+
+def _up(name: str, title: str, description: str) -> stat.Panel:
+    return yes_or_no(
+        panel(stat.Panel(), title, description, 4, 4).with_target(
+            now(f"min(max without (instance, pod) ({_metric(name)}))")
+        )
+    )
+
+
+def _quantile(name: str, quantile: str) -> str:
+    bucket = _metric(f"ray_workflow_exporter_{name}_seconds_bucket")
+    return f"histogram_quantile({quantile}, sum by (le) (rate({bucket}[$__rate_interval])))"
+
+
+def _latencies(name: str, title: str, description: str) -> timeseries.Panel:
+    it = panel(timeseries.Panel(), title, description, 8, 8).unit("s").min(0)
+    for ref, quantile, legend in (("A", "0.5", "half"), ("B", "0.99", "99 %")):
+        it = it.with_target(series(_quantile(name, quantile), legend, ref))
+    return it
+
+
+def build() -> dashboard.Dashboard:
+    """Return the board."""
+    own = "ray_workflow_exporter_"
+    restarts, errors = _metric(own + "link_restarts_total"), _metric(own + "poll_errors_total")
+    job = 'job="ray-workflow"'
+    memory = _metric("process_resident_memory_bytes", job)
+    cpu = _metric("process_cpu_seconds_total", job)
+    return (
+        board(
+            "exporter",
+            "Exporter",
+            "Can the other boards be believed, and what does watching cost?",
+            cluster(),
+        )
+        .with_panel(_up("ray_workflow_up", "Storage",
+            "Whether the last poll could list the workflow storage. If not, see the exporter's "
+            "log: everything but live runs is as it was."))
+        .with_panel(_up("ray_workflow_manager_up", "Manager",
+            "Whether the WorkflowManagementActor answers. Without workflows there is none; with "
+            "runs waiting, resume them. Empty where only storage is watched."))
+        .with_panel(
+            panel(stat.Panel(), "Age of what is shown",
+                "Seconds since the last poll ended. More than a minute: the exporter hangs, and "
+                "every board shows old values.", 4, 4)
+            .unit("s").decimals(0)
+            .with_target(now(f"time() - min({one(_metric(own + 'last_poll_timestamp_seconds'))})"))
+            .thresholds(steps((None, GREEN), (30, ORANGE), (120, RED)))
+            .color_mode(option_models.BigValueColorMode.VALUE)
+        )
+        .with_panel(
+            panel(stat.Panel(), "Runs still to read",
+                "Ended runs that were found in storage and not read yet. It falls to 0 after a "
+                "start; history is incomplete until then.", 4, 4)
+            .unit("short")
+            .with_target(now(f"sum({one(_metric(own + 'runs_to_read'))})"))
+        )
+        .with_panel(
+            panel(stat.Panel(), "Left out by limits",
+                "Objects that a limit keeps out of the metrics. More than 0: boards and alerts do "
+                "not see them; raise the limit named below, or choose a smaller detail.", 4, 4)
+            .unit("short")
+            .with_target(now(f"sum({one(_metric(own + 'dropped'))})"))
+            .thresholds(steps((None, GREEN), (1, ORANGE)))
+            .color_mode(option_models.BigValueColorMode.VALUE)
+        )
+        .with_panel(
+            panel(stat.Panel(), "Link restarts, last hour",
+                "How often the process that talks to Ray was started again. Often: Ray's GCS or "
+                "raylet is in trouble, or its version does not match.", 4, 4)
+            .unit("short").decimals(0)
+            .with_target(now(f"sum({one(f'increase({restarts}[1h])')})"))
+            .thresholds(steps((None, GREEN), (1, ORANGE), (4, RED)))
+            .color_mode(option_models.BigValueColorMode.VALUE)
+        )
+        .with_panel(_latencies("change_latency", "From a change in Ray to its metric",
+            "How fresh the metrics are. Slower than the interval of polls allows: look at what a "
+            "poll costs."))
+        .with_panel(_latencies("poll_duration", "What a poll takes",
+            "Grows with what changed, not with what is held. Near the interval: choose a longer "
+            "interval, or shards."))
+        .with_panel(_latencies("probe_duration", "What Ray's manager takes to answer",
+            "The time that the WorkflowManagementActor spends on us. It should stay in "
+            "milliseconds; more means that it is busy with its own work."))
+        .with_panel(
+            panel(timeseries.Panel(), "Series by family",
+                "The ten families with most series. What grows here grows in Prometheus, too.",
+                12, 9)
+            .unit("short").min(0)
+            .with_target(series(
+                f"topk(10, sum by (family) ({one(_metric(own + 'series'))}))", "{{family}}"))
+            .legend(options.VizLegendOptions()
+                .display_mode(option_models.LegendDisplayMode.TABLE)
+                .placement(option_models.LegendPlacement.RIGHT).calcs(["lastNotNull"])
+                .show_legend(True))
+        )
+        .with_panel(
+            panel(timeseries.Panel(), "Errors in polls, each minute",
+                "By part of the poll. `list` and `read` are storage, `manager` is Ray, `render` is "
+                "a fault of the exporter: report it with its log.", 6, 9)
+            .unit("short").min(0)
+            .with_target(series(
+                f"60 * sum by (stage) ({one(f'rate({errors}[$__rate_interval])')})", "{{stage}}"))
+        )
+        .with_panel(
+            panel(timeseries.Panel(), "Memory and CPU of the exporter",
+                "Memory follows the series it exposes and stays flat while they do.", 6, 9)
+            .unit("bytes").min(0)
+            .with_target(series(memory, "memory {{instance}}"))
+            .with_target(series(f"rate({cpu}[$__rate_interval])", "CPU {{instance}}", "B"))
+            .override_by_regexp("/^CPU/", [
+                models.DynamicConfigValue(id_val="unit", value="percentunit"),
+                models.DynamicConfigValue(id_val="custom.axisPlacement", value="right"),
+            ])
+        )
+    )  # fmt: skip
