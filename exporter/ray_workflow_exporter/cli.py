@@ -12,6 +12,7 @@ import click
 
 from . import __version__
 from .client import UnreachableError, WorkflowNotFoundError
+from .commands.files import boards, rules
 from .commands.look import list_runs, show, watch
 from .commands.options import output_option, settings_flags
 from .commands.serve import serve
@@ -72,7 +73,7 @@ def show_version(output: str) -> None:
         )
 
 
-COMMANDS = (serve, list_runs, show, watch, show_version)
+COMMANDS = (serve, list_runs, show, watch, boards, rules, show_version)
 
 for _command in COMMANDS:
     main.add_command(_command)

@@ -25,7 +25,7 @@ ROWS = (
     ("exporter", "jsonable"),
     ("server.source", "server.scrape", "server.api", "server.pages", "server.app"),
     ("client", "terminal"),
-    ("commands.options", "commands.look", "commands.serve"),
+    ("commands.options", "commands.look", "commands.serve", "commands.files"),
     ("cli",),
 )
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}

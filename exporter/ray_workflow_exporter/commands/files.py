@@ -1,0 +1,96 @@
+"""`boards export`, `rules export`: the files that come with the package, for other programs."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Optional
+
+import click
+
+PACKAGE = "ray_workflow_exporter"
+
+
+def ray_boards() -> Path:
+    """Return the folder that Ray's own provisioning of Grafana reads boards from.
+
+    From ray/dashboard/modules/metrics/metrics_head.py and the variables that it looks at.
+    """
+    if folder := os.environ.get("RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR"):
+        return Path(folder)
+    root = os.environ.get("RAY_METRICS_OUTPUT_ROOT")
+    temp = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")  # noqa: S108
+    return Path(root or temp / "session_latest" / "metrics", "grafana", "dashboards")
+
+
+def _write(texts: dict[str, str], folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be written: {error.strerror}.") from None
+    click.echo(f"Wrote {', '.join(sorted(texts))} to {folder}.")
+
+
+def _shipped(folder: str) -> dict[str, str]:
+    return {
+        it.name: it.read_text(encoding="utf-8")
+        for it in files(PACKAGE).joinpath(folder).iterdir()
+        if it.name.endswith((".json", ".yml"))
+    }
+
+
+@click.group()
+def boards() -> None:
+    """Boards for Grafana."""
+
+
+@boards.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
+@click.option("--ray", is_flag=True, help="Write to where Ray's own Grafana files are.")
+def export_boards(folder: Optional[Path], ray: bool) -> None:
+    """Write the boards to FOLDER, for Grafana to be provisioned with.
+
+    With --ray they go beside the boards that `ray start --head` writes, so that a Grafana set up
+    as Ray's documentation says shows both. Ray writes that folder anew with each start: export
+    again after it.
+    """
+    if ray == (folder is not None):
+        raise click.UsageError("Name a folder, or say --ray: one of the two.")
+    if folder is None:
+        folder = ray_boards()
+        if not folder.is_dir():
+            raise click.ClickException(
+                f"Ray has no boards in {folder}: start the head node first. If it was started with "
+                "--temp-dir, set RAY_METRICS_OUTPUT_ROOT to its session's folder `metrics`."
+            )
+    _write(_shipped("boards"), folder)
+
+
+@click.group()
+def rules() -> None:
+    """Rules for Prometheus."""
+
+
+@rules.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--grafana", metavar="URL", help="Where Grafana is found, for links in alerts.")
+@click.option("--runbooks", metavar="URL", help="Where the runbooks are found, likewise.")
+def export_rules(folder: Path, grafana: Optional[str], runbooks: Optional[str]) -> None:
+    """Write alerts, recording rules and thresholds to FOLDER, for `rule_files` of Prometheus.
+
+    Thresholds that are there already stay as they are: they are yours.
+    """
+    texts = _shipped("rules")
+    links = (("dashboard_url", grafana, "/d/"), ("runbook_url", runbooks, "/RayWorkflow"))
+    for annotation, url, rest in links:
+        if url:
+            # All up to where a link begins to say what it leads to.
+            pattern = re.compile(rf"(?<={annotation}: )\S*?(?={rest})")
+            texts["alerts.yml"] = pattern.sub(url.rstrip("/"), texts["alerts.yml"])
+    if (folder / "thresholds.yml").exists():
+        del texts["thresholds.yml"]
+    _write(texts, folder)
