@@ -160,7 +160,7 @@ GROUPS = (
                 _quantile(
                     "workflow:ray_workflow_run_duration_seconds", _RUN_BUCKET, quantile, "status"
                 )
-                for quantile in ("0.5", "0.95")
+                for quantile in ("0.50", "0.95")
             ),
             *(
                 _quantile(
@@ -168,7 +168,7 @@ GROUPS = (
                     _STAGE_BUCKET,
                     quantile,
                 )
-                for quantile in ("0.5", "0.95")
+                for quantile in ("0.50", "0.95")
             ),
             Record(
                 "workflow:ray_workflow_runs_succeeded:increase7d",
