@@ -194,7 +194,8 @@ def now(expr: str, legend: str = "", ref: str = "A") -> prometheus.Dataquery:
 
 def panel(kind: Panel, title: str, description: str, width: int, height: int) -> Panel:
     """Give a panel what every panel has."""
-    return kind.title(title).description(description).datasource(SOURCE).span(width).height(height)
+    it = kind.title(title).description(description).datasource(SOURCE)
+    return it.span(width).height(height).no_value("–")
 
 
 def fixed(colour: str) -> dict[str, str]:
