@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .promql import LIVE, REPLICA, RUNNING, TARGET, one, threshold, total
+from .promql import LIVE, REPLICA, RUNNING, TARGET, one, threshold, total, worst
 
 Severity = Literal["page", "ticket", "info"]
 Board = Literal["fleet", "run", "class", "oncall", "exporter"]
@@ -65,8 +65,11 @@ LAST_FAILURE = (
 
 
 def _runs(statuses: str) -> str:
-    """Return how many runs of a cluster have one of these statuses."""
-    return total(f'ray_workflow_runs{{status=~"{statuses}"}}', "workflow", "status")
+    """Return how many runs of a cluster have one of these statuses.
+
+    Added up before replicas are compared, which may call the class of a run differently.
+    """
+    return total(f'sum without (workflow, status) (ray_workflow_runs{{status=~"{statuses}"}})')
 
 
 def _burns() -> tuple[Alert, ...]:
@@ -127,10 +130,10 @@ _ALERTS: tuple[Alert, ...] = (
         "RayWorkflowStorageUnreadable", "page", "5m",
         "The exporter cannot read the workflow storage.",
         "The workflow storage cannot be read" + ON_CLUSTER,
-        "No exporter can list the workflow storage. Ray may be unable to write it, too: then runs "
-        "fail or hang, and none can be resumed.",
+        "The exporter cannot list the workflow storage. Ray may be unable to write it, too: then "
+        "runs fail or hang, and none can be resumed.",
         "exporter",
-        f"{one('ray_workflow_up')} == 0",
+        f"{worst('ray_workflow_up')} == 0",
     ),
     Alert(
         "RayWorkflowManagerDown", "page", "5m",
@@ -148,7 +151,7 @@ _ALERTS: tuple[Alert, ...] = (
         "The exporter shows old values" + ON_CLUSTER,
         f"The last poll ended {SECONDS} ago. Boards and alerts see workflows as they were then.",
         "exporter",
-        f"time() - {one('ray_workflow_exporter_last_poll_timestamp_seconds')}\n"
+        f"time() - {worst('ray_workflow_exporter_last_poll_timestamp_seconds')}\n"
         f"  > {threshold('stale_seconds')}",
     ),
     Alert(
@@ -165,7 +168,7 @@ _ALERTS: tuple[Alert, ...] = (
         ") or (\n"
         f"  (time() + 0 * {one('ray_workflow_expected_interval_seconds')})\n"
         "    - ignoring (workflow) group_left ()\n"
-        f'      {one(f"""process_start_time_seconds{{job="{JOB}"}}""")}\n'
+        f'      min without ({TARGET}) (process_start_time_seconds{{job="{JOB}"}})\n'
         f"    > {threshold('missed_intervals')}\n"
         f"      * {one('ray_workflow_expected_interval_seconds')}\n"
         f"  unless {one('ray_workflow_last_success_timestamp_seconds')}\n"
@@ -256,15 +259,16 @@ _ALERTS: tuple[Alert, ...] = (
         "raises queue.Full in the user's program.",
         "fleet",
         f"{_runs('PENDING')}\n"
-        f"  / {one('ray_workflow_pending_limit')}\n"
+        # Ray takes a limit of 0 for none.
+        f"  / ({one('ray_workflow_pending_limit')} > 0)\n"
         f"  > {threshold('queue_share')}",
     ),
     Alert(
         "RayWorkflowRetryStorm", "ticket", "15m",
         "More than `retry_ratio` retries for each task that ended in an hour, at least `retries`.",
         f"Tasks of {CLASS} are retried again and again",
-        f"{{{{ $value | humanize }}}} retries came on each task of {CLASS} that ended in the last "
-        "hour: something fails that retries hide.",
+        f"{{{{ printf \"%.2f\" $value }}}} retries came on each task of {CLASS} that ended in the "
+        "last hour: something fails that retries hide.",
         "class",
         f"{total('increase(ray_workflow_task_retries_total[1h])')}\n"
         # A task that never ends is retried, too: no division by nothing.
@@ -310,17 +314,17 @@ _ALERTS: tuple[Alert, ...] = (
         "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics: boards and "
         "alerts do not see them.",
         "exporter",
-        f"{one('ray_workflow_exporter_dropped')} > 0",
+        f"{total('ray_workflow_exporter_dropped')} > 0",
     ),
     Alert(
         "RayWorkflowLinkRestarting", "ticket", "5m",
         "The exporter's link to Ray was restarted more than `link_restarts` times in half an hour.",
         "The exporter loses its link to Ray" + ON_CLUSTER,
-        "The exporter restarted its link to Ray {{ $value | humanize }} times in 30 minutes. In "
+        'The exporter restarted its link to Ray {{ printf "%.0f" $value }} times in 30 minutes. In '
         "between it knows running workflows from storage only.",
         "exporter",
         f"{one('increase(ray_workflow_exporter_link_restarts_total[30m])')}\n"
-        f"  > {threshold('link_restarts')}",
+        f"  > {threshold('link_restarts')} + 0.5",
     ),
 )  # fmt: skip
 

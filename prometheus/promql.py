@@ -19,6 +19,11 @@ def total(selector: str, *dropped: str) -> str:
     return f"sum without ({', '.join(['shard', *dropped])}) (max without ({REPLICA}) ({selector}))"
 
 
+def worst(selector: str) -> str:
+    """Return the least of what the shards of a cluster tell, of replicas the greatest."""
+    return f"min without (shard) (max without ({REPLICA}) ({selector}))"
+
+
 def threshold(name: str) -> str:
     """Return a number of rules/thresholds.yml."""
     return f'scalar(max(ray_workflow:threshold{{name="{name}"}}))'

@@ -7,8 +7,14 @@ from typing import NamedTuple
 from .promql import LIVE, RUNNING, TARGET, one, total
 
 AT_WORK = one('ray_workflow_stage_tasks{state="RUNNING"}', "state")
-# 1 for each run, with its class: stage and task series know only the run.
-RUN = f"group without ({TARGET}, status) (ray_workflow_status)"
+_RUN = f"group without ({TARGET}, status) (ray_workflow_status"
+# 1 for each run, with its class: stage and task series know only the run. Where replicas name a
+# class differently, for one of them reached `max_classes` or has other settings, a run still has
+# one: two would end the evaluation for all clusters.
+RUN = (
+    f'topk without (workflow) (1,\n      {_RUN}{{workflow!="other"}})\n'
+    f"        or ignoring (workflow) {_RUN})\n    )"
+)
 FAILURE_LABELS = "task_id, stage, kind, exception, message"
 
 
@@ -105,8 +111,8 @@ GROUPS = (
                 "workflow:ray_workflow_progress:ratio",
                 "sum without (workflow_id) (\n"
                 f"""  {one('ray_workflow_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
-                ") / sum without (workflow_id) (\n"
-                f"  sum without (state) ({one('ray_workflow_tasks')}) and ({LIVE})\n)",
+                ") / (sum without (workflow_id) (\n"
+                f"  sum without (state) ({one('ray_workflow_tasks')}) and ({LIVE})\n) > 0)",
             ),
             # How long the slowest of the stages at work usually keeps a task.
             Record(
@@ -115,7 +121,8 @@ GROUPS = (
                 f"  clamp_max({AT_WORK} > 0, 1)\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) {RUN}\n"
                 "    * ignoring (workflow_id) group_left ()\n"
-                "      workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d\n)",
+                # Where nothing ended in a week, the quantile is no number.
+                "      (workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d >= 0)\n)",
             ),
             # When the FAILED runs of a class ended, with the error of each.
             Record(
@@ -137,8 +144,8 @@ GROUPS = (
                 "workflow_stage:ray_workflow_last_output_size:bytes",
                 "max without (workflow_id) (\n"
                 f"  {one('ray_workflow_stage_output_size_bytes')}\n"
-                "    * ignoring (stage, workflow) group_left (workflow) (\n"
-                f"""      {one('ray_workflow_status{status="SUCCESSFUL"}', "status")} == 1\n"""
+                f"    * ignoring (stage, workflow) group_left (workflow) (\n    {RUN}\n"
+                f"""      and {one('ray_workflow_status{status="SUCCESSFUL"}', "status")} == 1\n"""
                 f"      and (\n        {one('ray_workflow_end_timestamp_seconds')}\n"
                 "          == ignoring (workflow_id) group_left ()\n"
                 f"            {one('ray_workflow_last_success_timestamp_seconds')}\n"
