@@ -23,6 +23,7 @@ class Assembler:
         self._catalog = catalog
         self._details = details
         self._names = ClassNames(settings.max_classes)
+        self.know(settings.classes)  # what is expected of a class is never told of `other`
 
     @property
     def folded_classes(self) -> int:

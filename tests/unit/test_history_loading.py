@@ -91,6 +91,16 @@ def test_the_newest_runs_are_there_first_and_the_rest_is_counted(
     assert "Read 150 of 150 finished runs." in caplog.text
 
 
+def test_a_class_of_the_settings_keeps_its_name_however_many_others_came_first(tree, watch) -> None:
+    exporter = watch(tree.uri, max_classes=1, classes={"etl": {"expected_interval": "1d"}})
+    for workflow in ("adhoc", "etl"):
+        run = tree.run(workflow, {"workflow": workflow}).status("RUNNING", T0).task("f").entry("f")
+        run.succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+        exporter.load()
+    names = {view.run.workflow_id: view.run.workflow for view in exporter.runs()}
+    assert names == {"adhoc": "other", "etl": "etl"}
+
+
 def test_a_poll_without_changes_reads_nothing_and_keeps_the_snapshot(
     tree, watch, monkeypatch
 ) -> None:
