@@ -293,7 +293,7 @@ class Poller:
         """Read runs that are not live until the time is over, and at least some."""
         left = len(due)
         self._progress.begin(left)
-        with garbage_waits():
+        with garbage_waits(len(due)):
             for start in range(0, len(due), _BATCH):
                 left -= self._see_batch(due[start : start + _BATCH], now, until)
                 self._progress.tell(left)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
+import orjson
+
 from ..model import RunStatus
 from .files import is_text
 from .pickles import read_exception
@@ -65,6 +67,15 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lenient(data)
+    return value if isinstance(value, dict) else {}
+
+
+def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
+    """Read what Python writes and JSON does not know, None if it is only half written."""
     try:
         text = data.decode().strip()
         value, end = _DECODER.raw_decode(text)
