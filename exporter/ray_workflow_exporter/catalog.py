@@ -96,6 +96,24 @@ class Catalog:
         """Return the ids of all runs held."""
         return list(self._held)
 
+    def needs_outline_only(
+        self, workflow_id: str, workflow: str, end: float, mark_time: float, now: float
+    ) -> bool:
+        """Whether no more of a run has to be known than that it was SUCCESSFUL, and when.
+
+        It is too old to be exposed, history, and the class's newer runs tell what it takes.
+        """
+        limit = self._settings.max_finished_runs
+        full = len(self._ended) >= limit
+        hidden = full and (limit == 0 or -end > self._ended[limit - 1][0])
+        expired = end <= now - self._settings.finished_retention
+        return (
+            (hidden or expired)
+            and workflow_id not in self._held
+            and not self._ledger.is_news(workflow_id, mark_time)
+            and self._history.is_past(workflow, end)
+        )
+
     def put(self, run: Run, mark_time: Optional[float] = None) -> None:
         """Take a run as it is now; an equal one changes nothing."""
         held = self._held.get(run.workflow_id)
@@ -119,7 +137,11 @@ class Catalog:
             analysis = None if run.status.finished else analyst.look(run)
         else:
             analysis = analyst.look(run, changed)
-        self._hold(old, _Held(run, analysis, None if run.status.finished else analyst))
+        if run.outlined:
+            held = _Held(replace(run, tasks={}), outline(run), None, slim=True)
+        else:
+            held = _Held(run, analysis, None if run.status.finished else analyst)
+        self._hold(old, held)
         before = old.tasks if changed is not None and old is not None else {}
         self._feed.extend(self._changes(old, run, before, changed))
         self._totals.pop(run.workflow, None)
@@ -144,7 +166,8 @@ class Catalog:
         self._counts[run.workflow][run.status] += 1
         if run.status.finished:
             insort(self._ended, _age_key(run))
-            self._not_slim.add(run.workflow_id)
+            if not held.slim:
+                self._not_slim.add(run.workflow_id)
         else:
             self._live[run.workflow_id] = held
 
@@ -164,6 +187,8 @@ class Catalog:
 
         Only the newest 10,000 changes are kept: a reader that finds a gap reads all runs anew.
         """
+        if after >= self._seq:
+            return []
         feed = self._feed.copy()  # one C call: readers come from other threads
         return [change for change in feed if change.seq > after]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -42,8 +43,9 @@ class Opened:
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        # (path, mode, flags); a folder is opened to be listed.
         if event == "open" and str(arguments[0]).startswith(self._folder):
-            self.count += 1
+            self.count += not arguments[2] & os.O_DIRECTORY
 
 
 def ask_ray(driver: subprocess.Popen[str]) -> float:
@@ -99,6 +101,8 @@ def measure() -> Result:
         notes=[
             f"Ray's API (`list_all`, then `get_metadata` of each run and task) was asked for "
             f"{API_RUNS} of the {RUNS:,} runs and extrapolated linearly; the listing was measured "
-            "whole. All files were in the page cache for both."
+            "whole. All files were in the page cache for both. Of SUCCESSFUL runs too old to be "
+            "exposed (here all but the newest 1,000), the exporter reads no more than what its "
+            "list tells: five files of fourteen, and the sizes of the outputs."
         ],
     )

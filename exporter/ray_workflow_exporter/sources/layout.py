@@ -24,7 +24,9 @@ META = "workflow_meta.json"
 TASKS = "tasks"
 COUNTERS = "duplicate_name_counter"
 OBJECTS = "objects"
+ENTRY = f"{TASKS}/outputs.json"
 INPUTS = "inputs.json"
+STARTED = "pre_task_metadata.json"
 OUTPUT = "output.pkl"
 EXCEPTION = "exception.pkl"
 
@@ -176,7 +178,7 @@ RUN_FILES: Mapping[str, Content] = {
     "user_run_metadata.json": Content(
         _json(lambda document: {"user_metadata": document}), ("user_metadata",)
     ),
-    f"{TASKS}/outputs.json": Content(_json(_output_of("output_task_id")), ("output_task_id",)),
+    ENTRY: Content(_json(_output_of("output_task_id")), ("output_task_id",)),
 }
 
 # user_task_metadata.json says again what inputs.json says; func_body.pkl and args.pkl are never
@@ -187,7 +189,7 @@ TASK_FILES: Mapping[str, Content] = {
         ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
         immutable=True,
     ),
-    "pre_task_metadata.json": Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
     "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "outputs.json": Content(_json(_output_of("continuation")), ("continuation",)),
     EXCEPTION: Content(_exception, ("exception", "exception_time"), limit=EXCEPTION_LIMIT),
