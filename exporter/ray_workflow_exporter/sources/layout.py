@@ -33,6 +33,9 @@ EXCEPTION = "exception.pkl"
 JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
 EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
 
+# orjson goes deeper than Python's stack allows to those who use what it read.
+_MAX_BRACKETS = 400
+
 Fields = dict[str, Any]
 
 
@@ -69,6 +72,8 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
+    if data.count(b"{") + data.count(b"[") > _MAX_BRACKETS:
+        return _lenient(data)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
