@@ -42,6 +42,27 @@ class Analysis:
     root_cause: Optional[RootCause]
 
 
+def outline(run: Run) -> Analysis:
+    """Derive what is told of a run that is no longer exposed: no stages, no edges, no path."""
+    counts = dict(NONE_YET)
+    for task in run.tasks.values():
+        counts[task.state] += 1
+    sizes = [task.output_bytes for task in run.tasks.values() if task.output_bytes is not None]
+    failed = run.status is RunStatus.FAILED
+    return Analysis(
+        tasks=counts,
+        progress=_progress(run, counts),
+        output_bytes=sum(sizes) if sizes else None,
+        stages=(),
+        stage_edges=(),
+        task_edges=(),
+        critical_path=(),
+        critical_seconds=None,
+        expected_end=None,
+        root_cause=root_cause(run, Dag(run.tasks)) if failed else None,
+    )
+
+
 def analyse(run: Run, history: Optional[History] = None) -> Analysis:
     """Derive everything from a run, in time linear in its tasks and edges."""
     return Analyst(history).look(run)
@@ -84,11 +105,9 @@ class Analyst:
         known = [tasks[task_id].duration for task_id in path]
         seconds = [duration for duration in known if duration is not None]
         sizes = [stage.output_bytes for stage in stages if stage.output_bytes is not None]
-        done = self._counts[TaskState.SUCCESSFUL]
-        whole = run.status is RunStatus.SUCCESSFUL
         return Analysis(
             tasks=self._counts.copy(),
-            progress=1.0 if whole else done / len(tasks) if tasks else 0.0,
+            progress=_progress(run, self._counts),
             output_bytes=sum(sizes) if sizes else None,
             stages=stages,
             stage_edges=stage_edges,
@@ -188,3 +207,9 @@ class Analyst:
         end = closed[current]
         closed.update(dict.fromkeys(chain, end))
         return end
+
+
+def _progress(run: Run, counts: Mapping[TaskState, int]) -> float:
+    if run.status is RunStatus.SUCCESSFUL:
+        return 1.0
+    return counts[TaskState.SUCCESSFUL] / len(run.tasks) if run.tasks else 0.0

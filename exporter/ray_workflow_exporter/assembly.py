@@ -11,8 +11,8 @@ from .details import Details
 from .model import Run, RunStatus
 from .naming import ClassNames, workflow_class
 from .settings import Settings
-from .sources.records import StoredRun
-from .truth import Evidence, merge
+from .sources.records import Mark, StoredRun
+from .truth import Evidence, merge, outline_suffices
 
 
 class Assembler:
@@ -35,7 +35,18 @@ class Assembler:
         for name in classes:
             self._names.name(name)
 
-    def put(self, stored: StoredRun, status: RunStatus, **more: Any) -> None:
+    def outline_suffices(self, stored: StoredRun, mark: Mark, now: float) -> bool:
+        """Whether no more than its outline has to be read of a run that is not live."""
+        name, _ = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
+        end = stored.end_time
+        return (
+            end is not None
+            and mark.status is stored.status
+            and outline_suffices(stored)
+            and self._catalog.needs_outline_only(stored.workflow_id, name, end, mark.time, now)
+        )
+
+    def put(self, stored: StoredRun, status: RunStatus, **more: Any) -> Run:
         """Make a run of what storage says and of `more`, the other fields of the evidence."""
         name, deadline = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
         run = merge(
@@ -50,11 +61,17 @@ class Assembler:
             )
         )
         self._catalog.put(run, more.get("mark_time"))
+        return run
 
-    def restore(self, run: Run, mark_time: float) -> None:
-        """Take a run as it was made earlier, perhaps with other settings."""
+    def restore(self, run: Run, mark_time: float, now: float) -> bool:
+        """Take a run as it was made earlier, perhaps with other settings; tell if it suffices."""
         name, deadline = self._expected(run.workflow_id, run.user_metadata, run.start_time)
+        if run.outlined and not self._catalog.needs_outline_only(
+            run.workflow_id, name, run.end_time or 0.0, mark_time, now
+        ):
+            return False
         self._catalog.put(replace(run, workflow=name, deadline=deadline), mark_time)
+        return True
 
     def _expected(
         self, workflow_id: str, user_metadata: Mapping[str, Any], start_time: Optional[float]

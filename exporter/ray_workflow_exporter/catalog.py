@@ -6,9 +6,9 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import NamedTuple, Optional
 
-from .analysis import Analysis, Analyst
+from .analysis import Analysis, Analyst, analyse, outline
 from .history import History, expected_end
 from .ledger import ClassLedger, Ledger
 from .model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
@@ -19,8 +19,7 @@ _FEED_LENGTH = 10_000
 _REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_class")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One thing that changed: a run's status, a task's state, or a run that is gone.
 
     `moment` is when it happened by the source's own clock, None where the source does not say.
@@ -37,7 +36,7 @@ class Change:
 @dataclass
 class _Held:
     run: Run
-    analysis: Analysis
+    analysis: Optional[Analysis]  # None: nobody has needed it yet
     analyst: Optional[Analyst]  # of a run that may go on
     view: Optional[RunView] = None
     young: bool = False  # whether the view is one with all tasks
@@ -58,7 +57,7 @@ class Catalog:
         self._held: dict[str, _Held] = {}
         # What a snapshot needs of them, so that it walks over nothing that is not exposed.
         self._live: dict[str, _Held] = {}
-        self._ended: list[tuple[float, str]] = []  # by age, the newest last
+        self._ended: list[tuple[float, str]] = []  # by age, the newest first
         self._counts: defaultdict[str, Counter[RunStatus]] = defaultdict(Counter)
         self._relearned: set[str] = set()  # classes whose history changed since the last snapshot
         self._not_slim: set[str] = set()  # runs that ended and still have their tasks
@@ -90,12 +89,30 @@ class Catalog:
         """Return all runs held: live ones first, then those that ended, newest first."""
         # A copy made by one C call: readers come from other threads while the dict changes.
         held = list(self._held.values())
-        held.sort(key=lambda it: (not it.run.status.finished, _age_key(it.run)), reverse=True)
+        held.sort(key=lambda it: (it.run.status.finished, _age_key(it.run)))
         return [_whole(it) for it in held]
 
     def ids(self) -> Sequence[str]:
         """Return the ids of all runs held."""
         return list(self._held)
+
+    def needs_outline_only(
+        self, workflow_id: str, workflow: str, end: float, mark_time: float, now: float
+    ) -> bool:
+        """Whether no more of a run has to be known than that it was SUCCESSFUL, and when.
+
+        It is too old to be exposed, history, and the class's newer runs tell what it takes.
+        """
+        limit = self._settings.max_finished_runs
+        full = len(self._ended) >= limit
+        hidden = full and (limit == 0 or -end > self._ended[limit - 1][0])
+        expired = end <= now - self._settings.finished_retention
+        return (
+            (hidden or expired)
+            and workflow_id not in self._held
+            and not self._ledger.is_news(workflow_id, mark_time)
+            and self._history.is_past(workflow, end)
+        )
 
     def put(self, run: Run, mark_time: Optional[float] = None) -> None:
         """Take a run as it is now; an equal one changes nothing."""
@@ -116,10 +133,15 @@ class Catalog:
             self._relearned.add(run.workflow)
         if analyst is None:
             analyst = Analyst(self._history)
-            analysis = analyst.look(run)
+            # Most of a long history is never exposed.
+            analysis = None if run.status.finished else analyst.look(run)
         else:
             analysis = analyst.look(run, changed)
-        self._hold(old, _Held(run, analysis, None if run.status.finished else analyst))
+        if run.outlined:
+            held = _Held(replace(run, tasks={}), outline(run), None, slim=True)
+        else:
+            held = _Held(run, analysis, None if run.status.finished else analyst)
+        self._hold(old, held)
         before = old.tasks if changed is not None and old is not None else {}
         self._feed.extend(self._changes(old, run, before, changed))
         self._totals.pop(run.workflow, None)
@@ -143,8 +165,9 @@ class Catalog:
         self._held[run.workflow_id] = held
         self._counts[run.workflow][run.status] += 1
         if run.status.finished:
-            insort(self._ended, (_age_key(run), run.workflow_id))
-            self._not_slim.add(run.workflow_id)
+            insort(self._ended, _age_key(run))
+            if not held.slim:
+                self._not_slim.add(run.workflow_id)
         else:
             self._live[run.workflow_id] = held
 
@@ -155,7 +178,7 @@ class Catalog:
             del self._counts[run.workflow]
         self._not_slim.discard(run.workflow_id)
         if run.status.finished:
-            del self._ended[bisect_left(self._ended, (_age_key(run), run.workflow_id))]
+            del self._ended[bisect_left(self._ended, _age_key(run))]
         else:
             del self._live[run.workflow_id]
 
@@ -164,6 +187,8 @@ class Catalog:
 
         Only the newest 10,000 changes are kept: a reader that finds a gap reads all runs anew.
         """
+        if after >= self._seq:
+            return []
         feed = self._feed.copy()  # one C call: readers come from other threads
         return [change for change in feed if change.seq > after]
 
@@ -200,7 +225,7 @@ class Catalog:
         """Work out the expected ends of live runs whose class's history changed."""
         for held in self._live.values() if self._relearned else ():
             if held.run.workflow in self._relearned:
-                known = held.analysis
+                known = held.analysis or analyse(held.run)
                 end = expected_end(held.run, self._history, known.stages, known.stage_edges)
                 if end != known.expected_end:
                     held.analysis, held.view = replace(known, expected_end=end), None
@@ -231,15 +256,13 @@ class Catalog:
         self._expect_anew()
         exposed = list(self._live.values())
         views = [self._view(held, True) for held in exposed]
-        retained = len(self._ended) - bisect_left(
-            self._ended, (now - settings.finished_retention, "")
-        )
+        retained = bisect_left(self._ended, (settings.finished_retention - now, ""))
         shown = min(retained, settings.max_finished_runs)
         dropped["max_finished_runs"] = retained - shown
-        newest = self._ended[len(self._ended) - shown :]
+        newest = self._ended[:shown]
         expiry = float("inf")
-        for end, workflow_id in reversed(newest):
-            held = self._held[workflow_id]
+        for age, workflow_id in newest:
+            held, end = self._held[workflow_id], -age
             young = end >= now - settings.task_retention
             exposed.append(held)
             views.append(self._view(held, young))
@@ -259,25 +282,24 @@ class Catalog:
         if view is not None and held.young is young:
             return view
         run, limit = held.run, self._settings.max_tasks_per_run
-        stages, whole = len(held.analysis.stages) <= limit, len(run.tasks) <= limit
-        held.dropped = (0 if stages else len(held.analysis.stages)) + (
-            0 if whole else len(run.tasks)
-        )
+        analysis = held.analysis = held.analysis or analyse(run)
+        stages, whole = len(analysis.stages) <= limit, len(run.tasks) <= limit
+        held.dropped = (0 if stages else len(analysis.stages)) + (0 if whole else len(run.tasks))
         tasks: tuple[Task, ...] = ()
         if whole and young:
             tasks = tuple(run.tasks.values())
         elif whole:
             tasks = tuple([it for it in run.tasks.values() if it.state is TaskState.FAILED])
         if view is None or len(view.tasks) != len(tasks):
-            view = RunView(run, held.analysis, stages, tasks)
+            view = RunView(run, analysis, stages, tasks)
         held.view, held.young = view, young
         return view
 
     def _slim(self, workflow_ids: Iterable[str]) -> None:
         for workflow_id in workflow_ids:
             held = self._held[workflow_id]
+            held.analysis = outline(held.run)  # first: readers look at any time
             held.run = replace(held.run, tasks={})
-            held.analysis = replace(held.analysis, stages=(), stage_edges=(), task_edges=())
             held.view, held.slim = None, True
             self._not_slim.discard(workflow_id)
 
@@ -319,12 +341,14 @@ def _moment(old: Optional[Run], new: Run) -> Optional[float]:
 
 
 def _whole(held: _Held) -> RunView:
-    return RunView(held.run, held.analysis, True, tuple(held.run.tasks.values()))
+    run = held.run
+    return RunView(run, held.analysis or analyse(run), True, tuple(run.tasks.values()))
 
 
 def _all_statuses(counts: Mapping[RunStatus, int]) -> dict[RunStatus, int]:
     return {status: counts.get(status, 0) for status in RunStatus}
 
 
-def _age_key(run: Run) -> float:
-    return run.end_time or run.last_transition or run.start_time or 0.0
+def _age_key(run: Run) -> tuple[float, str]:
+    """Return what puts runs into the order of their age, the newest first."""
+    return -(run.end_time or run.last_transition or run.start_time or 0.0), run.workflow_id

@@ -68,6 +68,11 @@ class History:
         past.usual = None
         return True
 
+    def is_past(self, workflow: str, end: float) -> bool:
+        """Whether nothing more is learned from a run of the class that ended then."""
+        past = self._classes.get(workflow)
+        return past is not None and past.oldest is not None and end <= past.oldest[1]
+
     def run_seconds(self, workflow: str) -> Optional[float]:
         """Return the median duration of the class's runs, None when none is known."""
         return self._usual(workflow).seconds

@@ -195,7 +195,7 @@ class Ledger:
             self._changed = True
         if new.status.finished:
             ledger.note_end(new)
-        if old is None and new.status.finished and not self._is_news(new.workflow_id, mark_time):
+        if old is None and new.status.finished and not self.is_news(new.workflow_id, mark_time):
             return
         workflow_id = new.workflow_id
         counted_until = self._live.get(workflow_id)
@@ -263,7 +263,8 @@ class Ledger:
                 )  # fmt: skip
             self._failing = True
 
-    def _is_news(self, workflow_id: str, mark_time: Optional[float]) -> bool:
+    def is_news(self, workflow_id: str, mark_time: Optional[float]) -> bool:
+        """Whether a run that this process sees first is to be counted, by its newest mark."""
         if workflow_id in self._live:
             return True
         if mark_time is None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_VERY_MANY = 1_000
 _TELL_SECONDS = 3.0  # between two lines in the log
 
 logger = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ class Progress:
 
 
 @contextmanager
-def garbage_waits() -> Iterator[None]:
+def garbage_waits(runs: int = 0) -> Iterator[None]:
     """Keep the garbage collector from looking at thousands of new runs again and again.
 
-    There are no cycles among them: it would find nothing.
+    There are no cycles among them: it would find nothing. After very many new `runs` it will
+    never look at what is there by then; that is freed all the same once nobody refers to it.
     """
     if not gc.isenabled():
         yield
@@ -51,4 +53,6 @@ def garbage_waits() -> Iterator[None]:
     try:
         yield
     finally:
+        if runs >= _VERY_MANY:
+            gc.freeze()
         gc.enable()

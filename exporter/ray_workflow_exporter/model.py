@@ -146,7 +146,7 @@ class Run:
 
     `tasks` keeps the order in which tasks became known and is never changed in place: a change
     is a new Run. `last_transition` is the newest moment at which the run or a task of it
-    changed its state.
+    changed its state. Of the tasks of an `outlined` run, only state and size of output were read.
     """
 
     workflow_id: str
@@ -159,6 +159,7 @@ class Run:
     last_transition: Optional[float] = None
     deadline: Optional[float] = None
     user_metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA)
+    outlined: bool = False
 
     @property
     def duration(self) -> Optional[float]:

@@ -293,7 +293,7 @@ class Poller:
         """Read runs that are not live until the time is over, and at least some."""
         left = len(due)
         self._progress.begin(left)
-        with garbage_waits():
+        with garbage_waits(len(due)):
             for start in range(0, len(due), _BATCH):
                 left -= self._see_batch(due[start : start + _BATCH], now, until)
                 self._progress.tell(left)
@@ -302,20 +302,23 @@ class Poller:
 
     def _see_batch(self, batch: Sequence[str], now: float, until: float) -> int:
         """Read some runs at once; return how many were read or remembered."""
-        unread = [key for key in batch if not self._remembered(key, self._marks[key])]
-        found = self._reader.read_many({key: self._tracked[key].stored for key in unread}, until)
+        unread = [key for key in batch if not self._remembered(key, self._marks[key], now)]
+        found = self._reader.read_many(
+            {key: self._tracked[key].stored for key in unread},
+            until,
+            lambda it: self._assembler.outline_suffices(it, self._marks[it.workflow_id], now),
+        )
         for workflow_id, stored in found.items():
             self._see_stored(workflow_id, self._marks[workflow_id], stored, now)
         return len(batch) - len(unread) + len(found)
 
-    def _remembered(self, workflow_id: str, mark: Mark) -> bool:
+    def _remembered(self, workflow_id: str, mark: Mark, now: float) -> bool:
         """Take a finished run from the cache, if this process has not seen it yet."""
         tracked = self._tracked[workflow_id]
         fresh = tracked.mark is None and not tracked.was_live and mark.status.finished
         run = self.cache.find(workflow_id, mark) if fresh and self.cache is not None else None
-        if run is None:
+        if run is None or not self._assembler.restore(run, mark.time, now):
             return False
-        self._assembler.restore(run, mark.time)
         tracked.mark = mark
         return True
 
@@ -348,24 +351,23 @@ class Poller:
         again = tracked.mark == mark
         tracked.mark, tracked.was_live, tracked.lost = mark, False, 0
         tracked.stored = stored
-        self._put(stored, mark.status, mark_time=mark.time)
-        self._plan_recheck(tracked, stored.workflow_id, mark, now, again)
+        run = self._put(stored, mark.status, mark_time=mark.time)
+        self._plan_recheck(tracked, run, mark, now, again)
 
     def _plan_recheck(
-        self, tracked: _Tracked, workflow_id: str, mark: Mark, now: float, again: bool
+        self, tracked: _Tracked, run: Run, mark: Mark, now: float, again: bool
     ) -> None:
         tracked.recheck = tracked.recheck + 1 if again else 0
-        run = self._catalog.get(workflow_id)
-        still = run is not None and any(it.state is TaskState.RUNNING for it in run.tasks.values())
+        still = any(it.state is TaskState.RUNNING for it in run.tasks.values())
         unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
         young = now - mark.time < _RECHECKS[-1]
         if unsettled and (still or young) and tracked.recheck < len(_RECHECKS):
             tracked.recheck_at = now + _RECHECKS[tracked.recheck]
             return
         tracked.recheck_at = None
-        if self.cache is not None and run is not None:
+        if self.cache is not None:
             self.cache.add(run, mark)
-        self._settle(tracked, workflow_id)
+        self._settle(tracked, run.workflow_id)
 
     def _settle(self, tracked: _Tracked, workflow_id: str) -> None:
         """Let go of what is only needed while a run may change."""
@@ -374,6 +376,8 @@ class Poller:
         self._reader.forget(workflow_id)
 
     def _see_gone(self, marks: Mapping[str, Mark]) -> None:
+        if not self._missing and self._tracked.keys() <= marks.keys():
+            return
         missing = self._tracked.keys() - marks.keys() - self.manager.runs.keys()
         for workflow_id in self._missing - missing:
             self._tracked[workflow_id].absent = 0
@@ -389,11 +393,11 @@ class Poller:
                 del self._tracked[workflow_id]
         self._missing = missing
 
-    def _put(self, stored: StoredRun, status: RunStatus, **more: Any) -> None:
+    def _put(self, stored: StoredRun, status: RunStatus, **more: Any) -> Run:
         # As long as left-over siblings are looked at; later, what never ended was cut off.
         followed = time.time() - (more["mark_time"] or 0.0) < sum(_RECHECKS)
         writing = status is RunStatus.FAILED and self.manager.state is LinkState.UP and followed
-        self._assembler.put(stored, status, may_still_write=writing, **more)
+        return self._assembler.put(stored, status, may_still_write=writing, **more)
 
     def _catalog_runs(self) -> Iterable[Run]:
         """Runs of which Ray's state API may know more: live ones, and those that failed lately."""

@@ -79,13 +79,19 @@ class StorageReader:
             return previous
 
     def read_many(
-        self, wanted: Mapping[str, Optional[StoredRun]], until: float = float("inf")
+        self,
+        wanted: Mapping[str, Optional[StoredRun]],
+        until: float = float("inf"),
+        enough: Optional[Callable[[StoredRun], bool]] = None,
     ) -> Mapping[str, Optional[StoredRun]]:
-        """Read many runs with what was read of them before; those not reached are left out."""
+        """Read many runs with what was read of them before; those not reached are left out.
+
+        `enough` tells whether the outline of a run will do.
+        """
         if self.error is not None or not wanted:
             return {}
         try:
-            return self.ask(lambda it: it.read_runs(wanted, until))
+            return self.ask(lambda it: it.read_runs(wanted, until, enough))
         except StorageError:
             # One of them may be the only one that cannot be read: it must not hide the others.
             return self._read_each(wanted, until)

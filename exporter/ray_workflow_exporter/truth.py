@@ -24,6 +24,9 @@ T = TypeVar("T")
 # local disk, whole seconds on S3.
 CLOCK_GRAIN = 0.05
 
+# What ended this many seconds before its run began belongs to an earlier life of it.
+_RERUN_GAP = 1.0
+
 # Exception names of failures that left no file behind: of the culprit, and of each of several
 # tasks of which one is.
 NO_RECORD, SUSPECT = "NoRecord", "NoRecordSuspect"
@@ -109,10 +112,23 @@ def merge(evidence: Evidence) -> Run:
         last_transition=_last_transition(changed, previous, start, end, evidence.mark_time),
         deadline=evidence.deadline,
         user_metadata=stored.user_metadata,
+        outlined=stored.outlined,
     )
     if previous is not None and not changed and replace(run, tasks=known) == previous:
         return previous
     return run
+
+
+def outline_suffices(stored: StoredRun) -> bool:
+    """Whether all that is told of a run that is not exposed is known from its outline.
+
+    Not if Ray overwrote its start: it takes the tasks' times to tell how long it took.
+    """
+    start, end = stored.start_time, stored.end_time
+    if stored.status is not RunStatus.SUCCESSFUL or start is None or end is None or end < start:
+        return False
+    starts = [it.start_time for it in stored.tasks.values() if it.start_time is not None]
+    return bool(starts) and min(starts) >= start - _RERUN_GAP
 
 
 def _task_ids(
@@ -159,7 +175,7 @@ def _true_span(
     """Undo a re-run of a successful id: Ray only returns the old result, but notes new times."""
     ends = [task.end_time for task in tasks if task.end_time is not None]
     starts = [task.start_time for task in tasks if task.start_time is not None]
-    if start is not None and ends and starts and max(ends) < start - 1.0:
+    if start is not None and ends and starts and max(ends) < start - _RERUN_GAP:
         return min(starts), max(ends)
     return start, end
 

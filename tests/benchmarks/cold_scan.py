@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -42,8 +43,9 @@ class Opened:
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        # (path, mode, flags); a folder is opened to be listed.
         if event == "open" and str(arguments[0]).startswith(self._folder):
-            self.count += 1
+            self.count += not arguments[2] & os.O_DIRECTORY
 
 
 def ask_ray(driver: subprocess.Popen[str]) -> float:
@@ -63,7 +65,6 @@ def measure() -> Result:
         driver = cluster.start_driver(API, ",".join(TASKS), str(RUNS // API_RUNS))
         ask_ray(driver)  # the first question starts the management actor
         settings = Settings(address="none", storage=storage)
-        opened = Opened(storage)
         cold, api = [], []
         exporter = Exporter(settings)
         for _ in range(REPEATS):
@@ -72,7 +73,7 @@ def measure() -> Result:
             cold.append(seconds(exporter.load, collect=True))
             api.append(ask_ray(driver))
         assert len(exporter.runs()) == RUNS
-        opened.count = 0
+        opened = Opened(storage)  # a hook for good: not before the cold scans
         polls = [seconds(exporter.poll_once, collect=True) for _ in range(POLLS)]
         read = opened.count
         exporter.close()
@@ -100,6 +101,8 @@ def measure() -> Result:
         notes=[
             f"Ray's API (`list_all`, then `get_metadata` of each run and task) was asked for "
             f"{API_RUNS} of the {RUNS:,} runs and extrapolated linearly; the listing was measured "
-            "whole. All files were in the page cache for both."
+            "whole. All files were in the page cache for both. Of SUCCESSFUL runs too old to be "
+            "exposed (here all but the newest 1,000), the exporter reads no more than what its "
+            "list tells: five files of fourteen, and the sizes of the outputs."
         ],
     )

@@ -181,6 +181,15 @@ def test_a_remembered_run_whose_mark_changed_is_read_anew(tree, watch) -> None:
     }  # fmt: skip
 
 
+def test_metadata_nested_deeper_than_python_goes_stops_no_poll(tree, watch) -> None:
+    ids = plant(tree, 2)
+    tree.run(ids[0]).put("user_run_metadata.json", b'{"a":' * 1010 + b"1" + b"}" * 1010)
+    exporter = watch(tree.uri, keep=True)
+    exporter.load()
+    assert held(exporter) == set(ids)
+    assert exporter.run(ids[0]).run.user_metadata == {}
+
+
 def test_settings_of_now_hold_for_runs_remembered_from_before(tree, watch) -> None:
     ids = plant(tree, 1)
     watch(tree.uri, keep=True).load()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
-from typing import Any, Callable, Optional, Protocol, TypeVar
+from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 Result = TypeVar("Result")
@@ -103,23 +103,23 @@ class LocalFiles:
             files = found[within] = {}
             path = f"{self._root}/{folder}/{within}"
             try:
-                with os.scandir(path) as items:
-                    for item in items:
-                        name = item.name
-                        if item.is_dir(follow_symlinks=False):
-                            if recursive and is_text(name):
-                                pending.append(f"{within}/{name}" if within else name)
-                        elif names is not None and name not in names:
-                            continue
-                        elif measured is None or name in measured or item.is_symlink():
-                            stamp = _stamp(item)
-                            if stamp is not None:
-                                files[name] = stamp
-                        elif item.is_file(follow_symlinks=False) and is_text(name):
-                            files[name] = NOT_MEASURED
+                if measured is None:
+                    # Opened, so that no measuring walks the path; for few files, it does not pay.
+                    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    try:
+                        folders = _list(opened, files, names, measured)
+                    finally:
+                        os.close(opened)
+                else:
+                    folders = _list(path, files, names, measured)
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise _unreadable("list", path, error) from None
+                continue
+            if recursive:
+                pending += [
+                    f"{within}/{name}" if within else name for name in folders if is_text(name)
+                ]
         return found
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
@@ -290,17 +290,33 @@ def _as_ray_reads(uri: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(parse_qsl(parts.query))))
 
 
-def _stamp(item: os.DirEntry[str]) -> Optional[Stamp]:
-    """Return size and mtime of a file with a name that is text, None for anything else."""
-    try:
-        if not (is_text(item.name) and item.is_file()):
-            return None
-        info = item.stat()
-        return info.st_size, info.st_mtime_ns
-    except OSError as error:
-        if error.errno in _ABSENT:
-            return None  # deleted since it was listed, or a link to itself
-        raise
+def _list(
+    folder: Union[str, int],
+    files: dict[str, Stamp],
+    names: Optional[Container[str]],
+    measured: Optional[Container[str]],
+) -> list[str]:
+    """Put the files of one folder among `files`; return the names of the folders in it."""
+    folders = []
+    with os.scandir(folder) as items:
+        for item in items:
+            name = item.name
+            if item.is_dir(follow_symlinks=False):
+                folders.append(name)
+            elif names is not None and name not in names:
+                continue
+            elif measured is None or name in measured or item.is_symlink():
+                try:
+                    if item.is_file() and is_text(name):
+                        info = item.stat()
+                        files[name] = info.st_size, info.st_mtime_ns
+                except OSError as error:
+                    if error.errno not in _ABSENT:
+                        raise
+                    # Deleted since it was listed, or a link to itself.
+            elif item.is_file(follow_symlinks=False) and is_text(name):
+                files[name] = NOT_MEASURED
+    return folders
 
 
 def is_text(name: str) -> bool:

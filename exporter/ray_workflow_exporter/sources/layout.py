@@ -11,6 +11,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
+import orjson
+
 from ..model import RunStatus
 from .files import is_text
 from .pickles import read_exception
@@ -22,12 +24,17 @@ META = "workflow_meta.json"
 TASKS = "tasks"
 COUNTERS = "duplicate_name_counter"
 OBJECTS = "objects"
+ENTRY = f"{TASKS}/outputs.json"
 INPUTS = "inputs.json"
+STARTED = "pre_task_metadata.json"
 OUTPUT = "output.pkl"
 EXCEPTION = "exception.pkl"
 
 JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
 EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
+
+# orjson goes deeper than Python's stack allows to those who use what it read.
+_MAX_BRACKETS = 400
 
 Fields = dict[str, Any]
 
@@ -65,6 +72,17 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
+    if data.count(b"{") + data.count(b"[") > _MAX_BRACKETS:
+        return _lenient(data)
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lenient(data)
+    return value if isinstance(value, dict) else {}
+
+
+def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
+    """Read what Python writes and JSON does not know, None if it is only half written."""
     try:
         text = data.decode().strip()
         value, end = _DECODER.raw_decode(text)
@@ -165,7 +183,7 @@ RUN_FILES: Mapping[str, Content] = {
     "user_run_metadata.json": Content(
         _json(lambda document: {"user_metadata": document}), ("user_metadata",)
     ),
-    f"{TASKS}/outputs.json": Content(_json(_output_of("output_task_id")), ("output_task_id",)),
+    ENTRY: Content(_json(_output_of("output_task_id")), ("output_task_id",)),
 }
 
 # user_task_metadata.json says again what inputs.json says; func_body.pkl and args.pkl are never
@@ -176,7 +194,7 @@ TASK_FILES: Mapping[str, Content] = {
         ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
         immutable=True,
     ),
-    "pre_task_metadata.json": Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
     "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "outputs.json": Content(_json(_output_of("continuation")), ("continuation",)),
     EXCEPTION: Content(_exception, ("exception", "exception_time"), limit=EXCEPTION_LIMIT),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
 from .files import NOT_MEASURED, Stamp, Tree
 from .layout import (
     COUNTERS,
+    ENTRY,
     EXCEPTION,
     OUTPUT,
     RUN_FILES,
+    STARTED,
     TASK_FILES,
     TASKS,
     Content,
@@ -43,7 +45,7 @@ class _Folder:
     `unchanged` are the stamps of those that `old` speaks for.
     """
 
-    __slots__ = ("contents", "data", "files", "old", "path", "unchanged")
+    __slots__ = ("contents", "data", "files", "old", "path", "prefix", "unchanged")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class _Folder:
         stamps: Mapping[str, Stamp],
     ) -> None:
         self.path = path
+        self.prefix = f"{TASKS}/{path}/" if path else ""
         self.contents = contents
         self.files = files
         self.old = old
@@ -93,13 +96,14 @@ class _Folder:
 
 
 class Reading:
-    """One reading of a run: `listings` first, then what `files` names, then the `run`.
+    """One reading of a run: `listings`, then what `files` names, then `more`, then the `run`.
 
     `previous` is what the last reading returned and `stamps` the files it speaks for; with it,
     `only` names the tasks whose folders are looked at. With `measure`, stamps are there for the
     next reading where taking them costs something. `lists_deep` and `backslash_divides` are those
-    of the `Files`. `stamps` are those of all that was read, afterwards. Raises ValueError for an
-    id that leads out of the storage.
+    of the `Files`. `stamps` are those of all that was read, afterwards. A run that looks as if all
+    went well is first read in outline, if somebody tells whether that is `enough`. Raises
+    ValueError for an id that leads out of the storage.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Reading:
         measure: bool,
         lists_deep: bool,
         backslash_divides: bool,
+        enough: Optional[Callable[[StoredRun], bool]] = None,
     ) -> None:
         path = clean(workflow_id, backslash_divides)
         if path is None:
@@ -134,11 +139,14 @@ class Reading:
         self._base_names: frozenset[str] = frozenset()
         self._own = _Folder("", RUN_FILES, {}, previous, {})
         self._folders: list[_Folder] = []
+        self._reads: list[tuple[_Folder, str]] = []
+        self._enough = enough if previous is None else None
+        self._outline: Optional[StoredRun] = None
         self._whole = lists_deep and self._few_pages()
         self.listings = self._listings(_IN_A_TASK if measure else _TELLING)
 
     def files(self, listed: Sequence[Tree]) -> list[ReadFile]:
-        """Take the answers to `listings`; return which files to read."""
+        """Take the answers to `listings`; return which files to read first."""
         own, tasks = self._split(listed)
         self._own = _Folder("", RUN_FILES, own, self._previous, self.stamps.get("", {}))
         self._folders = [
@@ -151,25 +159,36 @@ class Reading:
             )
             for path, files in sorted(tasks.items())
         ]
-        names = own if self._whole else RUN_FILES
-        self._reads = [(self._own, name) for name in names if name not in self._own.unchanged]
-        reads = [(f"{self._base}/{name}", RUN_FILES[name].limit) for _, name in self._reads]
-        for folder in self._folders:
-            for name in folder.files:
-                if name in TASK_FILES and name not in folder.unchanged:
-                    self._reads.append((folder, name))
-                    path = f"{self._base}/{TASKS}/{folder.path}/{name}"
-                    reads.append((path, TASK_FILES[name].limit))
-        return reads
+        self._own_names = own if self._whole else RUN_FILES
+        if self._enough is None or not self._all_went_well():
+            self._enough = None
+            return self._ask(self._all_files())
+        return self._ask(
+            [
+                *((self._own, name) for name in self._own_names if name != ENTRY),
+                (self._folders[0], STARTED),
+            ]
+        )
+
+    def more(self, data: Iterable[Optional[bytes]]) -> list[ReadFile]:
+        """Take what is in the files; return which to read next, none where it is enough."""
+        self._take(data)
+        if self._enough is None:
+            return []
+        run = self._in_outline()
+        if self._enough(run):
+            self._outline = run
+            return []
+        return self._ask([it for it in self._all_files() if it[1] not in it[0].data])
 
     def run(self, data: Iterable[Optional[bytes]], rested: int) -> Optional[StoredRun]:
-        """Take what is in the files; return the run, None if there is none.
+        """Take what is in the files that were read next; return the run, None if there is none.
 
         Files changed before `rested` (Unix ns) need no second look until their stamp changes.
         """
-        for (folder, name), content in zip(self._reads, data):
-            if content is not None:
-                folder.data[name] = content
+        if self._outline is not None:
+            return self._outline
+        self._take(data)
         tasks = {} if self._paths is None else dict(self._known)
         stamps = {} if self._paths is None else dict(self.stamps)
         for folder in self._folders:
@@ -188,6 +207,54 @@ class Reading:
         stamps[""] = own.settled(well_read, rested)
         self.stamps = stamps
         return StoredRun(self.workflow_id, base_names=self._base_names, tasks=tasks, **fields)
+
+    def _all_files(self) -> list[tuple[_Folder, str]]:
+        own = [(self._own, name) for name in self._own_names if name not in self._own.unchanged]
+        return own + [
+            (folder, name)
+            for folder in self._folders
+            for name in folder.files
+            if name in TASK_FILES and name not in folder.unchanged
+        ]
+
+    def _ask(self, reads: list[tuple[_Folder, str]]) -> list[ReadFile]:
+        self._reads = reads
+        return [
+            (f"{self._base}/{folder.prefix}{name}", folder.contents[name].limit)
+            for folder, name in reads
+        ]
+
+    def _take(self, data: Iterable[Optional[bytes]]) -> None:
+        for (folder, name), content in zip(self._reads, data):
+            if content is not None:
+                folder.data[name] = content
+
+    def _all_went_well(self) -> bool:
+        """Whether each task's folder is known to be one of this run and says: done, first try."""
+        return bool(self._folders) and all(
+            OUTPUT in folder.files
+            and EXCEPTION not in folder.files
+            and is_counted(folder.path, self._base_names)
+            for folder in self._folders
+        )
+
+    def _in_outline(self) -> StoredRun:
+        fields, _ = self._own.fields()
+        started, _ = self._folders[0].fields()
+        return StoredRun(
+            self.workflow_id,
+            base_names=self._base_names,
+            tasks={
+                folder.path: StoredTask(
+                    folder.path,
+                    output_bytes=folder.files[OUTPUT][0],
+                    start_time=started.get("start_time") if folder is self._folders[0] else None,
+                )
+                for folder in self._folders
+            },
+            outlined=True,
+            **fields,
+        )
 
     def _few_pages(self) -> bool:
         """Whether the whole folder is listed with fewer requests than the tasks' folders are."""

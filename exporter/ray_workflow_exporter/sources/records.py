@@ -43,7 +43,10 @@ class StoredTask:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """The folder of one run. `status` is None for a ghost: a folder that never became a run."""
+    """The folder of one run. `status` is None for a ghost: a folder that never became a run.
+
+    Of an `outlined` run, the files of the tasks were not read but for one that tells a start.
+    """
 
     workflow_id: str
     status: Optional[RunStatus] = None
@@ -53,6 +56,7 @@ class StoredRun:
     output_task_id: Optional[str] = None
     base_names: frozenset[str] = frozenset()  # names in duplicate_name_counter/: the stages
     tasks: Mapping[str, StoredTask] = field(default_factory=dict)
+    outlined: bool = False
 
 
 class LiveTask(NamedTuple):

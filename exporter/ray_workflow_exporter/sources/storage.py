@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, Optional
 
 from ..model import RunStatus
@@ -124,13 +124,18 @@ class WorkflowStorage:
         return next(self._finish([reading]))
 
     def read_runs(
-        self, wanted: Mapping[str, Optional[StoredRun]], until: float = float("inf")
+        self,
+        wanted: Mapping[str, Optional[StoredRun]],
+        until: float = float("inf"),
+        enough: Optional[Callable[[StoredRun], bool]] = None,
     ) -> dict[str, Optional[StoredRun]]:
         """Read the folders of many runs, each as `read_run` does with its previous reading.
 
         For runs that are not expected to change. They are read in the order of `wanted`, and no
         further once the clock (`time.monotonic`) has passed `until`, or after a failure, which is
         raised if nothing was read before it. An id that leads out of the storage has no folder.
+        Runs without a previous reading that look as if all went well are given to `enough` in
+        outline, and are read no further where it is.
         """
         runs: dict[str, Optional[StoredRun]] = {}
         ids = iter(wanted)
@@ -138,8 +143,10 @@ class WorkflowStorage:
             readings = []
             for workflow_id in chunk:
                 try:
-                    reading = self._reading(workflow_id, wanted[workflow_id], None, measure=False)
-                    readings.append(reading)
+                    previous = wanted[workflow_id]
+                    readings.append(
+                        self._reading(workflow_id, previous, measure=False, enough=enough)
+                    )
                 except ValueError:
                     runs[workflow_id] = None
             try:
@@ -213,6 +220,7 @@ class WorkflowStorage:
         only: Optional[Collection[str]] = None,
         *,
         measure: bool,
+        enough: Optional[Callable[[StoredRun], bool]] = None,
     ) -> Reading:
         files = self._files()
         memory = self._memory.get(workflow_id)
@@ -225,6 +233,7 @@ class WorkflowStorage:
             measure=measure or previous is not None,
             lists_deep=files.lists_deep,
             backslash_divides=files.backslash_divides,
+            enough=enough,
         )
 
     def _finish(
@@ -244,8 +253,10 @@ class WorkflowStorage:
             if len(wanted) < _FILES_AT_ONCE and reading is not readings[-1]:
                 continue
             data = iter(files.map(files.read, wanted))
-            for known, count in group:
-                run = known.run(islice(data, count), rested)
+            more = [known.more(islice(data, count)) for known, count in group]
+            data = iter(files.map(files.read, chain.from_iterable(more)))
+            for (known, _), its in zip(group, more):
+                run = known.run(islice(data, len(its)), rested)
                 if run is None:
                     self.forget(known.workflow_id)
                 else:

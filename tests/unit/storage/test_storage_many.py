@@ -207,11 +207,12 @@ def test_a_mark_that_vanishes_while_its_folder_is_listed_hides_no_other(
     scandir = os.scandir
 
     @contextmanager
-    def scan_and_delete(path):
-        with scandir(path) as items:
+    def scan_and_delete(folder):
+        with scandir(folder) as items:
             found = list(items)
-        if str(path).endswith("FAILED/run"):
-            local_tree.run(found[0].path.partition("FAILED/")[2]).unmark("FAILED")
+        listed = [f"run/{item.name}" for item in found]
+        if set(listed) == set(ids):
+            local_tree.run(listed[0]).unmark("FAILED")
         yield found
 
     monkeypatch.setattr(os, "scandir", scan_and_delete)
