@@ -55,7 +55,7 @@ class Dag:
         for task_id in bent:
             if not self._enter(tasks, task_id, tasks[task_id].continuation or ""):
                 return False  # which sub-DAG comes first depends on the order of all tasks
-        self._connect(tasks, dict.fromkeys([*bent, *new]))
+        self._connect(tasks, dict.fromkeys([*new, *bent]))  # in the order of the tasks
         return True
 
     def edges(self) -> tuple[Edge, ...]:

@@ -45,7 +45,13 @@ def _shipped(folder: str) -> dict[str, str]:
 
 @click.group()
 def boards() -> None:
-    """Boards for Grafana."""
+    """Write boards for Grafana.
+
+    \b
+    Examples:
+      ray-workflow-exporter boards export /var/lib/grafana/dashboards/ray-workflow
+      ray-workflow-exporter boards export --ray
+    """
 
 
 @boards.command("export")
@@ -72,7 +78,12 @@ def export_boards(folder: Optional[Path], ray: bool) -> None:
 
 @click.group()
 def rules() -> None:
-    """Rules for Prometheus."""
+    """Write rules for Prometheus.
+
+    \b
+    Example:
+      ray-workflow-exporter rules export /etc/prometheus/rules --grafana https://grafana.example.org
+    """
 
 
 @rules.command("export")
