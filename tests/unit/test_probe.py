@@ -229,6 +229,14 @@ def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: 
     assert manager.__dict__["_workflow_exporter"]["client"].runs == {}
 
 
+def test_a_queue_of_size_nothing_has_no_limit_as_in_pythons_queue(
+    manager: FakeManager, client: Client
+) -> None:
+    manager._max_running_workflows, manager._max_pending_workflows = 0, 0
+    view = client.look()
+    assert (view.running_limit, view.pending_limit) == (0, None)
+
+
 def test_leaving_the_queue_is_a_change(manager: FakeManager, client: Client) -> None:
     manager._max_running_workflows, manager._max_pending_workflows = 1, 5
     Script(manager, "w", {"a": []})

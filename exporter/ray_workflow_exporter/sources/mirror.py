@@ -62,13 +62,14 @@ class Mirror:
                 for workflow_id, run in self._runs.items()
             }
         self._continues = True
-        running_limit, pending_limit = (None if n < 0 else n for n in self._limits)
+        running_limit, pending_limit = self._limits
         return replace(
             self._ray,
             state=state,
             runs=dict(self._runs),
-            running_limit=running_limit,
-            pending_limit=pending_limit,
+            running_limit=running_limit if running_limit >= 0 else None,
+            # Ray makes a `queue.Queue` of this size: one of 0 takes any number.
+            pending_limit=pending_limit if pending_limit > 0 else None,
         )
 
     def without_runs(self, state: LinkState, reason: str) -> ManagerView:
