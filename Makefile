@@ -1,12 +1,14 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench soak lint format docs rules boards system clean
+.PHONY: help install demo test test-all test-ray bench soak lint format docs rules boards system \
+  clean
 
 DURATION ?=
 ONLY ?=
 SECONDS ?= 1800
 GRAFANA ?=
 RUNBOOKS ?=
+RAY ?= 2.44.1
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -39,6 +41,15 @@ test: install system ## Run all tests
 test-all: install system ## Run all tests, also those that take minutes
 	$(BIN)/python -m pytest
 
+test-ray: .venv-ray-$(RAY)/installed ## Run the tests inside Ray with another Ray (RAY=2.31.0)
+	.venv-ray-$(RAY)/bin/python -m pytest tests/integration/test_inside_ray.py
+
+.venv-ray-%/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-ray-$*
+	.venv-ray-$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-ray-$*/bin/python -m pip install --quiet --editable '.[test]' 'ray[default]==$*'
+	@touch $@
+
 bench: install ## Measure against peers, in about 15 minutes (ONLY=scrape for one)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ONLY)
 
@@ -66,4 +77,4 @@ boards: install ## Write the boards for Grafana from their code
 	$(BIN)/python -m grafana.generate
 
 clean: ## Remove what the other targets made
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ray-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

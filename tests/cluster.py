@@ -58,10 +58,12 @@ class Cluster:
         resources: Optional[dict[str, float]] = None,
         dashboard: bool = False,
         python: str = "",
+        environ: Optional[dict[str, str]] = None,
     ) -> None:
         self.num_cpus = num_cpus
         self.resources = resources or {}
         self.python = python or sys.executable
+        self.environ = environ or {}
         # Unix sockets below must stay under 107 bytes, so pytest's own long paths will not do.
         self.folder = Path(tempfile.mkdtemp(prefix="rwe", dir="/tmp"))
         self.storage = self.folder / "storage"
@@ -126,7 +128,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=environment(),
+                env={**environment(), **self.environ},
                 start_new_session=True,
             )
         self._guard = subprocess.Popen(

@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster import environment, free_port
 from waiting import wait_until
 
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
 PROGRAM = Path(sys.executable).with_name("ray-workflow-exporter")
 
 
@@ -58,17 +60,9 @@ class Served:
         assert self.process is not None
         return psutil.Process(self.process.pid).children()
 
-    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    def samples(self) -> Samples:
         """Scrape once; return the value of each series, which must be there only once."""
-        answer = requests.get(f"{self.url}/metrics", timeout=10)
-        answer.raise_for_status()
-        found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-        for family in text_string_to_metric_families(answer.text):
-            for sample in family.samples:
-                key = (sample.name, frozenset(sample.labels.items()))
-                assert key not in found, key
-                found[key] = sample.value
-        return found
+        return samples_of(self.url)
 
     def value(self, name: str, **labels: str) -> Optional[float]:
         """Return the sum of the series of a metric that carry these labels, None without any."""
@@ -125,3 +119,16 @@ class Served:
             over.set()
             scraper.join()
         assert faults == []
+
+
+def samples_of(url: str) -> Samples:
+    """Scrape an exporter once; return the value of each series, which must be there only once."""
+    answer = requests.get(f"{url}/metrics", timeout=10)
+    answer.raise_for_status()
+    found: Samples = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            key = (sample.name, frozenset(sample.labels.items()))
+            assert key not in found, key
+            found[key] = sample.value
+    return found

@@ -12,6 +12,7 @@ import click
 
 from . import __version__
 from .client import UnreachableError, WorkflowNotFoundError
+from .commands.dashboard import dashboard
 from .commands.files import boards, rules
 from .commands.look import list_runs, show, watch
 from .commands.options import output_option, settings_flags
@@ -73,7 +74,7 @@ def show_version(output: str) -> None:
         )
 
 
-COMMANDS = (serve, list_runs, show, watch, boards, rules, show_version)
+COMMANDS = (serve, list_runs, show, watch, dashboard, boards, rules, show_version)
 
 for _command in COMMANDS:
     main.add_command(_command)

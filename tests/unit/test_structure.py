@@ -12,7 +12,7 @@ PACKAGE = Path(ray_workflow_exporter.__file__).parent
 
 # Each part may import what stands in an earlier row, and its own row.
 ROWS = (
-    ("model", "palette", "display", "timebox"),
+    ("model", "palette", "display", "timebox", "rays"),
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
     ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
@@ -25,8 +25,10 @@ ROWS = (
     ("exporter", "jsonable"),
     ("server.source", "server.scrape", "server.api", "server.pages", "server.app"),
     ("client", "terminal"),
-    ("commands.options", "commands.look", "commands.serve", "commands.files"),
-    ("cli",),
+    ("agent.node", "agent.supervisor", "agent.install"),
+    ("agent.child", "agent.forward", "agent.modules"),
+    ("commands.options", "commands.look", "commands.serve", "commands.dashboard", "commands.files"),
+    ("cli", "__main__"),
 )
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
 
@@ -78,7 +80,7 @@ def test_only_the_link_and_the_probe_touch_ray() -> None:
         for module, path in modules().items()
         if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(), re.MULTILINE)
     }
-    assert touching == {"sources.ray_link", "sources.probe", "client"}
+    assert touching == {"sources.ray_link", "sources.probe", "client", "agent.modules"}
 
 
 def test_nothing_is_ever_unpickled_but_our_own_probe() -> None:

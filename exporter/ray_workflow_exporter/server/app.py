@@ -10,7 +10,7 @@ import http
 import json
 import logging
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Callable, Optional
 
 from aiohttp import hdrs, web
@@ -20,6 +20,8 @@ from ..settings import Settings, SettingsError
 from ..values import parse_listen
 from . import api, pages, scrape
 from .source import SERVER_NAME, SETTINGS, SOURCE, Source
+
+Addresses = Sequence[tuple[str, int]]
 
 _SHUTDOWN_SECONDS = 5.0
 _GRACE_SECONDS = 30.0
@@ -52,12 +54,19 @@ def create_app(source: Source, settings: Settings) -> web.Application:
     return app
 
 
-def run_server(source: Source, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen."""
-    asyncio.run(_serve(source, settings))
+def run_server(
+    source: Source, settings: Settings, listening: Callable[[Addresses], object] = len
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
+
+    `listening` is told the addresses as soon as there are any.
+    """
+    asyncio.run(_serve(source, settings, listening))
 
 
-async def _serve(source: Source, settings: Settings) -> None:
+async def _serve(
+    source: Source, settings: Settings, listening: Callable[[Addresses], object]
+) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -72,17 +81,22 @@ async def _serve(source: Source, settings: Settings) -> None:
             raise SettingsError(f"Cannot listen on {settings.listen}: {error.strerror}.") from None
         for host, port, *_ in runner.addresses:
             _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        listening([(host, port) for host, port, *_ in runner.addresses])
         await stop.wait()
     finally:
         await runner.cleanup()
 
 
-async def _healthy(request: web.Request) -> web.Response:
-    """Answer 503 when the poll loop hangs, so that a supervisor starts the exporter again."""
-    settings = request.app[SETTINGS]
+def longest_silence(settings: Settings) -> float:
+    """Return for how many seconds the poll loop may show no life without being hung."""
     # One poll may wait for storage twice and for Ray once, each to its own time-out.
     longest = 2 * settings.storage_timeout + settings.manager_timeout + settings.interval
-    allowed = longest + _GRACE_SECONDS
+    return longest + _GRACE_SECONDS
+
+
+async def _healthy(request: web.Request) -> web.Response:
+    """Answer 503 when the poll loop hangs, so that a supervisor starts the exporter again."""
+    allowed = longest_silence(request.app[SETTINGS])
     age = request.app[SOURCE].heartbeat_age
     if age > allowed:
         raise web.HTTPServiceUnavailable(

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import pickle
-import re
 import socket
 import sys
 import threading
@@ -26,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Optional
 
+from .. import rays
 from . import probe
 from .mirror import Mirror
 from .records import LinkState, ManagerView
@@ -35,9 +35,6 @@ MANAGER_NAME = "WorkflowManagementActor"
 MANAGER_NAMESPACE = "workflow"
 # Ray hides the jobs of such a namespace from its job list.
 OUR_NAMESPACE = "_ray_internal_workflow_exporter"
-# An actor has the concurrency group `_ray_system` from 2.20 on; a call into a group that it does
-# not have ends its process. Ray 2.48 has no workflows any more.
-OLDEST_RAY, FIRST_RAY_WITHOUT_WORKFLOWS = (2, 20), (2, 48)
 WORKFLOW_TASK = "_workflow_task_executor_remote"  # ray/workflow/task_executor.py
 DETAILS_ONE_BY_ONE = 16
 DETAILS_LISTED = 10_000  # what Ray's state API returns at most
@@ -323,13 +320,11 @@ def _supported_ray() -> Any:
             "or ask for storage only.",
             final=True,
         ) from None
-    match = re.match(r"(\d+)\.(\d+)", ray.__version__)
-    version = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not OLDEST_RAY <= version < FIRST_RAY_WITHOUT_WORKFLOWS:
+    if not rays.supported(ray.__version__):
         raise NoManagerError(
             LinkState.UNSUPPORTED,
             f"Ray {ray.__version__} is installed beside the exporter; running workflows can be "
-            "read from Ray 2.20 up to 2.47. Storage is read all the same.",
+            f"read from Ray {rays.SUPPORTED}. Storage is read all the same.",
             final=True,
         )
     return ray

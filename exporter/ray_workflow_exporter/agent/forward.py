@@ -1,0 +1,130 @@
+"""Forward requests from Ray's dashboard to the exporter's API, as they came."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Optional
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from .node import read_address
+
+OURS, THEIRS = "/api/workflows", "/api/v1/workflows"
+LARGEST_BODY = 1 << 20
+# The exporter may read an old run from storage before it answers, for up to 30 s.
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3.0, sock_read=40.0)
+# RFC 9110, 7.6.1; and what the client sets anew.
+_HOP_BY_HOP = {
+    *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
+    *("te", "trailer", "transfer-encoding", "upgrade"),
+}
+_NOT_FORWARDED = {*_HOP_BY_HOP, "host", "content-length", "expect"}
+
+_log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """Forwards to the exporter whose address stands in a file."""
+
+    def __init__(self, address_file: Path) -> None:
+        self._address_file = address_file
+        self._session: Optional[aiohttp.ClientSession] = None
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request with the exporter's answer, or with why there is none."""
+        # Off the loop, which is that of Ray's whole dashboard.
+        url = await asyncio.to_thread(read_address, self._address_file)
+        if url is None:
+            return _problem(
+                503,
+                "The workflow exporter is not running; its log, and that of the "
+                "dashboard agent, say why.",
+            )
+        body = await _read(request)
+        if body is None:
+            return _problem(413, f"A request may hold {LARGEST_BODY} bytes at most.")
+        rest = request.rel_url.raw_path[len(OURS) :]
+        query = request.rel_url.raw_query_string
+        # As it came: an id keeps its %2F.
+        target = URL(f"{url}{THEIRS}{rest}{'?' if query else ''}{query}", encoded=True)
+        try:
+            async with self._client().request(
+                request.method,
+                target,
+                headers=_kept(request.headers, _NOT_FORWARDED),
+                skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+                data=body or None,
+                allow_redirects=False,
+            ) as answer:
+                return await _pass_on(request, answer)
+        except asyncio.TimeoutError:
+            return _problem(504, "The workflow exporter did not answer in time.")
+        except aiohttp.ClientError as error:
+            _log.info("The workflow exporter at %s cannot be reached: %r", url, error)
+            return _problem(503, "The workflow exporter cannot be reached; it may be starting.")
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+async def _read(request: web.Request) -> Optional[bytes]:
+    """Return the body of a request, None when it is too large."""
+    # Ray's own limit, which is meant for uploads, would allow 100 MiB.
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            return None
+    return bytes(body)
+
+
+async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    response = web.StreamResponse(
+        status=answer.status, reason=answer.reason, headers=_kept(answer.headers, _HOP_BY_HOP)
+    )
+    await response.prepare(request)
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    except (aiohttp.ClientError, asyncio.TimeoutError):
+        # Half of an answer is out: only the end of the connection can say that the rest is not.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+def _kept(headers: Mapping[str, str], dropped: set[str]) -> CIMultiDict[str]:
+    named = headers.get(hdrs.CONNECTION, "").lower().replace(" ", "").split(",")
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped and name.lower() not in named
+    )
+
+
+def _problem(status: int, detail: str) -> web.Response:
+    title = http.HTTPStatus(status).phrase
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return web.Response(
+        status=status,
+        body=json.dumps(problem).encode(),
+        content_type="application/problem+json",
+        headers={hdrs.CACHE_CONTROL: "no-store"},
+    )

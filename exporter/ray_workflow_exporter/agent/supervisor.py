@@ -1,0 +1,77 @@
+"""Keep one child process running, for ever, from a process that must not be harmed by it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+STEADY_SECONDS = 10.0  # a child that lived as long did not crash at its start
+LARGEST_LOG = 16 << 20
+
+_log = logging.getLogger(__name__)
+
+
+def supervise(command: Sequence[str], greeting: str, log: Path, after: Callable[[], None]) -> None:
+    """Run `command` again and again, with growing delays; never returns.
+
+    The child is given `greeting` as the first line of its standard input, which then stays open
+    for as long as this process lives, and `log` for its output. `after` is called when it ended.
+    """
+    delay = FIRST_DELAY
+    while True:
+        began = time.monotonic()
+        end = _run(command, greeting, log)
+        try:
+            after()
+        except Exception:
+            _log.exception("What the workflow exporter left behind could not be removed.")
+        if time.monotonic() - began >= STEADY_SECONDS:
+            delay = FIRST_DELAY
+        _log.warning(
+            "The workflow exporter %s; it is started again in %.0f s. Its log is %s.",
+            *(end, delay, log),
+        )
+        time.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter is no secret
+        delay = min(LONGEST_DELAY, 2 * delay)
+
+
+def _run(command: Sequence[str], greeting: str, log: Path) -> str:
+    """Run the child until it ends, and say how it did."""
+    try:
+        if log.exists() and log.stat().st_size > LARGEST_LOG:
+            os.replace(log, f"{log}.1")
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command,
+                bufsize=0,
+                # The agent's own standard input is the pipe by which the raylet watches over it.
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        with child:
+            assert child.stdin
+            try:
+                child.stdin.write(greeting.encode() + b"\n")
+            except BrokenPipeError:
+                pass  # it has ended already: its exit code says more
+            return _described(child.wait())
+    except Exception as error:
+        return f"could not be started ({error!r})"
+
+
+def _described(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from cluster import free_port
+from ray_workflow_exporter.agent import forward
+from ray_workflow_exporter.agent.forward import LARGEST_BODY, Forwarder
+
+Start = Callable[[Callable[[web.Request], Any]], Any]
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+async def dashboard(tmp_path: Path) -> AsyncIterator[Client]:
+    """A web server that forwards, as Ray's dashboard does with our module."""
+    forwarder = Forwarder(tmp_path / "address.json")
+    app = web.Application(client_max_size=100 << 20)
+    app.router.add_route("*", r"/api/workflows{rest:(?:/[\s\S]*)?}", forwarder.forward)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+    await forwarder.close()
+
+
+@pytest.fixture
+async def exporter(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start an exporter that answers with a handler."""
+    servers: list[TestServer[web.Request]] = []
+
+    async def start(handler: Callable[[web.Request], Any]) -> None:
+        app = web.Application(client_max_size=100 << 20)
+        app.router.add_route("*", r"/{path:[\s\S]*}", handler)
+        servers.append(TestServer(app))
+        await servers[0].start_server()
+        point_to(tmp_path, str(servers[0].make_url("")))
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+def point_to(folder: Path, url: str) -> None:
+    (folder / "address.json").write_text(json.dumps({"url": url.rstrip("/")}))
+
+
+async def echo(request: web.Request) -> web.Response:
+    """Tell what came."""
+    came = {
+        "method": request.method,
+        "path": request.raw_path,
+        "headers": {name.lower(): value for name, value in request.headers.items()},
+        "body": (await request.read()).decode(),
+    }
+    return web.json_response(came)
+
+
+def raw(client: Client, path: str) -> URL:
+    return URL(f"{client.make_url('')!s}".rstrip("/") + path, encoded=True)
+
+
+async def problem(answer: aiohttp.ClientResponse) -> tuple[int, str]:
+    assert answer.content_type == "application/problem+json"
+    content = await answer.json()
+    assert content["status"] == answer.status
+    return answer.status, content["detail"]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "?status=FAILED&status=RUNNING&text=a%26b",
+        "/",
+        "/nightly%2Fetl%201",
+        "/line%0Abreak/tasks",
+        "/%7Bbraces%7D",
+        "/100%25/tasks?x=%2F",
+        "/%E4%B8%AD%E6%96%87",
+        "/a+b;c=d",
+    ],
+)
+async def test_path_and_query_arrive_as_they_were_sent(
+    dashboard: Client, exporter: Start, rest: str
+) -> None:
+    await exporter(echo)
+    answer = await dashboard.session.get(raw(dashboard, f"/api/workflows{rest}"))
+    assert (await answer.json())["path"] == f"/api/v1/workflows{rest}"
+
+
+async def test_no_other_path_is_forwarded(dashboard: Client, exporter: Start) -> None:
+    await exporter(echo)
+    for path in ("/api/workflowsx", "/api/v1/workflows", "/metrics", "/api/workflow"):
+        assert (await dashboard.get(path)).status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_every_method_is_forwarded_with_its_body(
+    dashboard: Client, exporter: Start, method: str
+) -> None:
+    await exporter(echo)
+    answer = await dashboard.request(method, "/api/workflows/a/cancel", data=b"why: because")
+    came = await answer.json()
+    assert (came["method"], came["body"]) == (method, "why: because")
+
+
+async def test_a_head_request_has_an_answer_without_body(
+    dashboard: Client, exporter: Start
+) -> None:
+    await exporter(echo)
+    answer = await dashboard.head("/api/workflows")
+    assert (answer.status, await answer.read()) == (200, b"")
+    assert (await dashboard.get("/api/workflows")).status == 200
+
+
+async def test_the_callers_token_is_passed_on_and_what_is_of_the_connection_is_not(
+    dashboard: Client, exporter: Start
+) -> None:
+    await exporter(echo)
+    sent = {
+        "Authorization": "Bearer secret",
+        "If-None-Match": '"1"',
+        "Idempotency-Key": "k",
+        "Connection": "keep-alive, X-Private",
+        "X-Private": "1",
+        "TE": "trailers",
+        "Proxy-Authorization": "Basic x",
+        "Upgrade": "h2c",
+    }
+    came = (await (await dashboard.get("/api/workflows", headers=sent)).json())["headers"]
+    assert came["authorization"] == "Bearer secret"
+    assert came["if-none-match"] == '"1"'
+    assert came["idempotency-key"] == "k"
+    assert came.keys().isdisjoint({"x-private", "te", "proxy-authorization", "upgrade"})
+    assert came["host"] != str(dashboard.make_url("").authority)
+
+
+async def test_nothing_is_added_to_what_the_caller_accepts(
+    dashboard: Client, exporter: Start
+) -> None:
+    await exporter(echo)
+    skip = ("Accept", "Accept-Encoding", "User-Agent")
+    answer = await dashboard.get("/api/workflows", skip_auto_headers=skip)
+    came = (await answer.json())["headers"]
+    assert came.keys().isdisjoint({"accept", "accept-encoding", "user-agent"})
+
+
+async def test_the_answer_comes_back_as_it_is(dashboard: Client, exporter: Start) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(
+            status=202,
+            body=gzip.compress(b"accepted"),
+            headers={
+                "Content-Encoding": "gzip",
+                "ETag": '"7"',
+                "Location": "/api/v1/actions/7",
+                "Keep-Alive": "timeout=5",
+            },
+        )
+
+    await exporter(answer)
+    came = await dashboard.get("/api/workflows/a/cancel", allow_redirects=False)
+    assert (came.status, await came.read()) == (202, b"accepted")
+    assert came.headers["ETag"] == '"7"'
+    assert came.headers["Content-Encoding"] == "gzip"
+    assert "Keep-Alive" not in came.headers
+
+
+async def test_a_redirect_is_the_callers_to_follow(dashboard: Client, exporter: Start) -> None:
+    async def away(request: web.Request) -> web.Response:
+        raise web.HTTPFound("http://192.0.2.1/")
+
+    await exporter(away)
+    answer = await dashboard.get("/api/workflows", allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (302, "http://192.0.2.1/")
+
+
+async def test_a_large_answer_is_not_kept_in_memory(dashboard: Client, exporter: Start) -> None:
+    over = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"first")
+        await over.wait()
+        await response.write(b"last")
+        return response
+
+    await exporter(endless)
+    answer = await dashboard.get("/api/workflows")
+    assert await answer.content.readany() == b"first"
+    over.set()
+    assert await answer.read() == b"last"
+
+
+async def test_a_body_beyond_the_limit_is_refused(dashboard: Client, exporter: Start) -> None:
+    await exporter(echo)
+    fits = await dashboard.post("/api/workflows/a", data=b"x" * LARGEST_BODY)
+    assert len((await fits.json())["body"]) == LARGEST_BODY
+    refused = await dashboard.post("/api/workflows/a", data=io.BytesIO(b"x" * (LARGEST_BODY + 1)))
+    assert await problem(refused) == (413, "A request may hold 1048576 bytes at most.")
+
+
+async def test_without_an_exporter_the_answer_says_so(dashboard: Client) -> None:
+    status, detail = await problem(await dashboard.get("/api/workflows"))
+    assert status == 503
+    assert detail.startswith("The workflow exporter is not running;")
+
+
+async def test_an_exporter_that_is_gone_is_not_a_fault_of_the_dashboard(
+    dashboard: Client, tmp_path: Path
+) -> None:
+    point_to(tmp_path, f"http://127.0.0.1:{free_port()}")
+    status, detail = await problem(await dashboard.get("/api/workflows"))
+    assert (status, detail) == (
+        503,
+        "The workflow exporter cannot be reached; it may be starting.",
+    )
+
+
+async def test_an_exporter_that_is_silent_is_given_up(
+    dashboard: Client, exporter: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    monkeypatch.setattr(forward, "_TIMEOUT", aiohttp.ClientTimeout(total=None, sock_read=0.2))
+    await exporter(silent)
+    answer = await dashboard.get("/api/workflows")
+    assert await problem(answer) == (504, "The workflow exporter did not answer in time.")
+    over.set()
+
+
+async def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(
+    dashboard: Client, exporter: Start
+) -> None:
+    async def torn(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    await exporter(torn)
+    answer = await dashboard.get("/api/workflows")
+    with pytest.raises(aiohttp.ClientError):
+        await answer.read()
