@@ -182,15 +182,19 @@ class Monitoring:
             if rule.get("lastError")
         }
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire in Prometheus."""
+    def alerts(self, state: str) -> set[str]:
+        """Return the names of the alerts that are `pending` or `firing` in Prometheus."""
         alerts = HTTP.get(f"{self.prometheus}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
-        return {it["labels"]["alertname"] for it in alerts if it["state"] == "firing"}
+        return {it["labels"]["alertname"] for it in alerts if it["state"] == state}
 
-    def inhibited(self) -> set[str]:
-        """Return the names of the alerts that Alertmanager holds back for another one."""
+    def known(self, *, inhibited: bool) -> set[str]:
+        """Return the names of the alerts that Alertmanager holds back for another one, or not."""
         alerts = HTTP.get(f"{self.alertmanager}/api/v2/alerts", timeout=10).json()
-        return {it["labels"]["alertname"] for it in alerts if it["status"]["inhibitedBy"]}
+        return {
+            it["labels"]["alertname"]
+            for it in alerts
+            if bool(it["status"]["inhibitedBy"]) is inhibited
+        }
 
 
 @contextmanager

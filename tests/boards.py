@@ -1,0 +1,83 @@
+"""The boards as Grafana reads them: panels, queries, variables, links."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
+BOARDS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
+}
+
+
+class Query(NamedTuple):
+    """An expression of a board, and where it stands."""
+
+    board: str
+    panel: str  # its title; "" for a variable or an annotation
+    ref: str
+    expr: str
+    instant: bool
+
+    def __str__(self) -> str:
+        return f"{self.board}/{self.panel or 'board'}/{self.ref}"
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return all panels of a board, those inside rows too, without the rows themselves."""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
+            yield panel
+
+
+def variables(board: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variables of a board by name."""
+    return {it["name"]: it for it in board["templating"]["list"]}
+
+
+def queries() -> Iterator[Query]:
+    """Return every expression of every panel and annotation."""
+    for name, board in BOARDS.items():
+        for panel in panels(board):
+            for target in panel.get("targets", ()):
+                instant = bool(target.get("instant"))
+                yield Query(name, panel["title"], target["refId"], target["expr"], instant)
+        for annotation in board["annotations"]["list"]:
+            target = annotation["target"]
+            yield Query(name, "", annotation["name"], target["expr"], False)
+
+
+def variable_queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return name and query of each variable that asks Prometheus, in their order."""
+    for name, variable in variables(board).items():
+        if variable["type"] == "query":
+            query = variable["query"]
+            yield name, query if isinstance(query, str) else query["query"]
+
+
+def links(found: Any) -> Iterator[str]:
+    """Return the addresses of all links in a part of a board."""
+    if isinstance(found, dict):
+        if isinstance(found.get("url"), str) and found["url"]:
+            yield found["url"]
+        for value in found.values():
+            yield from links(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from links(value)
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """Put values in the place of variables, as Grafana does for Prometheus."""
+
+    def value(match: re.Match[str]) -> str:
+        name = (match[1] or match[2]).split(":")[0]
+        return values[name]
+
+    return re.sub(r"\$(?:\{([\w:.]+)\}|(\w+))", value, text)
