@@ -60,6 +60,7 @@ def board(
             dashboard.DashboardLink("Ray Workflows")
             .type(models.DashboardLinkType.DASHBOARDS)
             .tags([TAG])
+            .as_dropdown(True)
             .include_vars(True)
             .keep_time(True)
         )
@@ -146,13 +147,25 @@ def stage() -> dashboard.QueryVariable:
     return variable("stage", "Stage", f"label_values(ray_workflow_stage_tasks{{{RUN}}}, stage)")
 
 
-def link(key: str, title: str, **variables: str) -> dict[str, Any]:
-    """Return a link to another of our boards, the time range kept.
+def exporter() -> dashboard.TextBoxVariable:
+    """Return the variable that says where a browser finds the exporter's pages."""
+    return (
+        dashboard.TextBoxVariable("exporter")
+        .label("Exporter")
+        .description("Address of the exporter, as a browser reaches it.")
+        .default_value("http://localhost:20729")
+    )
+
+
+def link(
+    key: str, title: str, *, time: str = "${__url_time_range}", **variables: str
+) -> dict[str, Any]:
+    """Return a link to another of our boards, the time range kept unless `time` says another.
 
     `variables` are texts of Grafana such as `${__data.fields.workflow_id}`.
     """
     asked = "".join(f"&var-{name}={value}" for name, value in variables.items())
-    url = f"/d/{UID}{key}?${{__url_time_range}}&${{cluster:queryparam}}&${{datasource:queryparam}}"
+    url = f"/d/{UID}{key}?{time}&${{cluster:queryparam}}&${{datasource:queryparam}}"
     return {"title": title, "url": url + asked, "targetBlank": False}
 
 

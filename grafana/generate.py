@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import exporter_board
+from . import class_board, exporter_board, fleet_board, oncall_board
 from .common import as_json
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
-BOARDS = {"exporter": exporter_board}
+BOARDS = {
+    "fleet": fleet_board,
+    "class": class_board,
+    "oncall": oncall_board,
+    "exporter": exporter_board,
+}
 
 
 def files() -> Mapping[Path, str]:

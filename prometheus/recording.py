@@ -75,6 +75,8 @@ def _quantile(record: str, bucket: str, quantile: str, *dropped: str) -> Record:
 
 
 _RUN_BUCKET = 'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}'
+_RUN_SUM = 'ray_workflow_run_duration_seconds_sum{status="SUCCESSFUL"}'
+_RUN_COUNT = 'ray_workflow_run_duration_seconds_count{status="SUCCESSFUL"}'
 _STAGE_BUCKET = "ray_workflow_stage_task_duration_seconds_bucket"
 
 GROUPS = (
@@ -131,7 +133,13 @@ GROUPS = (
                 f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
                 f"    {one('ray_workflow_end_timestamp_seconds')}",
             ),
-            # Of these, the last one of each class.
+            # And when these runs had started: a link to a run carries its time.
+            Record(
+                "workflow_id:ray_workflow_failure_start:timestamp",
+                f"{one('ray_workflow_start_timestamp_seconds')}\n"
+                f"""  and ({one('ray_workflow_status{status="FAILED"}', "status")} == 1)""",
+            ),
+            # Of the failures, the last one of each class.
             Record(
                 "workflow:ray_workflow_last_failure:timestamp",
                 "workflow_id:ray_workflow_failure:timestamp\n"
@@ -156,13 +164,22 @@ GROUPS = (
     Group(
         "ray-workflow-outcomes",
         "",
-        tuple(record for window in WINDOWS for record in _outcomes(window)),
+        (
+            *(record for window in WINDOWS for record in _outcomes(window)),
+            Record(
+                "workflow:ray_workflow_run_duration_seconds:avg1h",
+                f"{total(f'increase({_RUN_SUM}[1h])', 'status')}\n"
+                f"  / ({total(f'increase({_RUN_COUNT}[1h])', 'status')} > 0)",
+            ),
+        ),
     ),
-    # A week's data each: seldom, and still within the five minutes that Prometheus looks back.
+    # A week's or a month's data each: seldom, and still within the five minutes that Prometheus
+    # looks back.
     Group(
         "ray-workflow-history",
         "2m",
         (
+            *_outcomes("30d"),
             *(
                 _quantile(
                     "workflow:ray_workflow_run_duration_seconds", _RUN_BUCKET, quantile, "status"

@@ -1,0 +1,119 @@
+"""Queries and panels that several boards show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana_foundation_sdk.builders import common as options
+from grafana_foundation_sdk.builders import dashboard, stat, timeseries
+from grafana_foundation_sdk.models import common as option_models
+
+from prometheus.promql import one, total
+from ray_workflow_exporter.palette import STATUS_COLOURS
+
+from .common import (
+    BLUE,
+    CLUSTER,
+    GREY,
+    ORANGE,
+    RED,
+    colour_series,
+    link,
+    now,
+    panel,
+    series,
+)
+from .tables import column
+
+ALERT = f'alertname=~"RayWorkflow.+", {CLUSTER}'
+SEVERITIES = {"page": RED, "ticket": ORANGE, "info": BLUE}
+# 0 where the rules are loaded: without them, no alert and no trouble is known rather than none.
+NONE = "0 * max(ray_workflow:threshold)"
+
+_TOOLTIP = (
+    options.VizTooltipOptions()
+    .mode(option_models.TooltipDisplayMode.MULTI)
+    .sort(option_models.SortOrder.DESCENDING)
+)
+_LEGEND = options.VizLegendOptions().show_legend(True)
+
+
+def budget_left(selector: str, by: str = "") -> str:
+    """Return the share of the failures allowed in 30 days that is left; below 0: overdrawn."""
+    allowed = (
+        f"workflow:ray_workflow_runs_finished:increase30d{{{selector}}}\n"
+        f"    * (1 - {one(f'ray_workflow_objective_ratio{{{selector}}}')})"
+    )
+    failed = f"sum by ({by}) (workflow:ray_workflow_runs_failed:increase30d{{{selector}}})"
+    return f"1 - {failed}\n  / (sum by ({by}) (\n    {allowed}\n  ) > 0)"
+
+
+def many(it: timeseries.Panel) -> timeseries.Panel:
+    """Tell many lines apart, and draw them across hours without a sample."""
+    return (
+        it.color_scheme(dashboard.FieldColor().mode("palette-classic"))
+        .span_nulls(True)
+        .show_points(option_models.VisibilityMode.AUTO)
+        .tooltip(_TOOLTIP).legend(_LEGEND)
+    )  # fmt: skip
+
+
+def stacked_bars(it: timeseries.Panel) -> timeseries.Panel:
+    """Draw counts of events as bars, one upon the other."""
+    return (
+        it.interval("2m").draw_style(option_models.GraphDrawStyle.BARS)
+        .show_points(option_models.VisibilityMode.NEVER)
+        .fill_opacity(90).line_width(0).min(0).axis_soft_max(1).decimals(0)
+        .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
+        .tooltip(_TOOLTIP).legend(_LEGEND)
+    )  # fmt: skip
+
+
+def from_one(colour: str) -> dict[str, Any]:
+    """Return the settings of a number that is grey while it is 0."""
+    levels = [{"value": None, "color": GREY}, {"value": 1, "color": colour}]
+    return {
+        "color": {"mode": "thresholds"},
+        "thresholds": {"mode": "absolute", "steps": levels},
+    }
+
+
+def side_by_side(it: stat.Panel) -> stat.Panel:
+    """Write several numbers large enough to be read, each below its name."""
+    return (
+        it.graph_mode(option_models.BigValueGraphMode.NONE)
+        .orientation(option_models.VizOrientation.VERTICAL)
+        .text(options.VizTextDisplayOptions().title_size(12).value_size(22))
+    )
+
+
+def alert_counts(width: int) -> stat.Panel:
+    """Return the panel that counts firing alerts and leads to the board On-call."""
+    it = (
+        panel(stat.Panel(), "Firing alerts",
+            "By severity: `page` needs somebody at once, `ticket` by the next working day, `info` "
+            "is for those who look. Click for the board On-call. Empty: Prometheus does not have "
+            "our rules.", width, 4)
+        .unit("short").no_value("–")
+    )  # fmt: skip
+    for ref, (severity, colour) in zip("ABC", SEVERITIES.items()):
+        firing = f'ALERTS{{{ALERT}, alertstate="firing", severity="{severity}"}}'
+        it = it.with_target(now(f"count({firing}) or {NONE}", severity, ref))
+        it = column(it, severity, {
+            **from_one(colour), "links": [link("oncall", "On-call board")]})  # fmt: skip
+    return side_by_side(it)
+
+
+def ended_by_status(selector: str, width: int, height: int) -> timeseries.Panel:
+    """Return the panel that shows how many runs ended, and how."""
+    counter = f"ray_workflow_runs_finished_total{{{selector}}}"
+    it = (
+        panel(timeseries.Panel(), "Runs that ended",
+            "How many came to their end in each step of time, and with which status. FAILED ones "
+            "that come all at once have a common cause.", width, height)
+        .unit("short").no_value("No run has ended yet.")
+        .with_target(
+            series(f"sum by (status) ({total(f'increase({counter}[$__rate_interval])')}) > 0",
+                "{{status}}"))
+    )  # fmt: skip
+    return colour_series(stacked_bars(it), STATUS_COLOURS)
