@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.catalog import Change
 from ray_workflow_exporter.metrics.blocks import Body, block, gzip_body, plain_body
 from ray_workflow_exporter.metrics.contract import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
@@ -80,6 +81,18 @@ class FakeSource:
         }
         self.body = b"ray_workflow_up 1\n"
         self.asked: list[tuple[bool, Optional[Collection[Tier]]]] = []
+        self.feed: list[Change] = []
+
+    def change(self, workflow_id: str, state: Optional[str], task_id: Optional[str] = None) -> None:
+        """Let something happen."""
+        self.feed.append(Change(self.last_change + 1, workflow_id, task_id, state, 7.5))
+
+    @property
+    def last_change(self) -> int:
+        return self.feed[-1].seq if self.feed else 0
+
+    def changes(self, after: int) -> list[Change]:
+        return [change for change in self.feed if change.seq > after]
 
     def run(self, workflow_id: str) -> Optional[RunView]:
         return self.held.get(workflow_id)

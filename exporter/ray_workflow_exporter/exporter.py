@@ -165,6 +165,11 @@ class Exporter:
         """Return all runs, live ones first, then the newest."""
         return self._catalog.views()
 
+    @property
+    def last_change(self) -> int:
+        """The sequence number of the newest change."""
+        return self._catalog.last_change
+
     def changes(self, after: int) -> list[Change]:
         """Return what changed after the given sequence number."""
         return self._catalog.changes(after)

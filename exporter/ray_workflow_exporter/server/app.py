@@ -10,7 +10,7 @@ import http
 import json
 import logging
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Callable, Optional
 
 from aiohttp import hdrs, web
@@ -18,7 +18,8 @@ from aiohttp import hdrs, web
 from ..display import printable
 from ..settings import Settings, SettingsError
 from ..values import parse_listen
-from . import api, pages, scrape
+from . import events, openapi, operations, pages, scrape
+from .contract import API
 from .source import SERVER_NAME, SETTINGS, SOURCE, Source
 
 Addresses = Sequence[tuple[str, int]]
@@ -27,7 +28,6 @@ _SHUTDOWN_SECONDS = 5.0
 _GRACE_SECONDS = 30.0
 _HEADERS = {
     hdrs.SERVER: SERVER_NAME,
-    hdrs.CACHE_CONTROL: "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src '{pages.STYLE_HASH}'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -35,6 +35,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+_KEPT_HEADERS = (hdrs.ALLOW, hdrs.LOCATION, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
 
 _NOWHERE = "The page at / lists what there is; ids are percent-encoded, slashes as %2F."
 
@@ -45,12 +47,16 @@ def create_app(source: Source, settings: Settings) -> web.Application:
     """Return the application that answers from `source`."""
     app = web.Application(middlewares=[_problems])
     app[SOURCE], app[SETTINGS] = source, settings
+    app[events.FEED] = events.Feed(source)
+    app.cleanup_ctx.append(events.follow)
+    app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)
     app.router.add_get("/", pages.landing)
     app.router.add_get("/metrics", scrape.metrics)
     app.router.add_get("/-/healthy", _healthy)
     app.router.add_get("/-/ready", _ready)
-    api.add_routes(app.router)
+    app.router.add_get(f"{API}/openapi.json", openapi.serve)
+    operations.add_routes(app.router)
     return app
 
 
@@ -113,6 +119,7 @@ async def _ready(request: web.Request) -> web.Response:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
 
 
 @web.middleware
@@ -123,20 +130,22 @@ async def _problems(
         return await handler(request)
     except web.HTTPException as error:
         # aiohttp's own text says no more than the title does: `404: Not Found`.
-        allow = error.headers.get(hdrs.ALLOW)
         own = error.text == f"{error.status}: {error.reason}"
-        return _problem(error.status, _NOWHERE if own else error.text, allow)
+        headers = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
+        return _problem(error.status, _NOWHERE if own else error.text, headers)
     except Exception:
         _log.exception("cannot answer %s %s", request.method, printable(request.raw_path))
         return _problem(500, "The exporter failed to answer; its log says why.")
 
 
-def _problem(status: int, detail: Optional[str], allow: Optional[str] = None) -> web.Response:
+def _problem(
+    status: int, detail: Optional[str], headers: Optional[Mapping[str, str]] = None
+) -> web.Response:
     title = http.HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return web.Response(
         status=status,
         body=json.dumps(problem).encode(),
         content_type="application/problem+json",
-        headers={hdrs.ALLOW: allow} if allow else None,
+        headers=headers,
     )
