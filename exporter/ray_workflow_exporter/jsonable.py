@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
+from .actions import Action
 from .metrics.text import MASK, masked, names_a_secret
 from .model import Edge, Failure, Task, TaskState
 from .snapshot import RunView
@@ -131,6 +132,24 @@ def run_graph(view: RunView, level: str) -> dict[str, Any]:
     known = {node["id"] for node in nodes}
     whole = [edge for edge in edges if edge.source in known and edge.target in known]
     return {"level": level, "nodes": nodes, "edges": _edges(whole)}
+
+
+def action_metadata(action: Action) -> dict[str, Any]:
+    """Return an action and what became of it."""
+    return {
+        "action_id": action.id,
+        "action": action.order.verb.value,
+        "workflow_id": action.order.workflow_id,
+        "requested_by": action.order.by,
+        "requested_at": action.requested_at,
+        "state": action.state.value,
+        "detail": action.detail,
+        "finished_at": action.finished_at,
+        "outcomes": [
+            {"workflow_id": it.workflow_id, "state": it.state.value, "detail": it.detail}
+            for it in action.outcomes
+        ],
+    }
 
 
 def _edges(edges: Iterable[Edge]) -> list[dict[str, str]]:

@@ -5,26 +5,22 @@ It never touches Ray or storage: all that it says, the source has ready.
 
 from __future__ import annotations
 
-import asyncio
 import http
 import json
 import logging
-import signal
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import Callable, Optional
 
 from aiohttp import hdrs, web
 
 from ..display import printable
-from ..settings import Settings, SettingsError
-from ..values import parse_listen
+from ..settings import Settings
 from . import events, openapi, operations, pages, scrape
+from .actions import ACTS
 from .contract import API
+from .security import GATE, MAX_BODY, Gate, add_headers, guard
 from .source import SERVER_NAME, SETTINGS, SOURCE, Source
 
-Addresses = Sequence[tuple[str, int]]
-
-_SHUTDOWN_SECONDS = 5.0
 _GRACE_SECONDS = 30.0
 _HEADERS = {
     hdrs.SERVER: SERVER_NAME,
@@ -40,17 +36,25 @@ _KEPT_HEADERS = (hdrs.ALLOW, hdrs.LOCATION, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTIC
 
 _NOWHERE = "The page at / lists what there is; ids are percent-encoded, slashes as %2F."
 
+# Connections that have not sent a request yet.
+FRESH: web.AppKey[set[object]] = web.AppKey("fresh")
+
 _log = logging.getLogger(__name__)
 
 
-def create_app(source: Source, settings: Settings) -> web.Application:
-    """Return the application that answers from `source`."""
-    app = web.Application(middlewares=[_problems])
+def create_app(
+    source: Source, settings: Settings, gate: Optional[Gate] = None, *, acts: bool = True
+) -> web.Application:
+    """Return the application that answers from `source`, with actions only if `acts`."""
+    app = web.Application(middlewares=[_problems, guard], client_max_size=MAX_BODY)
     app[SOURCE], app[SETTINGS] = source, settings
+    app[FRESH] = set()
+    app[GATE], app[ACTS] = gate or Gate(settings), acts
     app[events.FEED] = events.Feed(source)
     app.cleanup_ctx.append(events.follow)
     app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)
+    app.on_response_prepare.append(add_headers)
     app.router.add_get("/", pages.landing)
     app.router.add_get("/metrics", scrape.metrics)
     app.router.add_get("/-/healthy", _healthy)
@@ -58,39 +62,6 @@ def create_app(source: Source, settings: Settings) -> web.Application:
     app.router.add_get(f"{API}/openapi.json", openapi.serve)
     operations.add_routes(app.router)
     return app
-
-
-def run_server(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object] = len
-) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
-
-    `listening` is told the addresses as soon as there are any.
-    """
-    asyncio.run(_serve(source, settings, listening))
-
-
-async def _serve(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object]
-) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(
-        create_app(source, settings), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
-    )
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, *parse_listen(settings.listen)).start()
-        except OSError as error:
-            raise SettingsError(f"Cannot listen on {settings.listen}: {error.strerror}.") from None
-        for host, port, *_ in runner.addresses:
-            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-        listening([(host, port) for host, port, *_ in runner.addresses])
-        await stop.wait()
-    finally:
-        await runner.cleanup()
 
 
 def longest_silence(settings: Settings) -> float:
@@ -126,12 +97,15 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
 async def _problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    request.app[FRESH].discard(request.protocol)
     try:
         return await handler(request)
     except web.HTTPException as error:
         # aiohttp's own text says no more than the title does: `404: Not Found`.
         own = error.text == f"{error.status}: {error.reason}"
-        headers = {name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers}
+        headers: dict[str, str] = {
+            name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
+        }
         return _problem(error.status, _NOWHERE if own else error.text, headers)
     except Exception:
         _log.exception("cannot answer %s %s", request.method, printable(request.raw_path))

@@ -73,6 +73,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: Optional[type[BaseModel]] = None
     role: Role = Role.READ
+    token: bool = False  # needs one even where reading is open to all
     errors: tuple[int, ...] = ()  # beyond those that any operation may answer
     content_type: str = "application/json"
     description: str = ""
@@ -129,6 +130,17 @@ IF_NONE_MATCH = Parameter(
     where="header",
 )
 
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "A text of your own choice: the same order with the same key is carried out once.",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    where="header",
+)
+START_MANAGER = Parameter(
+    "start_manager",
+    "Start a workflow management actor where Ray has none.",
+    {"type": "boolean", "default": False},
+)
 LIST = (STATUS, CLASS, SEARCH, LIMIT, OFFSET)
 
 

@@ -27,6 +27,7 @@ _MEANINGS = {
     401: "Credentials are needed, or those given are not valid.",
     403: "The caller may not do this, or nobody may: actions are off.",
     404: "There is nothing of this id.",
+    408: "The body did not come in time.",
     409: "The run's state forbids the action, or another action on it is under way.",
     413: "The body is too long.",
     422: "The `Idempotency-Key` was used before, for another request.",
@@ -83,7 +84,7 @@ def _operation(it: Operation, components: dict[str, Any]) -> dict[str, Any]:
         "parameters": [_parameter(parameter) for parameter in it.parameters],
         "responses": answers,
         # Reading is open to all unless the exporter is told otherwise.
-        "security": [{"token": []}] if it.role is Role.ACT else [{}, {"token": []}, {"user": []}],
+        "security": [{"token": []}] if _needs_token(it) else [{}, {"token": []}, {"user": []}],
     }
     if it.description:
         found["description"] = it.description
@@ -92,6 +93,10 @@ def _operation(it: Operation, components: dict[str, Any]) -> dict[str, Any]:
             "content": {"application/json": {"schema": _schema(it.body, components)}}
         }
     return found
+
+
+def _needs_token(it: Operation) -> bool:
+    return it.token or it.role is Role.ACT
 
 
 def _parameter(it: Parameter) -> dict[str, Any]:
@@ -147,8 +152,8 @@ def _lines() -> Iterator[str]:
         yield from ("", f"## {it.summary}", "", f"`{it.method} {it.path}`")
         if it.description:
             yield from ("", it.description)
-        if it.role is Role.ACT:
-            yield from ("", "Needs a token with the role `act`.")
+        if _needs_token(it):
+            yield from ("", f"Needs a token with the role `{it.role.value}`.")
         parameters = [parameter for parameter in it.parameters if parameter is not ID]
         if parameters:
             yield from ("", "| parameter | in | allowed | meaning |", "|---|---|---|---|")

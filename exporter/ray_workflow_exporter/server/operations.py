@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from . import api, contract, events, schemas
-from .contract import API, Operation
+from . import actions, api, contract, events, schemas
+from .contract import API, Operation, Role
+
+_ACCEPTED = {202: ("Taken; a header `Location` names the action.", schemas.Action)}
+_REFUSALS = (404, 408, 409, 413, 422, 503)
 
 OPERATIONS = (
     Operation(
@@ -64,6 +67,84 @@ OPERATIONS = (
             "or the exporter began anew: read again what you show. `time` is in Unix seconds, null "
             "where nobody knows it. A comment comes after 15 s without an event."
         ),
+    ),
+    Operation(
+        "POST",
+        f"{API}/workflows/{{workflow_id}}/cancel",
+        "cancelWorkflow",
+        "Cancel a run",
+        actions.cancel,
+        _ACCEPTED,
+        (contract.ID, contract.IDEMPOTENCY_KEY),
+        body=schemas.CancelOptions,
+        role=Role.ACT,
+        errors=_REFUSALS,
+        description=(
+            "A RUNNING run is cancelled and its tasks are killed; a RESUMABLE one is marked as "
+            "CANCELED. One that has ended is left as it is."
+        ),
+    ),
+    Operation(
+        "POST",
+        f"{API}/workflows/{{workflow_id}}/resume",
+        "resumeWorkflow",
+        "Resume a run",
+        actions.resume,
+        _ACCEPTED,
+        (contract.ID, contract.IDEMPOTENCY_KEY),
+        body=schemas.ResumeOptions,
+        role=Role.ACT,
+        errors=_REFUSALS,
+        description="For a run that is RESUMABLE, FAILED or CANCELED. It goes on from its "
+        "checkpoints.",
+    ),
+    Operation(
+        "DELETE",
+        f"{API}/workflows/{{workflow_id}}",
+        "deleteWorkflow",
+        "Delete a run",
+        actions.delete,
+        _ACCEPTED,
+        (contract.ID, contract.START_MANAGER, contract.IDEMPOTENCY_KEY),
+        role=Role.ACT,
+        errors=(404, 409, 422, 503),
+        description="Its folder in storage is removed, with all outputs. For a run that is not at "
+        "work.",
+    ),
+    Operation(
+        "POST",
+        f"{API}/resume-all",
+        "resumeAll",
+        "Resume all runs that are RESUMABLE",
+        actions.resume_all,
+        _ACCEPTED,
+        (contract.IDEMPOTENCY_KEY,),
+        body=schemas.ResumeOptions,
+        role=Role.ACT,
+        errors=(409, 413, 422, 503),
+        description="One after the other, as after the loss of a cluster. A run that cannot be "
+        "resumed does not keep the others.",
+    ),
+    Operation(
+        "GET",
+        f"{API}/actions",
+        "listActions",
+        "List actions, newest first, in pages",
+        actions.actions,
+        {200: ("Some of the actions.", schemas.ActionPage)},
+        (contract.LIMIT, contract.OFFSET, contract.IF_NONE_MATCH),
+        token=True,
+    ),
+    Operation(
+        "GET",
+        f"{API}/actions/{{action_id}}",
+        "getAction",
+        "Show an action and what became of it",
+        actions.action,
+        {200: ("The action.", schemas.Action)},
+        (contract.ACTION_ID, contract.IF_NONE_MATCH),
+        token=True,
+        errors=(404,),
     ),
 )
 

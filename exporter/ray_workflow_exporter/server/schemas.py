@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from ..actions import ActionState, Verb
 from ..model import EdgeKind, FailureKind, RunStatus, TaskState
 
 
@@ -18,6 +19,8 @@ Status = Annotated[RunStatus, _one_of(RunStatus)]
 State = Annotated[TaskState, _one_of(TaskState)]
 Kind = Annotated[FailureKind, _one_of(FailureKind)]
 EdgeType = Annotated[EdgeKind, _one_of(EdgeKind)]
+Verbs = Annotated[Verb, _one_of(Verb)]
+ActionStates = Annotated[ActionState, _one_of(ActionState)]
 Time = Optional[float]
 Counts = dict[State, int]
 
@@ -149,6 +152,70 @@ class Graph(Shape):
     level: Literal["stage", "task"] = about("What the nodes are.")
     nodes: list[Node] = about("The nodes, in the order in which they became known.")
     edges: list[Edge] = about("The dependencies.")
+
+
+class Options(Shape):
+    """How an action is to be done."""
+
+    start_manager: bool = Field(
+        default=False,
+        description="Start a workflow management actor where Ray has none. What it runs then finds "
+        "no `runtime_env` and no path of a driver of yours.",
+    )
+
+
+class CancelOptions(Options):
+    """How a run is to be cancelled."""
+
+    when_started: bool = Field(
+        default=False,
+        description="Cancel a run that waits in Ray's queue as soon as it starts, because Ray "
+        "cannot cancel it before.",
+    )
+
+
+class ResumeOptions(Options):
+    """How a run is to be resumed."""
+
+    max_running_workflows: Optional[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
+        default=None,
+        description="How many runs a management actor that is started lets run at once; null: "
+        "any number.",
+    )
+
+
+class Outcome(Shape):
+    """What came of an action for one run."""
+
+    workflow_id: str = about("The run.")
+    state: ActionStates = about("What came of it.")
+    detail: str = about("The same as a sentence.")
+
+
+class Action(Shape):
+    """An order and what became of it. Times are Unix seconds."""
+
+    action_id: str = about("Its id.")
+    action: Verbs = about("What was ordered.")
+    workflow_id: Optional[str] = about("The run; null for `resume-all`.")
+    requested_by: str = about("The name of the token.")
+    requested_at: float = about("When it was ordered.")
+    state: ActionStates = about(
+        "`RUNNING`; `WAITING` for a queued run to start; `SUCCEEDED`; `REFUSED`: by the state that "
+        "Ray found, nothing was done; `FAILED`."
+    )
+    detail: Optional[str] = about("The same as a sentence, null while it is under way.")
+    finished_at: Time = about("When its outcome was known.")
+    outcomes: list[Outcome] = about("Of `resume-all`, what came of each run so far.")
+
+
+class ActionPage(Shape):
+    """Some of the actions, newest first. The exporter keeps the newest 1,000, until it ends."""
+
+    total: int = about("How many there are.")
+    limit: int = about("How many were asked for at most.")
+    offset: int = about("How many were passed over.")
+    items: list[Action] = about("The actions.")
 
 
 class Problem(Shape):

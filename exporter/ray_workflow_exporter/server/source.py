@@ -7,6 +7,7 @@ from typing import Any, Optional, Protocol
 
 from aiohttp import web
 
+from ..actions import Actions
 from ..catalog import Change
 from ..metrics.blocks import Body
 from ..metrics.contract import Tier
@@ -39,6 +40,10 @@ class Source(Protocol):
 
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
+
+    @property
+    def actions(self) -> Actions:
+        """What may be done to runs."""
 
     @property
     def last_change(self) -> int:
