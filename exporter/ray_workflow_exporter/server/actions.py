@@ -13,7 +13,7 @@ from ..actions import Order, Refusal, RefusedError, Verb
 from ..jsonable import action_metadata
 from . import contract
 from .api import next_page, reply
-from .contract import API, Role, query_of
+from .contract import API, query_of
 from .schemas import CancelOptions, Options, ResumeOptions
 from .security import GATE, body_of
 from .source import SOURCE
@@ -64,7 +64,7 @@ async def resume_all(request: web.Request) -> web.Response:
 
 async def action(request: web.Request) -> web.Response:
     """Show an action and what became of it."""
-    await _actor(request, Verb.CANCEL, Role.READ)
+    await _actor(request)
     query_of(request)
     found = request.app[SOURCE].actions.get(request.match_info["action_id"])
     if found is None:
@@ -74,7 +74,7 @@ async def action(request: web.Request) -> web.Response:
 
 async def actions(request: web.Request) -> web.Response:
     """List actions, newest first, in pages."""
-    await _actor(request, Verb.CANCEL, Role.READ)
+    await _actor(request)
     query = query_of(request, contract.LIMIT, contract.OFFSET)
     limit, offset = query["limit"], query["offset"]
 
@@ -87,13 +87,14 @@ async def actions(request: web.Request) -> web.Response:
     return await reply(request, build, next_page)
 
 
-async def _actor(request: web.Request, verb: Verb, role: Role = Role.ACT) -> Caller:
+async def _actor(request: web.Request, verb: Optional[Verb] = None) -> Caller:
+    """Return who orders something or, without a verb, looks at what was ordered."""
     if not request.app[ACTS]:
         raise web.HTTPForbidden(text="Actions are served at another address of this exporter.")
     try:
-        return await request.app[GATE].check_actor(request, role, verb.value)
+        return request.app[GATE].check_actor(request, verb)
     except (web.HTTPUnauthorized, web.HTTPForbidden):
-        if role is Role.ACT:
+        if verb is not None:
             request.app[SOURCE].actions.deny(verb)
         raise
 

@@ -15,7 +15,7 @@ from ..model import RunStatus, TaskState
 API = "/api/v1"
 MAX_PAGE = 1000
 MAX_OFFSET = 2**31
-MAX_TEXT = 1000  # characters; Ray itself takes no id above 255 bytes
+MAX_TEXT = 255  # characters; Ray itself takes no id above 255 bytes
 
 Schema = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ TEXT: Schema = {"type": "string", "maxLength": MAX_TEXT}
 ID = Parameter(
     "workflow_id",
     "The run's id, percent-encoded as one segment: a slash in it is `%2F`.",
-    {"type": "string", "minLength": 1},
+    {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
     where="path",
 )
 ACTION_ID = Parameter("action_id", "The action's id.", TEXT, where="path")
@@ -120,13 +120,13 @@ OF_RUN = Parameter("workflow_id", "Only events of this run.", TEXT)
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
     "The id of the last event that was seen: what came after it is told first.",
-    TEXT,
+    {"type": "string"},
     where="header",
 )
 IF_NONE_MATCH = Parameter(
     "If-None-Match",
     "An `ETag` seen before: 304 without a body if it is still the current one.",
-    TEXT,
+    {"type": "string"},
     where="header",
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ..actions import ActionState, Verb
 from ..model import EdgeKind, FailureKind, RunStatus, TaskState
@@ -21,6 +21,12 @@ Kind = Annotated[FailureKind, _one_of(FailureKind)]
 EdgeType = Annotated[EdgeKind, _one_of(EdgeKind)]
 Verbs = Annotated[Verb, _one_of(Verb)]
 ActionStates = Annotated[ActionState, _one_of(ActionState)]
+# JSON knows no integers: 3.0 is as good as 3.
+Limit = Annotated[
+    int,
+    Field(ge=1, le=1_000_000),
+    BeforeValidator(lambda it: int(it) if isinstance(it, float) and it.is_integer() else it),
+]
 Time = Optional[float]
 Counts = dict[State, int]
 
@@ -177,7 +183,7 @@ class CancelOptions(Options):
 class ResumeOptions(Options):
     """How a run is to be resumed."""
 
-    max_running_workflows: Optional[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
+    max_running_workflows: Optional[Limit] = Field(
         default=None,
         description="How many runs a management actor that is started lets run at once; null: "
         "any number.",

@@ -12,6 +12,7 @@ from typing import Callable, Optional
 
 from aiohttp import hdrs, web
 
+from ..actions import Verb
 from ..settings import Settings, SettingsError
 from .contract import API, Role
 from .limits import Rate
@@ -85,22 +86,27 @@ class Gate:
         if await self._caller(request, config) is None:
             raise self._unauthorized(request, config)
 
-    async def check_actor(self, request: web.Request, role: Role, verb: str) -> Caller:
-        """Return who acts or looks at actions, by their token. Raises HTTPException."""
+    def check_actor(self, request: web.Request, verb: Optional[Verb]) -> Caller:
+        """Return who wants to act or, without a verb, to see what was done; by their token.
+
+        Raises HTTPException.
+        """
         if self._tokens is None:
             raise web.HTTPForbidden(text=_ACTIONS_OFF)
         caller = self._holder(request)
         if caller is None:
-            _audit.info("denied: %s from %s without a valid token", verb, request.remote)
+            if verb is not None:
+                _audit.info("denied: %s from %s without a valid token", verb.value, request.remote)
             raise self._unauthorized(request, None)
-        if role is Role.ACT and caller.role is not Role.ACT:
-            _audit.info("denied: %s by %s, who may only read", verb, caller.name)
+        if verb is None:
+            return caller
+        if caller.role is not Role.ACT:
+            _audit.info("denied: %s by %s, who may only read", verb.value, caller.name)
             raise web.HTTPForbidden(text="This token may only read.")
-        if role is Role.ACT:
-            wait = self._acting.wait(caller.name)
-            if wait is not None:
-                raise _too_many(wait)
-            self._acting.take(caller.name)
+        wait = self._acting.wait(caller.name)
+        if wait is not None:
+            raise _too_many(wait)
+        self._acting.take(caller.name)
         return caller
 
     async def _caller(self, request: web.Request, config: WebConfig) -> Optional[str]:
