@@ -61,7 +61,19 @@ class Site:
     def _do(self, coroutine: Any) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
+    async def _cut(self) -> None:
+        # What is in the middle of a TLS handshake belongs to nobody yet.
+        for transport in list(self.loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
+        for _ in range(5):  # each tells the next one that it is lost
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _end(self) -> None:
+        self._do(self._cut())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(30)
         self.loop.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ import requests
 
 from certificates import Authority
 from ray_workflow_exporter.server import events, listening, security
-from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.server.security import Gate
+from ray_workflow_exporter.settings import Settings, SettingsError
 from waiting import wait_until
 from websites import Site, write_tokens
 
@@ -169,6 +171,20 @@ def test_reading_may_be_closed_to_all_without_a_token(
     assert site.get(headers={"Authorization": "Bearer other"}).status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"public_reading": False}, "With public_reading off nobody could read"),
+        ({"actions_listen": ":1"}, "actions_listen is of no use without a tokens_file"),
+        ({"tokens_file": "/nowhere/tokens"}, "The tokens file /nowhere/tokens cannot be read"),
+        ({"web_config_file": "/nowhere/web"}, "The web config /nowhere/web cannot be read"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Gate(Settings(**settings))
+
+
 # --- hostile clients
 
 
@@ -199,6 +215,37 @@ def test_a_body_that_never_comes_is_not_waited_for(
         )
         assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
     assert site.source.acted == []
+
+
+def test_a_small_body_that_grows_is_refused(serve: Callable[..., Site], tmp_path: Path) -> None:
+    write_tokens(tmp_path / "tokens", {"ops": ("act", "act-token")})
+    site = serve(tokens_file=tmp_path / "tokens")
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.post(
+            f"http://127.0.0.1:{site.port}/api/v1/workflows/train-7/cancel",
+            data=gzip.compress(b" " * 50_000_000),
+            headers={"Authorization": "Bearer act-token", "Content-Encoding": "gzip"},
+            timeout=20,
+        )
+    assert 400 <= answer.status_code < 500
+    assert site.source.acted == []
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(
+    serve: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SILENT_SECONDS", 1)
+    site = serve()
+    site.source.body = b"ray_workflow_up 1\n" * 2_000_000
+    with site.connect() as stuck:
+        stuck.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        server = site.listener._runner.server
+        assert server
+        wait_until(lambda: server.connections)
+        wait_until(lambda: not server.connections)
+    site.source.body = b"ray_workflow_up 1\n"
+    assert site.get().ok
 
 
 @pytest.mark.parametrize(

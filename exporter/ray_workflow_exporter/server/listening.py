@@ -82,6 +82,7 @@ class Listener:
         )
         self._servers: list[asyncio.Server] = []
         self._tls: Optional[ssl.SSLContext] = None
+        self._over = asyncio.Event()
         self._following: Optional[asyncio.Task[None]] = None
 
     async def __aenter__(self) -> Listener:
@@ -100,8 +101,9 @@ class Listener:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._over.set()
         if self._following is not None:
-            self._following.cancel()
+            await self._following  # not cancelled: it may be at the sockets
         for server in self._servers:
             server.close()
         await self._runner.cleanup()
@@ -129,8 +131,9 @@ class Listener:
 
     async def _follow(self) -> None:
         """Take over what changes of the certificates, for connections from then on."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+        while not self._over.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _LOOK_SECONDS)
             try:
                 if self._gate.web_config().tls is not self._tls:
                     await self._open_again()

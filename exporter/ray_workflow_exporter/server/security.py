@@ -57,13 +57,9 @@ class Gate:
                 lambda: read_web_config(path), lambda known: known.files if known else (path,)
             )
             self._web.changed()
+        _check_sense(settings, self.web_config())
         self._wrong = Rate(*_WRONG_CREDENTIALS)
         self._acting = Rate(*_ACTIONS)
-
-    @property
-    def acts(self) -> bool:
-        """Whether somebody could be allowed to act."""
-        return self._tokens is not None
 
     def web_config(self) -> WebConfig:
         """Return the web config as it is now; the last good one while the file is wrong."""
@@ -139,6 +135,16 @@ class Gate:
         return web.HTTPUnauthorized(
             text=f"Valid credentials are needed: {'a user or ' if users else ''}a bearer token.",
             headers={hdrs.WWW_AUTHENTICATE: f'{scheme} realm="ray-workflow-exporter"'},
+        )
+
+
+def _check_sense(settings: Settings, config: WebConfig) -> None:
+    if settings.actions_listen is not None and settings.tokens_file is None:
+        raise SettingsError("actions_listen is of no use without a tokens_file: actions are off.")
+    if not settings.public_reading and settings.tokens_file is None and config.users is None:
+        raise SettingsError(
+            "With public_reading off nobody could read: name a tokens_file, or users in the "
+            "web_config_file."
         )
 
 
