@@ -330,6 +330,8 @@ class Actions:
         self._count("resume" if verb is Verb.RESUME_ALL else verb.value, result)
 
     def _update(self, action: Action, state: ActionState, detail: str) -> None:
+        # Noted first: what has ended stands in the log.
+        self._note(action.order, f"{action.id} {state.value}: {detail}")
         finished_at = time.time() if state.finished else None
         with self._lock:
             self._actions[action.id] = replace(
@@ -340,7 +342,6 @@ class Actions:
             )
             if state.finished and action.order.workflow_id is not None:
                 self._busy.pop(action.order.workflow_id, None)
-        self._note(action.order, f"{action.id} {state.value}: {detail}")
 
     @staticmethod
     def _note(order: Order, result: str) -> None:

@@ -180,9 +180,9 @@ async def body_of(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout(
             text=f"The body did not come within {BODY_SECONDS:g} s."
         ) from None
-    except web.HTTPRequestEntityTooLarge:
-        text = f"A body may have at most {MAX_BODY} bytes."
-        raise web.HTTPRequestEntityTooLarge(MAX_BODY, text=text) from None
+    except web.HTTPRequestEntityTooLarge as error:
+        error.text = f"A body may have at most {MAX_BODY} bytes."
+        raise
 
 
 def _preflight(request: web.Request) -> dict[str, str]:
