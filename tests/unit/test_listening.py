@@ -217,14 +217,17 @@ def test_a_body_that_never_comes_is_not_waited_for(
     assert site.source.acted == []
 
 
-def test_a_small_body_that_grows_is_refused(serve: Callable[..., Site], tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [gzip.compress(b" " * 50_000_000), b"no gzip"])
+def test_a_body_that_grows_or_cannot_be_unpacked_is_refused(
+    serve: Callable[..., Site], tmp_path: Path, body: bytes
+) -> None:
     write_tokens(tmp_path / "tokens", {"ops": ("act", "act-token")})
     site = serve(tokens_file=tmp_path / "tokens")
     with requests.Session() as session:
         session.trust_env = False
         answer = session.post(
             f"http://127.0.0.1:{site.port}/api/v1/workflows/train-7/cancel",
-            data=gzip.compress(b" " * 50_000_000),
+            data=body,
             headers={"Authorization": "Bearer act-token", "Content-Encoding": "gzip"},
             timeout=20,
         )

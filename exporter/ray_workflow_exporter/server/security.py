@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable
 from typing import Callable, Optional
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, http_exceptions, web
 
 from ..actions import Verb
 from ..settings import Settings, SettingsError
@@ -183,6 +183,8 @@ async def body_of(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge as error:
         error.text = f"A body may have at most {MAX_BODY} bytes."
         raise
+    except (web.RequestPayloadError, http_exceptions.HttpProcessingError):
+        raise web.HTTPBadRequest(text="The body is not encoded as its headers say.") from None
 
 
 def _preflight(request: web.Request) -> dict[str, str]:
