@@ -68,6 +68,7 @@ format: install ## Format the code
 docs: install ## Generate the references from the code
 	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
 	$(BIN)/python -m ray_workflow_exporter.settings > docs/settings.md
+	$(BIN)/python -m ray_workflow_exporter.server.openapi > docs/api.md
 
 rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
+from ray_workflow_exporter.actions import Actions
 from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.catalog import Change
 from ray_workflow_exporter.metrics.blocks import Body, block, gzip_body, plain_body
 from ray_workflow_exporter.metrics.contract import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.snapshot import RunView
+from ray_workflow_exporter.sources.records import LinkState, ManagerView
 
 HOSTILE = "evil\n\x1b[31m<script>alert(1)</script>[bold]/../\u202e{x}%2F"
 
@@ -80,6 +83,33 @@ class FakeSource:
         }
         self.body = b"ray_workflow_up 1\n"
         self.asked: list[tuple[bool, Optional[Collection[Tier]]]] = []
+        self.feed: list[Change] = []
+        self.counted: list[tuple[str, str]] = []
+        self.outcome = ("SUCCEEDED", "It is done.")  # of each action
+        self.acted: list[tuple[str, str]] = []
+        self.manager = ManagerView(LinkState.UP)
+        self.actions = Actions(
+            self.act,
+            lambda workflow_id: self.held[workflow_id].run if workflow_id in self.held else None,
+            lambda: list(self.held),
+            lambda action, result: self.counted.append((action, result)),
+            lambda: self.manager,
+        )
+
+    def act(self, action_id: str, verb: str, workflow_id: str, **options: Any) -> tuple[str, str]:
+        self.acted.append((verb, workflow_id))
+        return self.outcome
+
+    def change(self, workflow_id: str, state: Optional[str], task_id: Optional[str] = None) -> None:
+        """Let something happen."""
+        self.feed.append(Change(self.last_change + 1, workflow_id, task_id, state, 7.5))
+
+    @property
+    def last_change(self) -> int:
+        return self.feed[-1].seq if self.feed else 0
+
+    def changes(self, after: int) -> list[Change]:
+        return [change for change in self.feed if change.seq > after]
 
     def run(self, workflow_id: str) -> Optional[RunView]:
         return self.held.get(workflow_id)

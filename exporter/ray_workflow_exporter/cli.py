@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from . import __version__
-from .client import UnreachableError, WorkflowNotFoundError
+from .client import RefusedActionError, UnreachableError, WorkflowNotFoundError
+from .commands.act import cancel, delete, resume
 from .commands.dashboard import dashboard
 from .commands.files import boards, rules
 from .commands.look import list_runs, show, watch
 from .commands.options import output_option, settings_flags
 from .commands.serve import serve
+from .commands.token import token
 from .settings import SettingsError
 
 
@@ -28,7 +30,7 @@ class _Main(click.Group):
             return super().invoke(ctx)
         except SettingsError as error:
             raise _WrongSettings(str(error)) from None
-        except (UnreachableError, WorkflowNotFoundError) as error:
+        except (UnreachableError, WorkflowNotFoundError, RefusedActionError) as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -74,7 +76,10 @@ def show_version(output: str) -> None:
         )
 
 
-COMMANDS = (serve, list_runs, show, watch, dashboard, boards, rules, show_version)
+COMMANDS = (
+    *(serve, list_runs, show, watch, cancel, resume, delete),
+    *(dashboard, boards, rules, token, show_version),
+)
 
 for _command in COMMANDS:
     main.add_command(_command)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import getpass
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Optional, Protocol
 from urllib.parse import quote, urlsplit
 
 import requests
 
+from .actions import Order, Refusal, RefusedError, Verb
 from .exporter import Exporter
-from .jsonable import run_details, run_metadata, run_tasks
+from .jsonable import action_metadata, run_details, run_metadata, run_tasks
 from .server.source import SERVER_NAME
 from .settings import Settings
 from .snapshot import RunView
@@ -59,6 +61,10 @@ def workflow_tasks(
         reader.close()
 
 
+class RefusedActionError(RuntimeError):
+    """The exporter or Ray will not do what was asked for."""
+
+
 class Reader(Protocol):
     """A way to runs and tasks; what it returns has the shape of the API."""
 
@@ -74,17 +80,29 @@ class Reader(Protocol):
     def tasks(self, workflow_id: str) -> dict[str, Any]:
         """Return {task_id: metadata}. Raises WorkflowNotFoundError."""
 
+    def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
+        """Order an action, and return it. Raises RefusedActionError or WorkflowNotFoundError."""
+
+    def action(self, action_id: str) -> Any:
+        """Return an action and what became of it."""
+
     def close(self) -> None:
         """Let go of connections and processes."""
 
 
-def open_reader(settings: Settings, url: Optional[str] = None, *, direct: bool = False) -> Reader:
+def open_reader(
+    settings: Settings,
+    url: Optional[str] = None,
+    *,
+    direct: bool = False,
+    token: Optional[str] = None,
+) -> Reader:
     """Return a reader of `url`; else of the exporter that runs on this machine, if one does and
     not `direct`; else one that reads storage and cluster itself."""
     if url is not None:
-        return HttpReader(url)
+        return HttpReader(url, token)
     if not direct:
-        reader = HttpReader(_local_url(settings))
+        reader = HttpReader(_local_url(settings), token)
         if reader.answers():
             return reader
         reader.close()
@@ -127,6 +145,23 @@ class DirectReader:
         """Return {task_id: metadata}."""
         return run_tasks(self._view(workflow_id), messages=self._messages)
 
+    def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
+        """Act through a link to Ray of this process's own, in the name of its user."""
+        order = Order(verb, workflow_id, f"{getpass.getuser()} on the command line", **options)
+        try:
+            return action_metadata(self._exporter.actions.order(order))
+        except RefusedError as error:
+            if error.refusal is Refusal.UNKNOWN and workflow_id is not None:
+                ids = (it.run.workflow_id for it in self._exporter.runs())
+                raise _not_found(workflow_id, ids) from None
+            raise RefusedActionError(str(error)) from None
+
+    def action(self, action_id: str) -> Any:
+        """Return an action and what became of it."""
+        action = self._exporter.actions.get(action_id)
+        assert action is not None
+        return action_metadata(action)
+
     def close(self) -> None:
         """End the exporter's processes."""
         self._exporter.close()
@@ -144,11 +179,13 @@ class DirectReader:
 class HttpReader:
     """Asks a running exporter."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: Optional[str] = None) -> None:
         parts = urlsplit(url)
         self._url = url.rstrip("/")
         self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
         self._session = requests.Session()
+        if token is not None:
+            self._session.auth = lambda request: _with_token(request, token)
         # No proxy stands between a machine and itself.
         self._session.trust_env = parts.hostname not in ("127.0.0.1", "::1", "localhost")
 
@@ -186,6 +223,28 @@ class HttpReader:
         """Close the connections."""
         self._session.close()
 
+    def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
+        """Order an action, and return it."""
+        if workflow_id is None:
+            answer = self._ask("POST", f"/{verb.value}", json=options)
+        else:
+            path = f"/workflows/{quote(workflow_id, safe='')}"
+            if verb is Verb.DELETE:
+                query = {key: str(value).lower() for key, value in options.items()}
+                answer = self._ask("DELETE", path, params=query)
+            else:
+                answer = self._ask("POST", f"{path}/{verb.value}", json=options)
+            if answer is None:
+                raise _not_found(workflow_id, (run["workflow_id"] for run in self.runs()))
+        return answer
+
+    def action(self, action_id: str) -> Any:
+        """Return an action and what became of it."""
+        answer = self._ask("GET", f"/actions/{action_id}")
+        if answer is None:
+            raise UnreachableError(f"The exporter at {self._shown} began anew: it forgot actions.")
+        return answer
+
     def _get_of(self, workflow_id: str, rest: str) -> Any:
         answer = self._get(f"/{quote(workflow_id, safe='')}{rest}")
         if answer is None:
@@ -193,12 +252,19 @@ class HttpReader:
         return answer
 
     def _get(self, path: str, query: Optional[dict[str, Any]] = None) -> Any:
+        return self._ask("GET", f"/workflows{path}", params=query)
+
+    def _ask(self, method: str, path: str, **content: Any) -> Any:
         """Return an answer of the API, None for 404."""
         try:
-            answer = self._session.get(
-                f"{self._url}/api/v1/workflows{path}", params=query, timeout=_TIMEOUT
+            answer = self._session.request(
+                method,
+                f"{self._url}/api/v1{path}",
+                timeout=_TIMEOUT,
+                allow_redirects=False,  # an exporter sends none, and the token is for it alone
+                **content,
             )
-            content = answer.json()
+            found = answer.json()
         except requests.Timeout:
             raise UnreachableError(
                 f"The exporter at {self._shown} did not answer in time."
@@ -210,8 +276,16 @@ class HttpReader:
         if answer.status_code == 404:
             return None
         if not answer.ok:
-            raise UnreachableError(f"{self._shown} answered: {content.get('detail')}")
-        return content
+            refused = answer.status_code < 500 and answer.status_code != 400
+            kind = RefusedActionError if refused else UnreachableError
+            raise kind(f"{self._shown} answered: {found.get('detail')}")
+        return found
+
+
+def _with_token(request: requests.PreparedRequest, token: str) -> requests.PreparedRequest:
+    # As `auth`, so that no netrc takes its place.
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
 
 
 def _not_found(workflow_id: str, known: Iterable[str]) -> WorkflowNotFoundError:

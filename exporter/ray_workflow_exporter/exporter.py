@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Optional
 
+from .actions import Actions
 from .catalog import Catalog, Change
 from .ledger import Ledger
 from .metrics.blocks import Body
@@ -54,6 +55,13 @@ class Exporter:
             )
         )
         self._own = SelfMetrics(version("ray-workflow-exporter"))
+        self.actions = Actions(
+            self._link.act,
+            self._catalog.get,
+            self._catalog.ids,
+            self._own.acted,
+            lambda: self._poller.manager,
+        )
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None
         self._begun = self._heartbeat = time.time()
@@ -73,6 +81,7 @@ class Exporter:
     def close(self) -> None:
         """End polling, keep the counters, let go of Ray; waits for a poll under way."""
         self._stop.set()
+        self.actions.close()
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
@@ -92,6 +101,7 @@ class Exporter:
         self._poller.save()
         self._stage = "render"
         self._publish(now)
+        self.actions.look()
         self._own.left_to_read(self._poller.loading)
         self._own.polled(time.time(), time.monotonic() - started)
         self._heartbeat = time.time()
@@ -164,6 +174,11 @@ class Exporter:
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
         return self._catalog.views()
+
+    @property
+    def last_change(self) -> int:
+        """The sequence number of the newest change."""
+        return self._catalog.last_change
 
     def changes(self, after: int) -> list[Change]:
         """Return what changed after the given sequence number."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
+from .actions import Action
 from .metrics.text import MASK, masked, names_a_secret
-from .model import Failure, Task
+from .model import Edge, Failure, Task, TaskState
 from .snapshot import RunView
 
 
@@ -29,7 +30,7 @@ def run_metadata(view: RunView, *, messages: bool) -> dict[str, Any]:
         "deadline": run.deadline,
         "expected_end": analysis.expected_end,
         "progress": analysis.progress,
-        "task_counts": {state.value: count for state, count in analysis.tasks.items()},
+        "task_counts": _counts(analysis.tasks),
         "output_bytes": analysis.output_bytes,
         "failure": cause
         and {
@@ -53,17 +54,14 @@ def run_details(view: RunView, *, messages: bool) -> dict[str, Any]:
         "stages": [
             {
                 "stage": stage.name,
-                "task_counts": {state.value: count for state, count in stage.tasks.items()},
+                "task_counts": _counts(stage.tasks),
                 "output_bytes": stage.output_bytes,
                 "start_time": stage.start_time,
                 "end_time": stage.end_time,
             }
             for stage in analysis.stages
         ],
-        "stage_edges": [
-            {"source": edge.source, "target": edge.target, "kind": edge.kind.value}
-            for edge in analysis.stage_edges
-        ],
+        "stage_edges": _edges(analysis.stage_edges),
     }
 
 
@@ -94,6 +92,72 @@ def run_tasks(view: RunView, *, messages: bool) -> dict[str, dict[str, Any]]:
     """Return {task_id: metadata} of a run, in the order in which the tasks became known."""
     tasks = view.run.tasks
     return {task_id: task_metadata(task, messages=messages) for task_id, task in tasks.items()}
+
+
+def run_graph(view: RunView, level: str) -> dict[str, Any]:
+    """Return the nodes and edges of a run's DAG, by `stage` or by `task`."""
+    analysis, tasks = view.analysis, view.run.tasks
+    path = set(analysis.critical_path)
+    if level == "task":
+        nodes = [
+            {
+                "id": task.task_id,
+                "stage": task.stage,
+                "state": task.state.value,
+                "task_counts": {task.state.value: 1},
+                "output_bytes": task.output_bytes,
+                "start_time": task.start_time,
+                "end_time": task.end_time,
+                "critical": task.task_id in path,
+            }
+            for task in tasks.values()
+        ]
+        edges = analysis.task_edges
+    else:
+        critical = {tasks[task_id].stage for task_id in path}
+        nodes = [
+            {
+                "id": stage.name,
+                "stage": stage.name,
+                "state": None,
+                "task_counts": _counts(stage.tasks),
+                "output_bytes": stage.output_bytes,
+                "start_time": stage.start_time,
+                "end_time": stage.end_time,
+                "critical": stage.name in critical,
+            }
+            for stage in analysis.stages
+        ]
+        edges = analysis.stage_edges
+    known = {node["id"] for node in nodes}
+    whole = [edge for edge in edges if edge.source in known and edge.target in known]
+    return {"level": level, "nodes": nodes, "edges": _edges(whole)}
+
+
+def action_metadata(action: Action) -> dict[str, Any]:
+    """Return an action and what became of it."""
+    return {
+        "action_id": action.id,
+        "action": action.order.verb.value,
+        "workflow_id": action.order.workflow_id,
+        "requested_by": action.order.by,
+        "requested_at": action.requested_at,
+        "state": action.state.value,
+        "detail": action.detail,
+        "finished_at": action.finished_at,
+        "outcomes": [
+            {"workflow_id": it.workflow_id, "state": it.state.value, "detail": it.detail}
+            for it in action.outcomes
+        ],
+    }
+
+
+def _edges(edges: Iterable[Edge]) -> list[dict[str, str]]:
+    return [{"source": it.source, "target": it.target, "kind": it.kind.value} for it in edges]
+
+
+def _counts(counts: Mapping[TaskState, int]) -> dict[str, int]:
+    return {state.value: count for state, count in counts.items()}
 
 
 def _failure(failure: Failure, messages: bool) -> dict[str, Optional[str]]:

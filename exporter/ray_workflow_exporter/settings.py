@@ -24,6 +24,7 @@ from .values import (
     Duration,
     Listen,
     Names,
+    Origins,
     Shard,
     Share,
     format_duration,
@@ -79,6 +80,31 @@ class Settings(BaseModel):
         ":20729",
         description="Where the web server listens. Without a host: on all interfaces. An IPv6 "
         "address stands in brackets.",
+    )
+    actions_listen: Optional[Listen] = Field(
+        None,
+        description="Where actions are served, if not at `listen`. Page and metrics are served "
+        "there too.",
+    )
+    tokens_file: Optional[Path] = Field(
+        None,
+        description="YAML file of bearer tokens; see `docs/security.md`. Without one, actions are "
+        "off. Read again when it changes.",
+    )
+    web_config_file: Optional[Path] = Field(
+        None,
+        description="TLS, headers and users, in Prometheus's web-config format. Read again when it "
+        "changes. The flag may also be written `--web.config.file`.",
+    )
+    public_reading: bool = Field(
+        True,
+        description="Whether metrics, page and API may be read without credentials. Not where the "
+        "web config has users.",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may use the API from a browser, such as "
+        "`https://grafana.example`.",
     )
     interval: Duration = Field(
         1.0, ge=0.1, description="Time from one poll to the next, at least 100ms."

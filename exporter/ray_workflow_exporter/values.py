@@ -53,6 +53,13 @@ def _check_listen(value: str) -> str:
     return value
 
 
+def _check_origin(value: str) -> str:
+    # As browsers write it: `*` would open the API to every page that a user looks at.
+    if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
+        raise ValueError("must be an origin, such as https://grafana.example or http://host:3000")
+    return value
+
+
 def parse_shard(value: str) -> tuple[int, int]:
     """Return (i, n) of `i/n`."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
@@ -99,3 +106,8 @@ Listen = Annotated[
 Shard = Annotated[str, pydantic.AfterValidator(_check_shard), WithJsonSchema({"type": "i/n"})]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split), WithJsonSchema({"type": "list"})]
+Origins = Annotated[
+    tuple[Annotated[str, pydantic.AfterValidator(_check_origin)], ...],
+    BeforeValidator(_split),
+    WithJsonSchema({"type": "list"}),
+]

@@ -145,7 +145,13 @@ def task_truth(name, *tasks):
     return {task: workflow.get_metadata(name, task) for task in tasks}
 
 
+def start_as(dag, name):
+    workflow.run_async(DAGS[dag](), workflow_id=name)
+
+
 OPERATIONS = {
+    "start as": start_as,
+    "start held": lambda name: workflow.run_async(held.bind(name), workflow_id=name) and None,
     "start": lambda *names: [start(name) for name in names],
     "init": lambda running, pending: workflow.init(
         max_running_workflows=running, max_pending_workflows=pending

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Optional
 
 import pytest
+from lab import Lab
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import Cluster
 from ray_workflow_exporter.analysis import analyse
-from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import EdgeKind, Run, Task, TaskState
-from ray_workflow_exporter.settings import Settings
 from waiting import wait_until
 
-SCENARIOS = Path(__file__).with_name("scenarios.py").read_text()
 PREFIX = "__main__."
-
-
-class Lab:
-    """A cluster, an exporter that watches it, and a driver that does what it is told."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster = cluster
-        self.folder = folder
-        self.driver = cluster.start_driver(SCENARIOS, str(folder))
-        self.exporter = Exporter(Settings(address=cluster.address, interval=0.25))
-        self.exporter.start()
-
-    def ask(self, operation: str, *arguments: Any) -> Any:
-        """Let the driver do something; return what Ray said."""
-        assert self.driver.stdin is not None
-        assert self.driver.stdout is not None
-        self.driver.stdin.write(json.dumps([operation, *arguments]) + "\n")
-        self.driver.stdin.flush()
-        line = self.driver.stdout.readline()
-        assert line, "the driver ended"
-        return json.loads(line)
-
-    def release(self, name: str) -> None:
-        (self.folder / name).touch()
-
-    def run(self, name: str) -> Optional[Run]:
-        view = self.exporter.run(name)
-        return view.run if view else None
-
-    def until(self, name: str, condition: Callable[[Run], bool], timeout: float = 60.0) -> Run:
-        def seen() -> Optional[Run]:
-            run = self.run(name)
-            return run if run is not None and condition(run) else None
-
-        try:
-            run = wait_until(seen, timeout=timeout)
-        except AssertionError:
-            raise AssertionError(f"not in {timeout:g} s; last seen: {self.run(name)}") from None
-        assert run is not None
-        return run
-
-    def ended(self, name: str, status: str) -> Run:
-        return self.until(name, lambda run: run.status.value == status)
-
-    def close(self) -> None:
-        self.exporter.close()
-        try:
-            self.driver.communicate(timeout=20)  # it leaves when its stdin ends
-        except subprocess.TimeoutExpired:
-            self.driver.kill()
 
 
 def states(run: Run) -> dict[str, str]:

@@ -363,7 +363,8 @@ def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
     for stage in ("list", "read", "manager", "render"):
         assert f'ray_workflow_exporter_poll_errors_total{{stage="{stage}"}} 0.0\n' in body
     assert "ray_workflow_exporter_link_restarts_total 0.0\n" in body
-    assert "ray_workflow_exporter_actions_total" not in body
+    for action in ("cancel", "resume", "delete"):
+        assert f'_actions_total{{action="{action}",result="denied"}} 0.0\n' in body
 
 
 def test_own_metrics_say_what_happened() -> None:

@@ -41,6 +41,9 @@ def serve(request):
     if request["op"] == "task_details":
         {details}
         return
+    if request["op"] == "act":
+        {act}
+        return
     n += 1
     {poll}
 for line in sys.stdin:
@@ -60,13 +63,14 @@ class Links:
         self,
         poll: str = "reply(request, up(n))",
         details: str = "reply(request, {})",
+        act: str = "reply(request, ['SUCCEEDED', 'It is done.'])",
         end: str = "",
         timeout: float = 5.0,
     ) -> RayLink:
         script = self.folder / "child.py"
         script.write_text(
             textwrap.dedent(CHILD).format(
-                log=str(self.folder / "log"), poll=poll, details=details, end=end
+                log=str(self.folder / "log"), poll=poll, details=details, act=act, end=end
             )
         )
         link = RayLink("192.0.2.1:6379", timeout=timeout)
@@ -232,6 +236,40 @@ def test_details_are_empty_when_they_come_too_late_or_never(links: Links) -> Non
     polls_until(link, lambda view: view.state is LinkState.UP)
     assert link.task_details([]) == {}
     assert link.task_details(["aa"]) == {}
+
+
+def test_an_action_is_answered_while_a_poll_waits(links: Links) -> None:
+    link = links(poll="time.sleep(1) if n > 1 else None; reply(request, up(n))")
+    link.poll()
+    polling = threading.Thread(target=link.poll)
+    polling.start()
+    assert link.act("a", "cancel", "w") == ("SUCCEEDED", "It is done.")
+    polling.join()
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        ("os._exit(1)", "ended"),
+        ("time.sleep(60)", "did not answer in time; it may still be done."),
+        ("sys.stdout.write('{'); sys.stdout.flush(); os._exit(1)", "is not known."),
+    ],
+)
+def test_an_action_whose_link_is_lost_is_not_called_done(
+    links: Links, monkeypatch: pytest.MonkeyPatch, act: str, said: str
+) -> None:
+    monkeypatch.setattr(running, "ACT_SECONDS", 0.2)
+    link = links(act=act, timeout=1.0)
+    link.poll()
+    state, detail = link.act("a", "cancel", "w")
+    assert state == "FAILED"
+    assert said in detail
+
+
+def test_without_a_link_no_action_is_done(links: Links) -> None:
+    assert RayLink("none").act("a", "cancel", "w")[0] == "FAILED"
+    assert links().act("a", "cancel", "w")[0] == "FAILED"
+    assert links.begun() == 0
 
 
 def test_close_ends_the_child_within_two_seconds_and_for_ever(links: Links) -> None:

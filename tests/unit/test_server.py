@@ -395,7 +395,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[by
     """Start `run_server` in a process of its own; what it says is in `tmp_path/log`."""
     script = (
         "import logging, sys, fake_source\n"
-        "from ray_workflow_exporter.server.app import run_server\n"
+        "from ray_workflow_exporter.server.listening import run_server\n"
         "from ray_workflow_exporter.settings import Settings\n"
         "logging.basicConfig(level='INFO')\n"
         "run_server(fake_source.FakeSource(), Settings(listen=sys.argv[1]))\n"

@@ -17,17 +17,23 @@ ROWS = (
     ("snapshot",),
     ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
     ("sources.files", "sources.layout", "sources.reading", "sources.storage"),
-    ("sources.probe", "sources.mirror", "sources.ray_link", "sources.running"),
+    ("sources.probe", "sources.mirror", "sources.remote_action"),
+    ("sources.acting", "sources.ray_link", "sources.running"),
     ("truth", "ledger"),
     ("catalog", "details", "assembly", "runcache", "loading", "storage_reader", "poller"),
     ("metrics.contract", "metrics.text", "metrics.families", "metrics.blocks"),
     ("metrics.selfmetrics", "metrics.exposition", "metrics.reference"),
+    ("actions",),
     ("exporter", "jsonable"),
-    ("server.source", "server.scrape", "server.api", "server.pages", "server.app"),
+    ("server.source", "server.scrape", "server.contract", "server.schemas", "server.pages"),
+    ("server.limits", "server.reloaded", "server.tokens", "server.webconfig", "server.security"),
+    ("server.api", "server.events", "server.actions", "server.operations", "server.openapi"),
+    ("server.app", "server.listening"),
     ("client", "terminal"),
     ("agent.node", "agent.supervisor", "agent.install"),
     ("agent.child", "agent.forward", "agent.modules"),
-    ("commands.options", "commands.look", "commands.serve", "commands.dashboard", "commands.files"),
+    ("commands.options", "commands.look", "commands.act", "commands.dashboard"),
+    ("commands.serve", "commands.token", "commands.files"),
     ("cli", "__main__"),
 )
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
@@ -80,7 +86,10 @@ def test_only_the_link_and_the_probe_touch_ray() -> None:
         for module, path in modules().items()
         if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(), re.MULTILINE)
     }
-    assert touching == {"sources.ray_link", "sources.probe", "client", "agent.modules"}
+    assert touching == {
+        *("sources.ray_link", "sources.probe", "sources.remote_action"),
+        *("client", "agent.modules"),
+    }
 
 
 def test_nothing_is_ever_unpickled_but_our_own_probe() -> None:

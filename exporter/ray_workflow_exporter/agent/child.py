@@ -98,7 +98,8 @@ def _leave_with_agent(presence: _Presence) -> None:
 def _serve(presence: _Presence) -> int:
     from .. import logs
     from ..exporter import Exporter
-    from ..server.app import longest_silence, run_server
+    from ..server.app import longest_silence
+    from ..server.listening import run_server
     from ..settings import CONFIG_VARIABLE, Settings, SettingsError
 
     node = presence.node

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Optional
 
 import click
@@ -19,6 +20,7 @@ from .options import Command, duration, given, load_settings, output_option, set
 
 # Who names a cluster does not want to hear of another one.
 _OF_A_CLUSTER = ("storage", "address")
+_TOKEN = f"{__name__}.token"
 
 url_option = click.option(
     "--url",
@@ -28,9 +30,28 @@ url_option = click.option(
 )
 
 
+def _read_token(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> None:
+    if value is None:
+        return
+    try:
+        token = Path(value).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        raise click.BadParameter("must be a file that holds a token", ctx, param) from None
+    ctx.meta[_TOKEN] = token
+
+
+token_option = click.option(
+    "--token-file",
+    metavar="<file>",
+    callback=_read_token,
+    expose_value=False,
+    help="File that holds the token for the exporter that is asked.",
+)
+
+
 def look_options(command: Command) -> Command:
     """Give a command the options that say where to look and how to print."""
-    return url_option(output_option(settings_flags(hidden=True)(command)))
+    return url_option(token_option(output_option(settings_flags(hidden=True)(command))))
 
 
 @contextmanager
@@ -39,7 +60,8 @@ def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
     settings = load_settings(ctx)
     quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "error"}
     logs.configure(settings.model_copy(update=quiet))
-    opened = open_reader(settings, url, direct=not given(ctx).keys().isdisjoint(_OF_A_CLUSTER))
+    direct = not given(ctx).keys().isdisjoint(_OF_A_CLUSTER)
+    opened = open_reader(settings, url, direct=direct, token=ctx.meta.get(_TOKEN))
     try:
         yield opened
     finally:

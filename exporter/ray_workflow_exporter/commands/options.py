@@ -34,7 +34,7 @@ def settings_flags(*, hidden: bool = False) -> Callable[[Command], Command]:
 
     def option(declaration: str, key: str, kind: str, text: str) -> Callable[[Command], Command]:
         return click.option(
-            declaration,
+            *declaration.split(),
             key,
             default=None,
             callback=remember,
@@ -48,6 +48,8 @@ def settings_flags(*, hidden: bool = False) -> Callable[[Command], Command]:
         for key, kind in reversed(list(kinds().items())):
             name, field = flag(key), Settings.model_fields[key]
             declaration = f"{name}/--no-{name[2:]}" if field.annotation is bool else name
+            if key == "web_config_file":
+                declaration += " --web.config.file"  # as every exporter calls it
             command = option(declaration, key, kind, field.description or "")(command)
         text = f"Settings file (YAML); or in ${CONFIG_VARIABLE}."
         return option("--config", "config", "file", text)(command)

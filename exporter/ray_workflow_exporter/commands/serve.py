@@ -6,7 +6,7 @@ import click
 
 from .. import logs
 from ..exporter import Exporter
-from ..server.app import run_server
+from ..server.listening import run_server
 from .options import load_settings, settings_flags
 
 

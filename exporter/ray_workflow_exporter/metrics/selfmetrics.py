@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -16,6 +17,8 @@ from .contract import Family, Kind
 from .families import FAMILIES
 
 POLL_STAGES = ("list", "read", "manager", "render")
+ACTIONS = ("cancel", "resume", "delete")
+RESULTS = ("succeeded", "refused", "failed", "denied")
 
 _PREFIX = "ray_workflow_exporter_"
 
@@ -33,6 +36,8 @@ class SelfMetrics:
         # A counter that first appears at 1 has no increase for Prometheus to see.
         for stage in POLL_STAGES:
             self._of("poll_errors_total").labels(stage)
+        for action, result in product(ACTIONS, RESULTS):
+            self._of("actions_total").labels(action, result)
         self._version = version
         self.watches("")
 

@@ -1,59 +1,34 @@
-"""`/api/v1`: runs and tasks as JSON."""
+"""Runs and tasks as JSON, with filters, pages and entity tags."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from ..jsonable import run_details, run_metadata, run_tasks
-from ..model import RunStatus
+from ..jsonable import run_details, run_graph, run_metadata, task_metadata
 from ..snapshot import RunView
 from ..sources.files import StorageError
+from . import contract
+from .contract import query_of
 from .source import SETTINGS, SOURCE
-
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
-
-# An id is one segment of the path, its own slashes written %2F. Written out, because aiohttp's
-# default pattern refuses braces, and `.` in a pattern would refuse newlines.
-_ID = "{id:[^/]+}"
-
-_LIST_PARAMETERS = ("status", "class", "text", "limit", "offset")
-
-
-def add_routes(router: web.UrlDispatcher) -> None:
-    """Add the routes of the API."""
-    router.add_get("/api/v1/workflows", workflows)
-    router.add_get(f"/api/v1/workflows/{_ID}", workflow)
-    router.add_get(f"/api/v1/workflows/{_ID}/tasks", tasks)
 
 
 async def workflows(request: web.Request) -> web.Response:
-    """List runs, live ones first, then the newest, in pages.
-
-    Filters: `?status=` (again for another), `?class=`, `?text=`.
-    """
-    query = request.query
-    for name in query:
-        if name not in _LIST_PARAMETERS:
-            raise web.HTTPBadRequest(text=f"The parameters are {', '.join(_LIST_PARAMETERS)}.")
-    try:
-        statuses = {RunStatus(status.upper()) for status in query.getall("status", [])}
-    except ValueError:
-        known = ", ".join(status.value for status in RunStatus)
-        raise web.HTTPBadRequest(text=f"`status` must be one of {known}.") from None
-    limit = _count(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-    offset = _count(request, "offset", 0)
-    workflow, text = query.get("class"), query.get("text", "").casefold()
+    """List runs, live ones first, then the newest, in pages."""
+    query = query_of(request, *contract.LIST)
+    limit, offset = query["limit"], query["offset"]
+    statuses, workflow = set(query["status"]), query["class"]
+    text = (query["text"] or "").casefold()
     messages = request.app[SETTINGS].expose_error_messages
 
     def wanted(view: RunView) -> bool:
         run = view.run
         return (
-            (not statuses or run.status in statuses)
+            (not statuses or run.status.value in statuses)
             and (workflow is None or run.workflow == workflow)
             and (text in run.workflow_id.casefold() or text in run.workflow.casefold())
         )
@@ -68,24 +43,42 @@ async def workflows(request: web.Request) -> web.Response:
             "items": [run_metadata(view, messages=messages) for view in page],
         }
 
-    return await _reply(build)
+    return await reply(request, build, next_page)
 
 
 async def workflow(request: web.Request) -> web.Response:
     """Show one run, with its stages."""
+    query_of(request)
     view, messages = await _view(request), request.app[SETTINGS].expose_error_messages
-    return await _reply(lambda: run_details(view, messages=messages))
+    return await reply(request, lambda: run_details(view, messages=messages))
 
 
 async def tasks(request: web.Request) -> web.Response:
     """Show the tasks of one run: {task_id: metadata}."""
+    query = query_of(request, contract.STATE, contract.STAGE)
+    states, stage = set(query["state"]), query["stage"]
     view, messages = await _view(request), request.app[SETTINGS].expose_error_messages
-    return await _reply(lambda: run_tasks(view, messages=messages))
+
+    def build() -> dict[str, Any]:
+        return {
+            task_id: task_metadata(task, messages=messages)
+            for task_id, task in view.run.tasks.items()
+            if (not states or task.state.value in states) and stage in (None, task.stage)
+        }
+
+    return await reply(request, build)
+
+
+async def graph(request: web.Request) -> web.Response:
+    """Show the DAG of one run, by stage or by task."""
+    level = query_of(request, contract.LEVEL)["level"]
+    view = await _view(request)
+    return await reply(request, lambda: run_graph(view, level))
 
 
 async def _view(request: web.Request) -> RunView:
     try:
-        view = await asyncio.to_thread(request.app[SOURCE].run, request.match_info["id"])
+        view = await asyncio.to_thread(request.app[SOURCE].run, request.match_info["workflow_id"])
     except (StorageError, TimeoutError) as error:
         raise web.HTTPServiceUnavailable(text=str(error)) from None
     if view is None:
@@ -93,14 +86,32 @@ async def _view(request: web.Request) -> RunView:
     return view
 
 
-def _count(request: web.Request, name: str, default: int, most: int = 2**31) -> int:
-    text = request.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
-        raise web.HTTPBadRequest(text=f"`{name}` must be a whole number from 0 to {most}.")
-    return int(text)
+def next_page(request: web.Request, page: Any) -> Optional[str]:
+    """Return where the next page is, relative to this one (RFC 8288); None on the last one."""
+    after = page["offset"] + len(page["items"])
+    if not page["items"] or after >= page["total"]:
+        return None
+    return f'<?{request.rel_url.update_query(offset=after).raw_query_string}>; rel="next"'
 
 
-async def _reply(build: Callable[[], Any]) -> web.Response:
+async def reply(
+    request: web.Request,
+    build: Callable[[], Any],
+    link: Callable[[web.Request, Any], Optional[str]] = lambda request, content: None,
+) -> web.Response:
+    """Answer with what `build` returns, as JSON; 304 where the caller has it already."""
+
+    def made() -> tuple[bytes, Optional[str]]:
+        content = build()
+        return json.dumps(content).encode(), link(request, content)
+
     # In a thread: a run of 100,000 tasks takes a second, and scrapes shall not wait for it.
-    body = await asyncio.to_thread(lambda: json.dumps(build()).encode())
-    return web.Response(body=body, content_type="application/json")
+    body, follows = await asyncio.to_thread(made)
+    etag = hashlib.blake2b(body, digest_size=16).hexdigest()
+    # `no-cache`: may be kept, must be asked for again.
+    headers = {hdrs.ETAG: f'"{etag}"', hdrs.CACHE_CONTROL: "no-cache, private"}
+    if follows:
+        headers[hdrs.LINK] = follows
+    if any(it.value in ("*", etag) for it in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=body, content_type="application/json", headers=headers)

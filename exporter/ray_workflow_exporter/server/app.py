@@ -5,29 +5,25 @@ It never touches Ray or storage: all that it says, the source has ready.
 
 from __future__ import annotations
 
-import asyncio
 import http
 import json
 import logging
-import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping
 from typing import Callable, Optional
 
 from aiohttp import hdrs, web
 
 from ..display import printable
-from ..settings import Settings, SettingsError
-from ..values import parse_listen
-from . import api, pages, scrape
+from ..settings import Settings
+from . import events, openapi, operations, pages, scrape
+from .actions import ACTS
+from .contract import API
+from .security import GATE, MAX_BODY, Gate, add_headers, guard
 from .source import SERVER_NAME, SETTINGS, SOURCE, Source
 
-Addresses = Sequence[tuple[str, int]]
-
-_SHUTDOWN_SECONDS = 5.0
 _GRACE_SECONDS = 30.0
 _HEADERS = {
     hdrs.SERVER: SERVER_NAME,
-    hdrs.CACHE_CONTROL: "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src '{pages.STYLE_HASH}'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -36,55 +32,36 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+_KEPT_HEADERS = (hdrs.ALLOW, hdrs.LOCATION, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
+
 _NOWHERE = "The page at / lists what there is; ids are percent-encoded, slashes as %2F."
+
+# Connections that have not sent a request yet.
+FRESH: web.AppKey[set[object]] = web.AppKey("fresh")
 
 _log = logging.getLogger(__name__)
 
 
-def create_app(source: Source, settings: Settings) -> web.Application:
-    """Return the application that answers from `source`."""
-    app = web.Application(middlewares=[_problems])
+def create_app(
+    source: Source, settings: Settings, gate: Optional[Gate] = None, *, acts: bool = True
+) -> web.Application:
+    """Return the application that answers from `source`, with actions only if `acts`."""
+    app = web.Application(middlewares=[_problems, guard], client_max_size=MAX_BODY)
     app[SOURCE], app[SETTINGS] = source, settings
+    app[FRESH] = set()
+    app[GATE], app[ACTS] = gate or Gate(settings), acts
+    app[events.FEED] = events.Feed(source)
+    app.cleanup_ctx.append(events.follow)
+    app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)
+    app.on_response_prepare.append(add_headers)
     app.router.add_get("/", pages.landing)
     app.router.add_get("/metrics", scrape.metrics)
     app.router.add_get("/-/healthy", _healthy)
     app.router.add_get("/-/ready", _ready)
-    api.add_routes(app.router)
+    app.router.add_get(f"{API}/openapi.json", openapi.serve)
+    operations.add_routes(app.router)
     return app
-
-
-def run_server(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object] = len
-) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
-
-    `listening` is told the addresses as soon as there are any.
-    """
-    asyncio.run(_serve(source, settings, listening))
-
-
-async def _serve(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object]
-) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(
-        create_app(source, settings), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
-    )
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, *parse_listen(settings.listen)).start()
-        except OSError as error:
-            raise SettingsError(f"Cannot listen on {settings.listen}: {error.strerror}.") from None
-        for host, port, *_ in runner.addresses:
-            _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
-        listening([(host, port) for host, port, *_ in runner.addresses])
-        await stop.wait()
-    finally:
-        await runner.cleanup()
 
 
 def longest_silence(settings: Settings) -> float:
@@ -113,30 +90,36 @@ async def _ready(request: web.Request) -> web.Response:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
 
 
 @web.middleware
 async def _problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
+    request.app[FRESH].discard(request.protocol)
     try:
         return await handler(request)
     except web.HTTPException as error:
         # aiohttp's own text says no more than the title does: `404: Not Found`.
-        allow = error.headers.get(hdrs.ALLOW)
         own = error.text == f"{error.status}: {error.reason}"
-        return _problem(error.status, _NOWHERE if own else error.text, allow)
+        headers: dict[str, str] = {
+            name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
+        }
+        return _problem(error.status, _NOWHERE if own else error.text, headers)
     except Exception:
         _log.exception("cannot answer %s %s", request.method, printable(request.raw_path))
         return _problem(500, "The exporter failed to answer; its log says why.")
 
 
-def _problem(status: int, detail: Optional[str], allow: Optional[str] = None) -> web.Response:
+def _problem(
+    status: int, detail: Optional[str], headers: Optional[Mapping[str, str]] = None
+) -> web.Response:
     title = http.HTTPStatus(status).phrase
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return web.Response(
         status=status,
         body=json.dumps(problem).encode(),
         content_type="application/problem+json",
-        headers={hdrs.ALLOW: allow} if allow else None,
+        headers=headers,
     )

@@ -58,6 +58,7 @@ _ENDPOINTS = {
     "exporter",
     "api/v1/workflows": "all runs as JSON; <code>?status=</code>, <code>?class=</code>, "
     "<code>?text=</code>, <code>?limit=</code>, <code>?offset=</code>",
+    "api/v1/openapi.json": "all of the API, as OpenAPI",
     "-/healthy": "whether the poll loop is alive",
     "-/ready": "whether the first poll is done",
 }

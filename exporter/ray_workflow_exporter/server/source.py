@@ -7,6 +7,8 @@ from typing import Any, Optional, Protocol
 
 from aiohttp import web
 
+from ..actions import Actions
+from ..catalog import Change
 from ..metrics.blocks import Body
 from ..metrics.contract import Tier
 from ..settings import Settings
@@ -38,6 +40,17 @@ class Source(Protocol):
 
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
+
+    @property
+    def actions(self) -> Actions:
+        """What may be done to runs."""
+
+    @property
+    def last_change(self) -> int:
+        """The sequence number of the newest change."""
+
+    def changes(self, after: int) -> list[Change]:
+        """Return what changed after the given sequence number, as far as it is still known."""
 
     def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
         """Return the answer to a scrape, in text 0.0.4 or OpenMetrics 1.0; None: all tiers."""

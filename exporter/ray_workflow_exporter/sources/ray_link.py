@@ -26,9 +26,10 @@ from contextlib import suppress
 from typing import Any, Optional
 
 from .. import rays
-from . import probe
+from . import probe, remote_action
+from .acting import Hands
 from .mirror import Mirror
-from .records import LinkState, ManagerView
+from .records import LinkState, ManagerView, NoManagerError
 
 # ray/workflow/common.py; importing it here would drag in all of ray.workflow.
 MANAGER_NAME = "WorkflowManagementActor"
@@ -40,19 +41,6 @@ DETAILS_ONE_BY_ONE = 16
 DETAILS_LISTED = 10_000  # what Ray's state API returns at most
 THREADS = 4
 LEAVE_SECONDS = 1.0
-
-
-class NoManagerError(Exception):
-    """Why there is no answer: a sentence, and the state that it means.
-
-    `connected` says whether the driver is still of use, `final` that no later try can succeed.
-    """
-
-    def __init__(
-        self, state: LinkState, reason: str, *, connected: bool = False, final: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.state, self.connected, self.final = state, connected, final
 
 
 class _Shipped:
@@ -133,6 +121,7 @@ class ManagerClient:
             if self._asked is None:
                 self._asked = self._submit(self._probe, self._client_id, seq)
             word, *answer = self._wait(self._asked, deadline)
+            self._asked = None
             if word != "ok":
                 raise NoManagerError(
                     LinkState.UNREACHABLE,
@@ -142,17 +131,24 @@ class ManagerClient:
             answers.append(answer)
             _, seq, more, *_ = answer
 
-    def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run `function(manager, *args)` inside the WMA, beside its own work.
+    def send(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return `function(manager, *args)`, run inside the WMA beside its own work.
 
-        The function must be of an importable module that is registered to be pickled by value,
-        or of `__main__`, and must catch SystemExit, which would end the WMA. Raises
-        NoManagerError, and Ray's own errors.
+        The function is shipped by value with its module, and must catch SystemExit, which would
+        end the WMA. Raises NoManagerError, and Ray's own errors.
         """
         with self._lock:
             self._connect()
             answer = self._submit(function, *args)
             return self._wait(answer, time.monotonic() + self._timeout)
+
+    def start_manager(self, max_running_workflows: Optional[int]) -> None:
+        """Start a WMA where there is none; its limits hold for all users from then on."""
+        with self._lock:
+            self._connect()
+            from ray import workflow
+
+            workflow.init(max_running_workflows=max_running_workflows)
 
     def _submit(self, function: Any, *args: Any) -> Any:
         if self._manager is None:
@@ -200,7 +196,6 @@ class ManagerClient:
         except BaseException:
             self._asked = None
             raise
-        self._asked = None
         return result
 
     def _connect(self) -> None:
@@ -235,6 +230,7 @@ class ManagerClient:
         with suppress(ImportError):
             importlib.import_module("ray.util.state")
         cloudpickle.register_pickle_by_value(probe)
+        cloudpickle.register_pickle_by_value(remote_action)
         self._probe = _Shipped(cloudpickle.dumps(probe.probe))
         session = {key: _internal_kv_get(key, namespace=b"session") for key in _SESSION_KEYS}
         self._about_ray = {
@@ -378,6 +374,7 @@ def main(address: str, client_id: str, timeout: str) -> None:
     operations: dict[str, Callable[..., Any]] = {
         "poll": client.look,
         "task_details": client.task_details,
+        "act": Hands(client).act,
     }
     writing = threading.Lock()
 

@@ -125,6 +125,19 @@ class ManagerView:
     restarts: int = 0  # of the child process, since the exporter began
 
 
+class NoManagerError(Exception):
+    """Why there is no answer: a sentence, and the state that it means.
+
+    `connected` says whether the driver is still of use, `final` that no later try can succeed.
+    """
+
+    def __init__(
+        self, state: LinkState, reason: str, *, connected: bool = False, final: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.state, self.connected, self.final = state, connected, final
+
+
 class RayTaskDetail(NamedTuple):
     """What Ray's state API says of one Ray task."""
 

@@ -16,8 +16,10 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Optional
 
+from .acting import ACT_SECONDS
 from .mirror import Mirror
 from .records import LinkState, ManagerView, RayTaskDetail
+from .remote_action import FAILED
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 # Longer than a child needs to import Ray and connect on a machine that is busy with other things.
@@ -149,6 +151,23 @@ class RayLink:
             return {}
         finally:
             self._asking_details.release()
+
+    def act(self, action_id: str, verb: str, workflow_id: str, **options: Any) -> tuple[str, str]:
+        """Do something to a run, as `acting.Hands.act` does it; return its outcome.
+
+        Returns within a minute or so. An outcome that nobody knows counts as FAILED.
+        """
+        child = self._child
+        if self._off or child is None:
+            return FAILED, self._reason or "Ray is not connected: actions need it."
+        asked = child.ask("act", action_id=action_id, verb=verb, workflow_id=workflow_id, **options)
+        try:
+            state, detail = asked.result(ACT_SECONDS + self._timeout + GRACE_SECONDS)
+        except FutureTimeoutError:
+            return FAILED, "The link to Ray did not answer in time; it may still be done."
+        except _ChildLostError as error:
+            return FAILED, f"{error} Whether the action was done is not known."
+        return state, detail
 
     def close(self) -> None:
         """End the child, within 2 s, and never start another."""

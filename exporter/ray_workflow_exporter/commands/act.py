@@ -1,0 +1,181 @@
+"""`cancel`, `resume` and `delete`: act on runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import click
+
+from ..actions import ActionState, Verb
+from ..client import DirectReader, Reader
+from ..display import printable
+from .look import look_options, reader
+from .options import Command
+
+_LOOK_SECONDS = 0.2
+
+_yes = click.option("--yes", is_flag=True, help="Do it without asking.")
+_wait = click.option("--wait", is_flag=True, help="Wait for the outcome; with --address, always.")
+_start_manager = click.option(
+    "--start-manager",
+    is_flag=True,
+    help="Start a workflow management actor where Ray has none.",
+)
+
+
+def act_options(command: Command) -> Command:
+    """Give a command the options that all actions have."""
+    return _yes(_wait(_start_manager(look_options(command))))
+
+
+@click.command()
+@click.argument("workflow_id", metavar="ID")
+@click.option(
+    "--when-started",
+    is_flag=True,
+    help="Cancel a run that waits in Ray's queue as soon as it starts.",
+)
+@act_options
+@click.pass_context
+def cancel(
+    ctx: click.Context,
+    workflow_id: str,
+    when_started: bool,
+    yes: bool,
+    wait: bool,
+    start_manager: bool,
+    url: Optional[str],
+    output: str,
+) -> None:
+    """Cancel a run that is at work, or give up one that is RESUMABLE.
+
+    Through the exporter on this machine or at --url, with a token that may act; or directly, with
+    the --address of a cluster.
+
+    \b
+    Examples:
+      ray-workflow-exporter cancel nightly-etl --url http://head-node:20729 --token-file token
+      ray-workflow-exporter cancel nightly-etl --address auto --yes
+    """
+    options = {"when_started": when_started, "start_manager": start_manager}
+    with reader(ctx, url) as source:
+        _act(source, Verb.CANCEL, workflow_id, options, yes, wait, output)
+
+
+@click.command()
+@click.argument("workflow_id", metavar="ID", required=False)
+@click.option("--all", "everything", is_flag=True, help="Resume all that are RESUMABLE.")
+@click.option(
+    "--max-running",
+    type=click.IntRange(1, 1_000_000),
+    help="How many runs a management actor that is started lets run at once.",
+)
+@act_options
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    workflow_id: Optional[str],
+    everything: bool,
+    max_running: Optional[int],
+    yes: bool,
+    wait: bool,
+    start_manager: bool,
+    url: Optional[str],
+    output: str,
+) -> None:
+    """Resume a run that failed, was cancelled or lost its cluster; or all of the last kind.
+
+    \b
+    Examples:
+      ray-workflow-exporter resume nightly-etl --url http://head-node:20729 --token-file token
+      ray-workflow-exporter resume --all --address auto --start-manager --max-running 4
+    """
+    if (workflow_id is None) is not everything:
+        raise click.UsageError("Name a run, or say --all.")
+    options = {"start_manager": start_manager, "max_running_workflows": max_running}
+    verb = Verb.RESUME_ALL if everything else Verb.RESUME
+    with reader(ctx, url) as source:
+        _act(source, verb, workflow_id, options, yes, wait, output)
+
+
+@click.command()
+@click.argument("workflow_id", metavar="ID")
+@act_options
+@click.pass_context
+def delete(
+    ctx: click.Context,
+    workflow_id: str,
+    yes: bool,
+    wait: bool,
+    start_manager: bool,
+    url: Optional[str],
+    output: str,
+) -> None:
+    """Delete a run that is not at work, with all its outputs in storage.
+
+    \b
+    Examples:
+      ray-workflow-exporter delete nightly-etl --url http://head-node:20729 --token-file token
+      ray-workflow-exporter delete nightly-etl --address auto --yes --wait
+    """
+    options = {"start_manager": start_manager}
+    with reader(ctx, url) as source:
+        _act(source, Verb.DELETE, workflow_id, options, yes, wait, output)
+
+
+def _act(
+    source: Reader,
+    verb: Verb,
+    workflow_id: Optional[str],
+    options: Mapping[str, Any],
+    yes: bool,
+    wait: bool,
+    output: str,
+) -> None:
+    if not yes:
+        _confirm(source, verb, workflow_id)
+    action = source.order(verb, workflow_id, options)
+    # An action of this process's own ends with it.
+    while (wait or isinstance(source, DirectReader)) and not _ended(action):
+        time.sleep(_LOOK_SECONDS)
+        source.refresh()
+        action = source.action(action["action_id"])
+    if output == "json":
+        click.echo(json.dumps(action, indent=2))
+    else:
+        _tell(action)
+    if action["state"] in (ActionState.REFUSED, ActionState.FAILED):
+        raise click.exceptions.Exit(1)
+
+
+def _confirm(source: Reader, verb: Verb, workflow_id: Optional[str]) -> None:
+    if not _is_a_terminal():
+        raise click.UsageError("Nobody can be asked here: say --yes.")
+    if workflow_id is None:
+        runs = source.runs(["RESUMABLE"])
+        click.confirm(f"Resume {len(runs)} runs?", abort=True, err=True)
+        return
+    run = source.run(workflow_id)
+    name = printable(workflow_id)
+    question = f"{verb.value.capitalize()} {name} ({run['status']}, {run['progress']:.0%} done)?"
+    click.confirm(question, abort=True, err=True)
+
+
+def _is_a_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _ended(action: Any) -> bool:
+    return ActionState(action["state"]).finished
+
+
+def _tell(action: Any) -> None:
+    for outcome in action["outcomes"]:
+        name = printable(outcome["workflow_id"])
+        click.echo(f"{name}: {outcome['state']}: {printable(outcome['detail'])}")
+    detail = printable(action["detail"] or f"Ordered, as the action {action['action_id']}.")
+    click.echo(f"{action['state']}: {detail}")

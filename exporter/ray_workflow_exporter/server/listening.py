@@ -1,0 +1,173 @@
+"""The server on its sockets: TLS that is renewed while it runs, and limits on connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Callable, Optional
+
+from aiohttp import web
+
+from ..settings import Settings, SettingsError
+from ..values import parse_listen
+from .app import FRESH, create_app
+from .security import Gate
+from .source import Source
+
+Addresses = Sequence[tuple[str, int]]
+
+MAX_CONNECTIONS = 2000
+FIRST_REQUEST_SECONDS = 15.0  # from the connection to the end of the first request's headers
+KEEP_ALIVE_SECONDS = 75.0
+SILENT_SECONDS = 60  # until a peer that takes nothing is cut off
+BACKLOG = 512
+_SHUTDOWN_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def run_server(
+    source: Source, settings: Settings, listening: Callable[[Addresses], object] = len
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
+
+    `listening` is told the addresses as soon as there are any, without those for actions alone.
+    """
+    asyncio.run(_serve(source, settings, listening))
+
+
+async def _serve(
+    source: Source, settings: Settings, listening: Callable[[Addresses], object]
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _allow_files()
+    gate = Gate(settings)
+    apart = settings.actions_listen
+    async with AsyncExitStack() as listeners:
+        for listen, acts in ((settings.listen, apart is None), (apart, True)):
+            if listen is not None:
+                app = create_app(source, settings, gate, acts=acts)
+                listener = await listeners.enter_async_context(Listener(app, gate, listen))
+                if listen is settings.listen:
+                    listening(listener.addresses)
+        await stop.wait()
+
+
+def _allow_files() -> None:
+    # 1,024 open files, the usual limit, are fewer than the readers of events that may come.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class Listener:
+    """An application at one address, as long as it is entered."""
+
+    def __init__(self, app: web.Application, gate: Gate, listen: str) -> None:
+        self._app, self._gate, self._listen = app, gate, listen
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+        )
+        self._servers: list[asyncio.Server] = []
+        self._tls: Optional[ssl.SSLContext] = None
+        self._over = asyncio.Event()
+        self._following: Optional[asyncio.Task[None]] = None
+
+    async def __aenter__(self) -> Listener:
+        await self._runner.setup()
+        host, port = parse_listen(self._listen)
+        try:
+            await self._open(host, port)
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SettingsError(f"Cannot listen on {self._listen}: {error.strerror}.") from None
+        scheme = "https" if self._tls else "http"
+        for host, number in self.addresses:
+            name = f"[{host}]" if ":" in host else host
+            _log.info("listening on %s://%s:%d", scheme, name, number)
+        self._following = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._over.set()
+        if self._following is not None:
+            await self._following  # not cancelled: it may be at the sockets
+        for server in self._servers:
+            server.close()
+        await self._runner.cleanup()
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it listens: host and port."""
+        return [it.getsockname()[:2] for it in self._sockets()]
+
+    async def _open(self, host: Optional[str], port: int) -> None:
+        self._servers = [await self._server(host=host, port=port)]
+        for listening in self._sockets():
+            # Handed down to each connection: also an answer that nobody takes has an end.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
+
+    async def _server(self, **where: Any) -> asyncio.Server:
+        self._tls = self._gate.web_config().tls
+        if self._tls is not None:
+            where.update(ssl=self._tls, ssl_handshake_timeout=FIRST_REQUEST_SECONDS)
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._protocol, backlog=BACKLOG, **where)
+
+    def _sockets(self) -> list[Any]:
+        return [it for server in self._servers for it in server.sockets]
+
+    async def _follow(self) -> None:
+        """Take over what changes of the certificates, for connections from then on."""
+        while not self._over.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _LOOK_SECONDS)
+            try:
+                if self._gate.web_config().tls is not self._tls:
+                    await self._open_again()
+            except Exception:
+                _log.exception("The new certificates could not be taken over.")
+
+    async def _open_again(self) -> None:
+        # The same sockets, so that no connection is refused meanwhile.
+        sockets = [it.dup() for it in self._sockets()]
+        before = self._servers
+        self._servers = [await self._server(sock=it) for it in sockets]
+        for server in before:
+            server.close()
+        _log.info("New connections meet the new TLS settings.")
+
+    def _protocol(self) -> asyncio.Protocol:
+        assert self._runner.server is not None
+        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+            return _Full()
+        protocol = self._runner.server()
+        fresh = self._app[FRESH]
+        fresh.add(protocol)
+
+        def check() -> None:
+            if protocol in fresh:  # it has not said what it wants
+                fresh.discard(protocol)
+                protocol.force_close()
+
+        asyncio.get_running_loop().call_later(FIRST_REQUEST_SECONDS, check)
+        return protocol
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection that there is no room for."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
