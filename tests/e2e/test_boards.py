@@ -54,7 +54,9 @@ sys.stdin.readline()
 RUNS = {"etl/done": "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
 
 # Panels that show nothing of what runs here, and why.
-EMPTY: Mapping[str, str] = {}
+EMPTY: Mapping[str, str] = {
+    "ray-workflow-fleet/Queue by class, the longest ten": "No limit makes a run wait in the queue.",
+}
 
 
 class Stack(NamedTuple):
@@ -67,7 +69,7 @@ class Stack(NamedTuple):
         """Ask as Grafana asks, for the last quarter of an hour."""
         texts = {
             "cluster": "production", "SessionName": ".*", "workflow": "etl", "stage": ".*",
-            "__range": "15m", "__rate_interval": "30s", "__interval": "15s", "__range_s": "900",
+            "__range": "15m", "__rate_interval": "10m", "__interval": "15s", "__range_s": "900",
             "run": "etl/done", **values,
         }  # fmt: skip
         return self.monitoring.query(filled(query.expr, texts))

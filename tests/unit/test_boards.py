@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from boards import BOARDS, Query, links, panels, queries, variable_queries, variables
-from grafana.common import SOURCE
-from grafana.generate import files
 from prometheus.alerts import ALERTS
 from prometheus.recording import GROUPS
 from ray_workflow_exporter.metrics.contract import Kind
@@ -39,9 +37,12 @@ def test_there_are_the_five_boards() -> None:
     assert set(BOARDS) == {f"ray-workflow-{key}" for key in KEYS}
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
-def test_no_board_is_stale(path: Path) -> None:
-    assert path.read_text() == files()[path], "run `make boards`"
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Grafana's builder needs Python 3.11")
+def test_no_board_is_stale() -> None:
+    from grafana.generate import files
+
+    stale = [path.name for path, text in files().items() if path.read_text() != text]
+    assert not stale, "run `make boards`"
 
 
 @by_board
@@ -94,7 +95,7 @@ def test_a_panel_says_what_it_is_and_what_to_do(name: str, panel: dict[str, Any]
 
 @by_asking
 def test_a_panel_asks_the_chosen_data_source(name: str, panel: dict[str, Any]) -> None:
-    chosen = {"type": SOURCE.type_val, "uid": SOURCE.uid}
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
     assert panel["datasource"] == chosen
     assert panel["targets"]
     for target in panel["targets"]:
@@ -169,7 +170,8 @@ def _check_mappings(mappings: Any, known: dict[str, str], seen: Counter[str]) ->
 
 def metrics() -> dict[str, Kind]:
     """Return every name that a board may ask for; those of rules count as gauges."""
-    found = {"ALERTS": Kind.GAUGE, "ray_workflow:threshold": Kind.GAUGE, "up": Kind.GAUGE}
+    found = {"ALERTS": Kind.GAUGE, "ALERTS_FOR_STATE": Kind.GAUGE, "up": Kind.GAUGE}
+    found["ray_workflow:threshold"] = Kind.GAUGE
     found |= {record.record: Kind.GAUGE for group in GROUPS for record in group.records}
     found |= dict.fromkeys(
         ("process_resident_memory_bytes", "process_start_time_seconds"), Kind.GAUGE
