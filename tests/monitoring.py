@@ -83,10 +83,13 @@ class Monitoring:
         targets: Mapping[str, Mapping[str, str]],
         *,
         after: Optional[str] = None,
+        scrape: str = "1s",
+        evaluate: str = "1s",
     ) -> None:
         self._folder = folder
         self._targets = targets
         self._after = after
+        self._scrape, self._evaluate = scrape, evaluate
         self._stack = ExitStack()
         self.receiver = Receiver()
         self._stack.callback(self.receiver.close)
@@ -127,7 +130,10 @@ class Monitoring:
 
     def _config(self) -> dict[str, Any]:
         config = yaml.safe_load((FILES / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["global"] = {
+            "scrape_interval": self._scrape,
+            "evaluation_interval": self._evaluate,
+        }
         job = config["scrape_configs"][0]
         del job["file_sd_configs"]
         job["static_configs"] = [
@@ -142,7 +148,8 @@ class Monitoring:
     def _rules(self, path: Path) -> Path:
         rules = yaml.safe_load(path.read_text())
         for group in rules["groups"]:
-            group.pop("interval", None)
+            if "interval" in group:
+                group["interval"] = self._evaluate
             for rule in group["rules"]:
                 if self._after and "alert" in rule:
                     rule["for"] = self._after
