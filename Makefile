@@ -50,7 +50,7 @@ test-ray: .venv-ray-$(RAY)/installed ## Run the tests inside Ray with another Ra
 	.venv-ray-$*/bin/python -m pip install --quiet --editable '.[test]' 'ray[default]==$*'
 	@touch $@
 
-bench: install ## Measure against peers, in about 15 minutes (ONLY=scrape for one)
+bench: install ## Measure against peers, in about 20 minutes (ONLY=scrape for one)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ONLY)
 
 soak: install ## Watch a busy Ray for long: flat memory, no error (SECONDS=1800)
