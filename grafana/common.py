@@ -25,12 +25,14 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 # What the variables of a board choose; to be put into the braces of every selector.
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
 CLASS = f'{CLUSTER}, workflow=~"$workflow"'
-RUN = f'{CLUSTER}, workflow_id="$run"'
+# Ids may hold quotes and backslashes: between backquotes they need no escape.
+RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
 
 GREEN = STATUS_COLOURS[RunStatus.SUCCESSFUL].hex
 RED = STATUS_COLOURS[RunStatus.FAILED].hex
 BLUE = STATUS_COLOURS[RunStatus.RUNNING].hex
 ORANGE = STATUS_COLOURS[RunStatus.CANCELED].hex
+PURPLE = STATUS_COLOURS[RunStatus.PENDING].hex
 GREY = STATE_COLOURS[TaskState.WAITING].hex
 
 Panel = TypeVar("Panel", bound=Any)
@@ -79,6 +81,9 @@ def as_json(it: dashboard.Dashboard) -> str:
     made["schemaVersion"] = 41  # of Grafana 11.6, which 12 reads as well
     # The builder knows no annotations of Prometheus.
     made["annotations"] = {"list": [_ALERTS]}
+    for it in made["panels"]:
+        if it["type"] == "nodeGraph":  # unknown to the builder, and to 11.6
+            it.setdefault("options", {})["layoutAlgorithm"] = "layered"
     return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
@@ -154,6 +159,16 @@ def exporter() -> dashboard.TextBoxVariable:
         .label("Exporter")
         .description("Address of the exporter, as a browser reaches it.")
         .default_value("http://localhost:20729")
+    )
+
+
+def ray_dashboard() -> dashboard.TextBoxVariable:
+    """Return the variable that says where a browser finds Ray's dashboard."""
+    return (
+        dashboard.TextBoxVariable("ray")
+        .label("Ray")
+        .description("Address of Ray's dashboard, as a browser reaches it.")
+        .default_value("http://localhost:8265")
     )
 
 

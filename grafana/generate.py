@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import class_board, exporter_board, fleet_board, oncall_board
+from . import class_board, exporter_board, fleet_board, oncall_board, run_board
 from .common import as_json
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
 BOARDS = {
     "fleet": fleet_board,
+    "run": run_board,
     "class": class_board,
     "oncall": oncall_board,
     "exporter": exporter_board,

@@ -80,4 +80,4 @@ def filled(text: str, values: Mapping[str, str]) -> str:
         name = (match[1] or match[2]).split(":")[0]
         return values[name]
 
-    return re.sub(r"\$(?:\{([\w:.]+)\}|(\w+))", value, text)
+    return re.sub(r"\$(?:\{([\w:.]+)\}|([A-Za-z_]\w*))", value, text)

@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 
 from ..model import Task
 from ..snapshot import Histogram
+from ..stages import Stage
 
 
 class Tier(str, Enum):
@@ -67,10 +68,17 @@ CLUSTER = Scope(Tier.CLUSTER)  # a Snapshot
 EXPORTER = Scope(Tier.EXPORTER)  # a Snapshot
 CLASS = Scope(Tier.CLASS, ("workflow",))  # a ClassView
 RUN = Scope(Tier.RUN, ("workflow", "workflow_id"))  # a RunView
-STAGE = Scope(Tier.STAGE, ("workflow_id", "stage"))  # a Stage
+STAGE = Scope(Tier.STAGE, ("workflow_id", "stage"))  # a StageOnPath
 STAGE_EDGE = Scope(Tier.STAGE, ("workflow_id", "source", "target", "kind"))  # an Edge
 TASK = Scope(Tier.TASK, ("workflow_id", "task_id"))  # a TaskOnPath
 TASK_EDGE = Scope(Tier.TASK, ("workflow_id", "source", "target", "kind"))  # an Edge
+
+
+class StageOnPath(NamedTuple):
+    """A stage, and whether a task of it lies on the critical path of the run."""
+
+    stage: Stage
+    critical: bool
 
 
 class TaskOnPath(NamedTuple):

@@ -30,6 +30,7 @@ from .contract import (
     Family,
     Options,
     Scope,
+    StageOnPath,
     TaskOnPath,
     Tier,
 )
@@ -273,9 +274,13 @@ def _of_run(view: RunView) -> Subjects:
 
     stages = analysis.stages if view.stages else ()
     critical = frozenset(analysis.critical_path)
+    critical_stages = {run.tasks[task_id].stage for task_id in critical}
     return {
         RUN: [(text.labels(RUN.labels, (run.workflow, run.workflow_id)), view)],
-        STAGE: [(below(STAGE, stage.name), stage) for stage in stages],
+        STAGE: [
+            (below(STAGE, stage.name), StageOnPath(stage, stage.name in critical_stages))
+            for stage in stages
+        ],
         STAGE_EDGE: edges(STAGE_EDGE, analysis.stage_edges, {stage.name for stage in stages}),
         TASK: [
             (below(TASK, task.task_id), TaskOnPath(task, task.task_id in critical))

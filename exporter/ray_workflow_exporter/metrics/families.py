@@ -274,22 +274,27 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_stage_tasks", _GAUGE, STAGE,
         "Tasks of the stage, by state.",
-        _each(TaskState, lambda stage: stage.tasks), ("state",),
+        _each(TaskState, lambda it: it.stage.tasks), ("state",),
     ),
     Family(
         "ray_workflow_stage_output_size_bytes", _GAUGE, STAGE,
         "Bytes of all task outputs of the stage whose size is known.",
-        _one(lambda stage: stage.output_bytes), unit="bytes",
+        _one(lambda it: it.stage.output_bytes), unit="bytes",
     ),
     Family(
         "ray_workflow_stage_start_timestamp_seconds", _GAUGE, STAGE,
         "Unix time at which the first task of the stage started.",
-        _one(lambda stage: stage.start_time), unit=_SECONDS,
+        _one(lambda it: it.stage.start_time), unit=_SECONDS,
     ),
     Family(
         "ray_workflow_stage_end_timestamp_seconds", _GAUGE, STAGE,
         "Unix time at which the last task of the stage ended; absent while one may still run.",
-        _one(lambda stage: stage.end_time), unit=_SECONDS,
+        _one(lambda it: it.stage.end_time), unit=_SECONDS,
+    ),
+    Family(
+        "ray_workflow_stage_critical", _GAUGE, STAGE,
+        "1 for a stage with a task on the critical path of its run, else 0.",
+        _one(lambda it: int(it.critical)), stability=_EXPERIMENTAL,
     ),
     Family(
         "ray_workflow_stage_edge", _GAUGE, STAGE_EDGE,

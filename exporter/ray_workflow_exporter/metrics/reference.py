@@ -18,7 +18,7 @@ from .families import FAMILIES
 # Series at most, without histograms, deadline, failure and critical path: see `_BUDGET`.
 SERIES_PER_CLASS = 20
 SERIES_PER_RUN = 21
-SERIES_PER_STAGE = 10
+SERIES_PER_STAGE = 11
 SERIES_PER_TASK = 8
 SERIES_PER_RUN_HISTOGRAM = len(RUN_SECONDS_BOUNDS) + 3  # the +Inf bucket, sum and count
 SERIES_PER_STAGE_HISTOGRAM = len(TASK_SECONDS_BOUNDS) + 3

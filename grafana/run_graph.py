@@ -1,0 +1,251 @@
+"""The DAG of a run as node graphs: by stage for any fan-out, by task for up to 200 tasks.
+
+The panel knows a field by its own name, which no renaming changes: labels have the names that it
+looks for, and values get theirs as calculated fields. An edge without both ends breaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import nodegraph
+from grafana_foundation_sdk.models import dashboard as models
+
+from ray_workflow_exporter.model import EdgeKind, TaskState
+from ray_workflow_exporter.palette import STATE_COLOURS
+
+from .common import PURPLE, UID, panel, rows
+from .run_queries import (
+    ACTIVE,
+    ENDED,
+    IN_RAY,
+    RUNNING,
+    STAGE,
+    critical_tasks,
+    label,
+    looks_back,
+    named,
+    newest,
+    of_stages,
+    of_tasks,
+    selector,
+    short,
+    stage_state,
+    stage_tasks,
+    tasks,
+    words,
+)
+
+MOST_TASKS = 200  # more are hidden by the panel
+_LARGE = 50  # radius of a node on the critical path; the others have 40
+_THICK = 4
+_LEAST = 0.08  # of the ring of a stage with failed tasks
+# This board again, with another stage.
+OF_STAGE = (
+    f"/d/{UID}run?${{__url_time_range}}&${{datasource:queryparam}}&${{cluster:queryparam}}"
+    "&${SessionName:queryparam}&${workflow:queryparam}&${run:queryparam}&${exporter:queryparam}"
+    "&${ray:queryparam}&var-stage="
+)
+
+
+def stages(width: int, height: int) -> nodegraph.Panel:
+    """Return the DAG by stage."""
+    total, done = stage_tasks(), stage_tasks(TaskState.SUCCESSFUL)
+    counted = (
+        f'count_values by (stage) ("done", {done})\n'
+        f'* on (stage) group_left (total) count_values by (stage) ("total", {total})'
+    )
+    start = of_stages("ray_workflow_stage_start_timestamp_seconds")
+    took = f"{of_stages('ray_workflow_stage_end_timestamp_seconds')} - {start}"
+    # At the pace of the stage until now; nothing is foretold before its first task has ended.
+    rest = (
+        f"(time() - {start}) * {stage_tasks(*ACTIVE)} / ({stage_tasks(*ENDED)} > 0)\n"
+        f"and on () {RUNNING}\nunless on (stage) {of_stages('ray_workflow_stage_end_timestamp_seconds')}"
+    )
+    seconds = (
+        f"{words(took, 'secondarystat', 'stage')}\n"
+        f"or on (stage) {words(rest, 'secondarystat', 'stage', suffix=' left')}"
+    )
+    critical = f"({of_stages('ray_workflow_stage_critical')} == 1)"
+    queries = {
+        "nodes": _described(stage_state(), "stage"),
+        "done": named(f'label_join({counted}, "mainstat", "/", "done", "total")', "id", "stage"),
+        "seconds": named(seconds, "id", "stage"),
+        "critical": named(f"{_LARGE} * {critical}", "id", "stage"),
+    }
+    # One failed task of thousands would not be seen.
+    failed = stage_tasks(TaskState.FAILED)
+    red = f"({failed} / {total} > {_LEAST} or clamp_max({failed}, 1) * {_LEAST})"
+    shares = {
+        state.value: named(
+            red
+            if state is TaskState.FAILED
+            else f"{stage_tasks(state)} / clamp_min({total} - {failed}, 1) * (1 - {red})",
+            "id",
+            "stage",
+        )
+        for state in TaskState
+    }
+    edge = of_stages("ray_workflow_stage_edge", "source", "target", "kind")
+    it = panel(
+        nodegraph.Panel(),
+        "DAG by stage, as of the end of the time range",
+        "All tasks of the same name are one circle, however many. The ring shows the share of its "
+        "tasks in each state; inside are done/total, and how long the stage took or what is "
+        "left at its pace. Failed tasks, however few, take at least a twelfth of the ring. Large circles and thick lines are "
+        "the critical path: speed these up first. Dashed: the source returned the workflow that "
+        "holds the target. Click a stage for its tasks.",
+        width,
+        height,
+    )
+    to_stage = {
+        "title": "Stage/Show its tasks",
+        "url": OF_STAGE + "${__data.fields.id:percentencode}",
+        "targetBlank": False,
+    }
+    edges = _edges(edge, total, critical, "stage")
+    legend = {"mainstat": "done/total", "secondarystat": "took, or is left"}
+    return _graph(it, {**queries, **shares}, edges, legend, [to_stage]).nodes(
+        nodegraph.NodeOptions().arcs(
+            [
+                nodegraph.ArcOption().field(f"arc__{state.value.lower()}").color(colour.hex)
+                for state, colour in STATE_COLOURS.items()
+            ]
+        )
+    )
+
+
+def by_task(width: int, height: int) -> nodegraph.Panel:
+    """Return the DAG by task."""
+    # Counted by stage, which costs less.
+    count = f"sum({of_stages('ray_workflow_stage_tasks', 'stage', 'state', where=STAGE)})"
+    few = f"and on () ({count} <= {MOST_TASKS})"
+    chosen = f"and on (task_id) {tasks()}\n{few}"
+    coloured = _described(tasks(), "task_id")
+    for state, colour in STATE_COLOURS.items():
+        coloured = label(coloured, "color", colour.hex, "state", state.value)
+    start = of_tasks("ray_workflow_task_start_timestamp_seconds")
+    took = (
+        f"{of_tasks('ray_workflow_task_duration_seconds')}\n"
+        f"or on (task_id) (time() - {start} and on (task_id) "
+        f"""{selector("ray_workflow_task_state", 'state="RUNNING"')})"""
+    )
+    attempts = of_tasks("ray_workflow_task_attempts")
+    tries = label(
+        f'count_values by (task_id) ("tries", {attempts} > 0)',
+        "secondarystat", "try $1", "tries",
+    )  # fmt: skip
+    info = newest("ray_workflow_task_info", "ray_task_id", where=f'{STAGE}, ray_task_id!=""')
+    in_ray = label(info, "detail__ray", *IN_RAY)
+    critical = f"({critical_tasks()})"
+    queries = {
+        "nodes": f"{coloured}\n{few}",
+        "seconds": f"{named(words(took, 'mainstat', 'task_id'), 'id', 'task_id')}\n{chosen}",
+        "tries": f"{named(tries, 'id', 'task_id')}\n{chosen}",
+        "critical": f"{named(f'0 * {critical} + {_LARGE}', 'id', 'task_id')}\n{few}",
+        "ray": f"{named(in_ray, 'id', 'task_id')}\n{few}",
+    }
+    edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind")
+    it = panel(
+        nodegraph.Panel(),
+        "DAG by task, as of the end of the time range",
+        f"The tasks of the stage chosen above, or of all stages, if they are at most {MOST_TASKS}: "
+        "if it is empty, choose a stage with fewer. The ring has the colour of the state; inside "
+        "are how long the task took or has been running, and its attempts. Large circles and "
+        "thick lines are the critical path. Click a task for its page and logs in Ray's "
+        "dashboard, which knows it while the cluster lives.",
+        width,
+        height,
+    )
+    to_ray = {
+        "title": "Ray/Task and logs",
+        "url": "${ray}/#/${__data.fields.detail__ray}",
+        "targetBlank": True,
+    }
+    edges = f"{_edges(edge, tasks(), critical, 'task_id')}\n{few}"
+    legend = {"mainstat": "duration", "secondarystat": "attempts"}
+    return looks_back(_graph(it, queries, edges, legend, [to_ray]))
+
+
+def _described(expr: str, key: str) -> str:
+    """Give nodes that have a state their texts."""
+    it = named(short(named(expr, "id", key), "title", key), "subtitle", "state")
+    return named(it, f"detail__{key}", key)
+
+
+def _edges(edge: str, nodes: str, critical: str, key: str) -> str:
+    def ends(vector: str) -> str:
+        return "\n".join(
+            f"and on ({end}) {named(vector, end, key)}" for end in ("source", "target")
+        )
+
+    it = f"({_THICK} * ({edge}\n{ends(critical)})\nor {edge})\n{ends(nodes)}"
+    it = f'label_join({it}, "id", " ", "source", "kind", "target")'
+    kind = EdgeKind.CONTINUATION.value
+    it = label(named(it, "mainstat", "kind"), "strokedasharray", "8 5", "kind", kind)
+    return label(it, "color", PURPLE, "kind", kind)
+
+
+# Of what a query asks, the values that the panel shows, by the names that it knows them by.
+_VALUES: Mapping[str, str] = {
+    **{state.value: f"arc__{state.value.lower()}" for state in TaskState},
+    "critical": "noderadius",
+    "edges": "thickness",
+}
+
+_WORDS: Mapping[str, str] = {
+    **{f"arc__{state.value.lower()}": state.value for state in TaskState},
+    "color": "state",
+    "detail__stage": "stage",
+    "detail__task_id": "task",
+    "detail__ray": "in Ray",
+}
+
+
+def _graph(
+    it: nodegraph.Panel,
+    nodes: Mapping[str, str],
+    edges: str,
+    legend: Mapping[str, str],
+    links: Sequence[Mapping[str, Any]],
+) -> nodegraph.Panel:
+    for ref, expr in {**nodes, "edges": edges}.items():
+        it = it.with_target(rows(expr, ref))
+    # A frame without fields, as of an empty answer, is dropped on the way.
+    it = it.with_transformation(
+        _leave_out("/^(Time|stage|task_id|state|kind|done|total|tries|ray_task_id)$/")
+    ).with_transformation(
+        models.DataTransformerConfig(
+            id_val="joinByField",
+            filter_val=models.MatcherConfig(id_val="byRefId", options="/^(?!edges$)/"),
+            options={"byField": "id", "mode": "outer"},
+        )
+    )
+    for ref, name in _VALUES.items():
+        if ref in nodes or ref == "edges":
+            it = it.with_transformation(
+                models.DataTransformerConfig(
+                    id_val="calculateField",
+                    options={
+                        "mode": "unary",
+                        "unary": {"operator": "abs", "fieldName": f"Value #{ref}"},
+                        "alias": name,
+                        "replaceFields": False,
+                        "timeSeries": False,
+                    },
+                )
+            )
+    it = it.with_transformation(_leave_out("/^Value.*/")).with_transformation(
+        # For the eye alone: the panel still finds the fields by their own names.
+        models.DataTransformerConfig(
+            id_val="organize", options={"renameByName": {**_WORDS, **legend}}
+        )
+    )
+    return it.override_by_name("title", [models.DynamicConfigValue(id_val="links", value=links)])
+
+
+def _leave_out(pattern: str) -> models.DataTransformerConfig:
+    return models.DataTransformerConfig(
+        id_val="filterFieldsByName", options={"exclude": {"pattern": pattern}}
+    )

@@ -1,0 +1,146 @@
+"""What is asked of the run that the variable chooses, as of the end of the time range.
+
+A run that ended leaves /metrics some day, its tasks first. Then its last values in the range are
+taken. While a run is known, a value that it does not have is not made up from earlier ones: they
+would be those of an earlier life of the same id.
+"""
+
+from __future__ import annotations
+
+from ray_workflow_exporter.model import TaskState
+
+from .common import RUN, Panel
+
+ACTIVE = (TaskState.WAITING, TaskState.PENDING, TaskState.RUNNING)
+ENDED = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
+STAGE = "stage=~`${stage:regex}`"
+# The page of a task in Ray's dashboard: the end of the id that Ray gives it is that of its job.
+IN_RAY = ("jobs/$2/tasks/$1", "ray_task_id", "(.*(.{8}))")
+RUNNING = f'(ray_workflow_status{{{RUN}, status="RUNNING"}} == 1)'
+
+_WEIGHTY_FIRST = (
+    TaskState.FAILED,
+    TaskState.RUNNING,
+    TaskState.PENDING,
+    TaskState.CANCELED,
+    TaskState.NOT_RUN,
+    TaskState.WAITING,
+    TaskState.SUCCESSFUL,
+)
+# When a task that left was last seen is known to a step, which grows with the range so that the
+# answer stays cheap; up to ranges of some weeks, a task stays for longer than that after its end.
+_STEP = "$__interval"
+_KNOWN = f"ray_workflow_info{{{RUN}}}"
+_LIVE = f'ray_workflow_status{{{RUN}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
+
+
+def looks_back(it: Panel) -> Panel:
+    """Bound the cost of a panel that asks for tasks."""
+    return it.interval("1m").max_data_points(720)
+
+
+def selector(metric: str, *matchers: str) -> str:
+    """Select the series of the run."""
+    return f"{metric}{{{', '.join([RUN, *filter(None, matchers)])}}}"
+
+
+def of_run(metric: str, *by: str, where: str = "") -> str:
+    """Return values of the run; `by` names labels of it that stay."""
+    return _last(metric, ("workflow_id", *by), where, _KNOWN)
+
+
+def of_stages(metric: str, *by: str, where: str = "") -> str:
+    """Return values of the run's stages, or with other labels those of its edges."""
+    return _last(metric, by or ("stage",), where, _KNOWN)
+
+
+def of_tasks(metric: str, *by: str, where: str = "") -> str:
+    """Return values of the run's tasks, or with other labels those of its edges."""
+    return _last(metric, by or ("task_id",), where, _LIVE)
+
+
+def _last(metric: str, by: tuple[str, ...], where: str, known: str) -> str:
+    it = selector(metric, where)
+    return (
+        f"max by ({', '.join(by)}) (\n"
+        f"{it}\nor (last_over_time({it}[$__range]) unless on (workflow_id) {known})\n)"
+    )
+
+
+def seen(metric: str, where: str = "") -> str:
+    """Return when each series of the run's tasks was last seen, at the end of the range."""
+    it = f"timestamp({selector(metric, where)})"
+    return (
+        f"{it}\nor (\nmax_over_time({it}[$__range:{_STEP}])\n"
+        # What was last seen before that belongs to an earlier run of the same id.
+        f">= on (workflow_id) group_left ()\n"
+        f"{of_run('ray_workflow_start_timestamp_seconds')}\n"
+        f"unless on (workflow_id) {_LIVE}\n)"
+    )
+
+
+def newest(metric: str, *labels: str, where: str = "") -> str:
+    """Return one series for each task, with some labels as they were last: when it was last seen."""
+    by = ", ".join(["task_id", *labels])
+    return f"topk by (task_id) (1, max by ({by}) (\n{seen(metric, where)}\n))"
+
+
+def tasks() -> str:
+    """Return the tasks of the chosen stage with `stage` and `state`."""
+    return newest("ray_workflow_task_state", "stage", "state", where=STAGE)
+
+
+def critical_tasks() -> str:
+    """Return those of the tasks that were on the critical path when they were last seen."""
+    return (
+        f"max by (task_id) (\n{seen('ray_workflow_task_critical')}\n)\n"
+        f">= on (task_id) max by (task_id) ({tasks()})"
+    )
+
+
+def stage_tasks(*states: TaskState, by: str = "stage") -> str:
+    """Count the tasks of each stage in some states, or in all."""
+    where = f'state=~"{"|".join(state.value for state in states)}"' if states else ""
+    return f"sum by ({by}) ({of_stages('ray_workflow_stage_tasks', 'stage', 'state', where=where)})"
+
+
+def in_state(expr: str, state: TaskState) -> str:
+    """Return those with a `state`."""
+    return f"({expr}\nand on (state) {label('vector(1)', 'state', state.value)})"
+
+
+def stage_state() -> str:
+    """Return the stages with the `state` that matters most of those that their tasks are in."""
+    return "\nor on (stage) ".join(
+        f"({stage_tasks(state, by='stage, state')} > 0)" for state in _WEIGHTY_FIRST
+    )
+
+
+def label(expr: str, name: str, value: str, of: str = "", like: str = "(?s)(.*)") -> str:
+    """Give a series a label; `value` may take parts of the label `of` where it matches `like`."""
+    return f'label_replace({expr}, "{name}", "{value}", "{of}", "{like if of else ""}")'
+
+
+def named(expr: str, name: str, of: str) -> str:
+    """Copy the label `of` to the label `name`."""
+    return label(expr, name, "$1", of)
+
+
+def short(expr: str, name: str, of: str) -> str:
+    """Copy the label `of` to the label `name`, without the module of the user's script."""
+    return label(expr, name, "$1", of, "(?s)(?:__main__[.])?(.*)")
+
+
+def words(expr: str, name: str, *by: str, suffix: str = "") -> str:
+    """Say seconds in a label, as people say them: 12.5 s, 3.2 min, 7.1 h."""
+    keys = ", ".join(by)
+
+    def said(scaled: str, unit: str) -> str:
+        counted = f'count_values by ({keys}) ("{name}", round({scaled}, 0.1))'
+        return label(counted, name, f"$1 {unit}{suffix}", name)
+
+    return (
+        f"{said(f'(({expr}) < 100)', 's')}\n"
+        f"or on ({keys}) {said(f'((({expr}) >= 100 < 6000) / 60)', 'min')}\n"
+        f"or on ({keys}) {said(f'((({expr}) >= 6000) / 3600)', 'h')}"
+    )
