@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from ray_workflow_exporter.model import EdgeKind, TaskState
 from ray_workflow_exporter.palette import STATE_COLOURS
 
-from .common import PURPLE, UID, panel, rows
+from .common import GREY, PURPLE, UID, panel, rows
 from .run_queries import (
     ACTIVE,
     ENDED,
@@ -69,7 +69,8 @@ def stages(width: int, height: int) -> nodegraph.Panel:
     )
     critical = f"({of_stages('ray_workflow_stage_critical')} == 1)"
     queries = {
-        "nodes": _described(stage_state(), "stage"),
+        "nodes": f"{_described(stage_state(), 'stage')}\n"
+        f"or on () {_hint(label('vector(0)', 'title', 'no stage'), 'was known then')}",
         "done": named(f'label_join({counted}, "mainstat", "/", "done", "total")', "id", "stage"),
         "seconds": named(seconds, "id", "stage"),
         "critical": named(f"{_LARGE} * {critical}", "id", "stage"),
@@ -122,6 +123,7 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     count = f"sum({of_stages('ray_workflow_stage_tasks', 'stage', 'state', where=STAGE)})"
     few = f"and on () ({count} <= {MOST_TASKS})"
     chosen = f"and on (task_id) {tasks()}\n{few}"
+    many = label(f'count_values("title", {count} > {MOST_TASKS})', "title", "$1 tasks", "title")
     coloured = _described(tasks(), "task_id")
     for state, colour in STATE_COLOURS.items():
         coloured = label(coloured, "color", colour.hex, "state", state.value)
@@ -140,7 +142,9 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     in_ray = label(info, "detail__ray", *IN_RAY)
     critical = f"({critical_tasks()})"
     queries = {
-        "nodes": f"{coloured}\n{few}",
+        "nodes": f"({coloured}\n{few})\n"
+        f"or on () {_hint(many, 'choose one stage')}\n"
+        f"or on () {_hint(label('vector(0)', 'title', 'no task'), 'was known then')}",
         "seconds": f"{named(words(took, 'mainstat', 'task_id'), 'id', 'task_id')}\n{chosen}",
         "tries": f"{named(tries, 'id', 'task_id')}\n{chosen}",
         "critical": f"{named(f'0 * {critical} + {_LARGE}', 'id', 'task_id')}\n{few}",
@@ -166,6 +170,11 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     edges = f"{_edges(edge, tasks(), critical, 'task_id')}\n{few}"
     legend = {"mainstat": "duration", "secondarystat": "attempts"}
     return looks_back(_graph(it, queries, edges, legend, [to_ray]))
+
+
+def _hint(titled: str, subtitle: str) -> str:
+    """Say by a single node why there are no others."""
+    return label(label(label(titled, "subtitle", subtitle), "id", "none"), "color", GREY)
 
 
 def _described(expr: str, key: str) -> str:
