@@ -33,17 +33,50 @@ class Group(NamedTuple):
     records: tuple[Record, ...]
 
 
-WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+WINDOWS = ("5m", "30m", "1h", "2h", "6h")
+# A month of scrapes each five seconds is half a million samples of a series: what looks back for
+# longer than hours adds up what was recorded of each ten minutes. It lags by up to as long.
+STEP = "10m"
+LONG_WINDOWS = ("1d", "3d", "30d")
+
+# A cancelled run says nothing about the workflow.
+_ENDED = {
+    "workflow:ray_workflow_runs_finished": 'ray_workflow_runs_finished_total{status!="CANCELED"}',
+    "workflow:ray_workflow_runs_failed": 'ray_workflow_runs_finished_total{status="FAILED"}',
+}
+
+
+def _added(record: str, counter: str) -> Record:
+    """Record how many runs ended since the step before.
+
+    `increase` of each step by itself would miss what a counter adds between the last scrape of one
+    step and the first one of the next, so it would miss all that ended while nothing was scraped.
+    Differences to the value last seen, up to an hour ago, leave nothing out and count nothing
+    twice. `increase` is for counters that began anew, or only now.
+    """
+    return Record(
+        f"{record}:increase{STEP}",
+        total(
+            f"\n  last_over_time({counter}[1h])\n"
+            f"    - last_over_time({counter}[1h] offset {STEP}) >= 0\n"
+            f"  or increase({counter}[{STEP}])\n",
+            "status",
+        ),
+    )
 
 
 def _outcomes(window: str) -> tuple[Record, ...]:
-    finished = f"workflow:ray_workflow_runs_finished:increase{window}"
-    failed = f"workflow:ray_workflow_runs_failed:increase{window}"
-    counter = "ray_workflow_runs_finished_total"
+    finished, failed = (f"{record}:increase{window}" for record in _ENDED)
     return (
-        # A cancelled run says nothing about the workflow.
-        Record(finished, total(f'increase({counter}{{status!="CANCELED"}}[{window}])', "status")),
-        Record(failed, total(f'increase({counter}{{status="FAILED"}}[{window}])', "status")),
+        *(
+            Record(
+                f"{record}:increase{window}",
+                f"sum_over_time({record}:increase{STEP}[{window}:{STEP}])"
+                if window in LONG_WINDOWS
+                else total(f"increase({counter}[{window}])", "status"),
+            )
+            for record, counter in _ENDED.items()
+        ),
         Record(
             f"workflow:ray_workflow_success:ratio_increase{window}",
             f"1 - {failed} / ({finished} > 0)",
@@ -67,17 +100,24 @@ def _outcomes(window: str) -> tuple[Record, ...]:
     )
 
 
-def _quantile(record: str, bucket: str, quantile: str, *dropped: str) -> Record:
-    increase = total(f"increase({bucket}[7d])", *dropped)
-    return Record(
-        f"{record}:p{quantile[2:]}_7d", f"histogram_quantile({quantile},\n  {increase}\n)"
+def _quantiles(record: str, bucket: str, *dropped: str) -> tuple[Record, ...]:
+    added = f"{record}_bucket:increase{STEP}"
+    return (
+        Record(added, total(f"increase({bucket}[{STEP}])", *dropped)),
+        *(
+            Record(
+                f"{record}:p{quantile[2:]}_7d",
+                f"histogram_quantile({quantile},\n  sum_over_time({added}[7d:{STEP}])\n)",
+            )
+            for quantile in ("0.50", "0.95")
+        ),
     )
 
 
-_RUN_BUCKET = 'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}'
+_RUN_SECONDS = "workflow:ray_workflow_run_duration_seconds"
+_STAGE_SECONDS = "workflow_stage:ray_workflow_stage_task_duration_seconds"
 _RUN_SUM = 'ray_workflow_run_duration_seconds_sum{status="SUCCESSFUL"}'
 _RUN_COUNT = 'ray_workflow_run_duration_seconds_count{status="SUCCESSFUL"}'
-_STAGE_BUCKET = "ray_workflow_stage_task_duration_seconds_bucket"
 
 GROUPS = (
     Group(
@@ -179,35 +219,27 @@ GROUPS = (
         "ray-workflow-history",
         "2m",
         (
-            *_outcomes("30d"),
-            *(
-                _quantile(
-                    "workflow:ray_workflow_run_duration_seconds", _RUN_BUCKET, quantile, "status"
-                )
-                for quantile in ("0.50", "0.95")
+            *(_added(record, counter) for record, counter in _ENDED.items()),
+            *(record for window in LONG_WINDOWS for record in _outcomes(window)),
+            *_quantiles(
+                _RUN_SECONDS,
+                'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}',
+                "status",
             ),
-            *(
-                _quantile(
-                    "workflow_stage:ray_workflow_stage_task_duration_seconds",
-                    _STAGE_BUCKET,
-                    quantile,
-                )
-                for quantile in ("0.50", "0.95")
-            ),
+            *_quantiles(_STAGE_SECONDS, "ray_workflow_stage_task_duration_seconds_bucket"),
             Record(
                 "workflow:ray_workflow_runs_succeeded:increase7d",
-                total(
-                    'increase(ray_workflow_runs_finished_total{status="SUCCESSFUL"}[7d])', "status"
-                ),
+                "sum without (le) (sum_over_time(\n"
+                f'  {_RUN_SECONDS}_bucket:increase{STEP}{{le="+Inf"}}[7d:{STEP}]\n))',
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:median_7d",
                 "quantile_over_time(0.5,\n"
-                "  workflow_stage:ray_workflow_last_output_size:bytes[7d]\n)",
+                f"  workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}]\n)",
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:changes_7d",
-                "changes(workflow_stage:ray_workflow_last_output_size:bytes[7d])",
+                f"changes(workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}])",
             ),
         ),
     ),
