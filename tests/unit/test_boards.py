@@ -185,7 +185,7 @@ def metrics() -> dict[str, Kind]:
     return found
 
 
-NAME = re.compile(r"(?<![\w\"'=~/.-])((?:\w+:)?(?:ray_workflow|process|ALERTS)[\w:]*)")
+NAME = re.compile(r"(?<![\w\"'=~/.-])((?:\w+:)?(?:ray_workflow|process|ALERTS|up\b)[\w:]*)")
 
 
 @pytest.mark.parametrize("query", list(queries()), ids=str)
