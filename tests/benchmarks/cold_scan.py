@@ -101,7 +101,7 @@ def measure() -> Result:
         notes=[
             f"Ray's API (`list_all`, then `get_metadata` of each run and task) was asked for "
             f"{API_RUNS} of the {RUNS:,} runs and extrapolated linearly; the listing was measured "
-            "whole. All files were in the page cache for both. Of SUCCESSFUL runs too old to be "
+            "whole. Both read files that had been read before. Of SUCCESSFUL runs too old to be "
             "exposed (here all but the newest 1,000), the exporter reads no more than what its "
             "list tells: five files of fourteen, and the sizes of the outputs."
         ],
