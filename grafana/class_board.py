@@ -46,7 +46,7 @@ from .tables import (
 )
 
 # The variable holds one name, which Grafana then does not escape for a regular expression.
-ONE = f'{CLUSTER}, workflow="$workflow"'
+ONE = f"{CLUSTER}, workflow=`${{workflow:raw}}`"
 _BUDGET = ((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN))
 _BURN = ((None, GREY), (0, GREEN), (1, ORANGE), (6, RED))
 _LIVE = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.RESUMABLE)
@@ -76,13 +76,13 @@ def _success() -> stat.Panel:
 
 
 def _burns() -> stat.Panel:
-    burn = "max(workflow:ray_workflow_budget_burn:ratio_increase{}{{{}}})"
+    burn = "workflow:ray_workflow_budget_burn:ratio_increase"
     return (
         _big("Budget burn",
             "How many times faster than allowed the budget of failures burns, over the last hour, "
             "6 hours and 3 days. 1 just uses it up in 30 days; above it, mend what fails before "
             "it is gone.", 6,
-            *((burn.format(window, ONE), window) for window in ("1h", "6h", "3d")))
+            *((f"max({burn}{window}{{{ONE}}})", window) for window in ("1h", "6h", "3d")))
         .unit("suffix:×").decimals(1).no_value("–")
         .thresholds(steps(*_BURN)).color_mode(option_models.BigValueColorMode.VALUE)
     )  # fmt: skip
@@ -91,7 +91,7 @@ def _burns() -> stat.Panel:
 def _duration() -> timeseries.Panel:
     bucket = f'ray_workflow_run_duration_seconds_bucket{{{ONE}, status="SUCCESSFUL"}}'
     hour = f"sum by (le) ({total(f'increase({bucket}[1h])')})"
-    week = f"max(workflow:ray_workflow_run_duration_seconds:{{}}_7d{{{{{ONE}}}}})"
+    week = "workflow:ray_workflow_run_duration_seconds"
     it = (
         panel(timeseries.Panel(), "Duration of runs against the last week",
             "Within these times half, and 95 %, of the successful runs of the hour before ended; "
@@ -102,7 +102,8 @@ def _duration() -> timeseries.Panel:
     for ref, percent, name, colour in (("A", "50", "half", BLUE), ("B", "95", "95 %", ORANGE)):
         history = f"{name}, week"
         it = it.with_target(series(f"histogram_quantile(0.{percent}, {hour})", name, ref))
-        it = it.with_target(series(week.format(f"p{percent}"), history, ref * 2))
+        usual = f"max({week}:p{percent}_7d{{{ONE}}})"
+        it = it.with_target(series(usual, history, ref * 2))
         it = column(it, name, {"color": fixed(colour), "custom.lineWidth": 2})
         it = column(
             it,

@@ -24,7 +24,7 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 # What the variables of a board choose; to be put into the braces of every selector.
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
-CLASS = f'{CLUSTER}, workflow=~"$workflow"'
+CLASS = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
 # Ids may hold quotes and backslashes: between backquotes they need no escape.
 RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
 

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from prometheus.alerts import ALERTS, JOB
 from prometheus.generate import RUNBOOKS
-from prometheus.promql import one, total
+from prometheus.promql import one, total, worst
 from ray_workflow_exporter.model import RunStatus, TaskState
 from ray_workflow_exporter.palette import STATE_COLOURS, STATUS_COLOURS, Colour
 
@@ -119,8 +119,8 @@ def _believed() -> stat.Panel:
             "Whether the exporters are scraped, storage can be read, Ray's manager answers, and "
             "Prometheus has our rules. With a no, this board shows too little: begin there, with "
             "the board Exporter. Only where no workflow ever ran, there is no manager.", 8, 4)
-        .with_target(now(f"min({one(exporters)})", "Exporter", "A"))
-        .with_target(now(f"min({one(f'ray_workflow_up{{{CLUSTER}}}')})", "Storage", "B"))
+        .with_target(now(f"min({worst(exporters)})", "Exporter", "A"))
+        .with_target(now(f"min({worst(f'ray_workflow_up{{{CLUSTER}}}')})", "Storage", "B"))
         .with_target(now(f"min({one(f'ray_workflow_manager_up{{{CLUSTER}}}')})", "Manager", "C"))
         .with_target(now("1 + max(ray_workflow:threshold) * 0 or vector(0)", "Rules", "D"))
     ))  # fmt: skip

@@ -76,6 +76,7 @@ def _burns() -> tuple[Alert, ...]:
     alerts = []
     for scope, burns in (("cluster", PAGE_BURNS), ("workflow", TICKET_BURNS)):
         cluster = scope == "cluster"
+        few = "burn_failures_page" if cluster else "burn_failures"
         for burn in burns:
             long = f"{scope}:ray_workflow_budget_burn:ratio_increase{burn.long}"
             short = f"{scope}:ray_workflow_budget_burn:ratio_increase{burn.short}"
@@ -86,7 +87,7 @@ def _burns() -> tuple[Alert, ...]:
                     burn.after,
                     f"{'Over all classes' if cluster else 'Of a class'}, so many runs fail that "
                     f"the success budget burns {burn.factor:g} times too fast over {burn.long} "
-                    f"and over {burn.short}, with at least `burn_failures` failures.",
+                    f"and over {burn.short}, with at least `{few}` failures.",
                     (
                         "Workflows fail far too often" + ON_CLUSTER
                         if cluster
@@ -100,7 +101,7 @@ def _burns() -> tuple[Alert, ...]:
                     f"  and {short} > {burn.factor:g}\n"
                     # A counter's increase is extrapolated: half a failure less is meant as many.
                     f"  and {scope}:ray_workflow_runs_failed:increase{burn.long}\n"
-                    f"    > {threshold('burn_failures')} - 0.5",
+                    f"    > {threshold(few)} - 0.5",
                     (("long", burn.long), ("short", burn.short)),
                 )
             )
@@ -118,10 +119,11 @@ _ALERTS: tuple[Alert, ...] = (
         "exporter",
         f'(max without ({REPLICA}) (up{{job="{JOB}"}}) == 0)\n'
         "  or (\n"
-        "    sum without (workflow, status, shard, instance, pod) (\n"
+        # Ray gives each session of a cluster another name: what follows a restart is no loss.
+        f"    sum without ({TARGET}, SessionName, workflow, status) (\n"
         f'      last_over_time(ray_workflow_runs{{job="{JOB}", status=~"PENDING|RUNNING"}}[1h])\n'
         "    ) > 0\n"
-        f'    unless max without ({TARGET}) (up{{job="{JOB}"}})\n'
+        f'    unless max without ({TARGET}, SessionName) (up{{job="{JOB}"}})\n'
         f'    and on () up{{job="{JOB}"}}\n'
         "  )\n"
         f'  or absent(up{{job="{JOB}"}})',
@@ -193,12 +195,15 @@ _ALERTS: tuple[Alert, ...] = (
     *_burns(),
     Alert(
         "RayWorkflowResumable", "ticket", "10m",
-        "A run is RESUMABLE: it was interrupted, and goes on only when somebody resumes it.",
+        "A run is RESUMABLE: it was interrupted, and goes on only when somebody resumes it. Not "
+        "where only storage is watched.",
         f"{RUN} was interrupted",
         f"Run {RUN} is RESUMABLE: a crash of its cluster or of the WorkflowManagementActor "
         "interrupted it. It does not go on by itself: resume it or delete it.",
         "run",
-        f"""{one('ray_workflow_status{status="RESUMABLE"}', "status")} == 1""",
+        # Where only storage is watched, a run at work cannot be told from one that was left over.
+        f"""{one('ray_workflow_status{status="RESUMABLE"}', "status")} == 1\n"""
+        f"  and ignoring (workflow, workflow_id) {one('ray_workflow_manager_up')}",
     ),
     Alert(
         "RayWorkflowStalled", "ticket", "5m",
@@ -281,7 +286,7 @@ _ALERTS: tuple[Alert, ...] = (
         "RayWorkflowOutputUnusual", "info", "5m",
         "The output of a stage in the last successful run is `output_factor` times larger or "
         "smaller than the last week's median, one of both has `output_bytes`, and `output_runs` "
-        "other sizes are known.",
+        "runs succeeded in that week, counted at most once in ten minutes.",
         "Stage {{ $labels.stage }} of " + CLASS + " wrote an unusual amount",
         "Stage {{ $labels.stage }} wrote {{ $value | humanize1024 }}B in the last successful run "
         f"of {CLASS}; a median run of the last week writes "
@@ -304,7 +309,7 @@ _ALERTS: tuple[Alert, ...] = (
         "    or workflow_stage:ray_workflow_last_output_size:median_7d\n"
         f"      >= {threshold('output_bytes')}\n"
         "  )\n"
-        "  and workflow_stage:ray_workflow_last_output_size:changes_7d\n"
+        "  and ignoring (stage) workflow:ray_workflow_last_success:changes_7d\n"
         f"    >= {threshold('output_runs')}",
     ),
     Alert(

@@ -238,8 +238,9 @@ GROUPS = (
                 f"  workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}]\n)",
             ),
             Record(
-                "workflow_stage:ray_workflow_last_output_size:changes_7d",
-                f"changes(workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}])",
+                "workflow:ray_workflow_last_success:changes_7d",
+                f"max without ({TARGET}) (changes(\n"
+                f"  ray_workflow_last_success_timestamp_seconds[7d:{STEP}]\n))",
             ),
         ),
     ),

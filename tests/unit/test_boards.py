@@ -14,6 +14,7 @@ import pytest
 
 from boards import BOARDS, Query, links, panels, queries, variable_queries, variables
 from prometheus.alerts import ALERTS
+from prometheus.generate import board_url
 from prometheus.recording import GROUPS
 from ray_workflow_exporter.metrics.contract import Kind
 from ray_workflow_exporter.metrics.families import FAMILIES
@@ -234,4 +235,7 @@ def test_links_lead_to_boards_and_variables_that_exist(name: str) -> None:
 
 def test_alerts_lead_to_boards_and_variables_that_exist() -> None:
     for alert in ALERTS:
-        assert f"ray-workflow-{alert.board}" in BOARDS
+        url = urlsplit(board_url(alert, "http://grafana"))
+        asked = re.findall(r"var-(\w+)=", url.query)
+        assert asked
+        assert set(asked) <= set(variables(BOARDS[url.path.split("/")[2]])), alert.name

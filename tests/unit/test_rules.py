@@ -101,6 +101,8 @@ def inhibitions() -> list[dict[str, Any]]:
 def test_inhibition_names_alerts_that_exist() -> None:
     for rule in inhibitions():
         for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            if matcher == 'shard=""':
+                continue
             pattern = re.fullmatch(r'alertname(?:=~|!~|=)"(.+)"', matcher)
             assert pattern, matcher
             for name in _alternatives(pattern[1]):
