@@ -6,6 +6,8 @@ import hashlib
 import logging
 import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ from .sources.running import RayLink
 # wait for a long history.
 _READ_SECONDS = 1.0
 _START_SECONDS = 30.0  # that a command waits for its link to Ray, on a machine that is busy
+_SAME_FAILURE_SECONDS = 60.0  # between two lines in the log about it
 
 logger = logging.getLogger(__name__)
 
@@ -185,15 +188,18 @@ class Exporter:
         return self._catalog.changes(after)
 
     def _loop(self) -> None:
+        failures = _Failures()
         while not self._stop.is_set():
             began = time.monotonic()
             try:
                 self.poll_once()
-            except Exception:
-                # A fault of ours in one poll must not end all polls; the log has its trace.
-                logger.exception("This poll failed; the next one follows.")
+            except Exception as error:
+                # A fault of ours in one poll must not end all polls.
+                failures.tell(error)
                 self._own.poll_failed(self._stage)
                 self._heartbeat = time.time()
+            else:
+                failures.over()
             self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
 
     def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
@@ -267,3 +273,34 @@ class Exporter:
             storage_up=False,
             manager_up=self._manager_up(),
         )
+
+
+class _Failures:
+    """Tells the log of polls that failed, without filling it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[object, ...]] = Counter()
+        self._next_line: dict[tuple[object, ...], float] = {}
+        self._told = False
+
+    def tell(self, error: Exception) -> None:
+        """Log a failure: with its traceback when it is new, else in one line a minute."""
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        # Its text may differ each time.
+        failure = type(error), frame.f_code.co_filename, line
+        self._counts[failure] += 1
+        now = time.monotonic()
+        if failure not in self._next_line:
+            logger.error("This poll failed; the next one follows.", exc_info=error)
+        elif now >= self._next_line[failure]:
+            logger.error("Polls failed %d times so far with %r.", self._counts[failure], error)
+        else:
+            return
+        self._told = True
+        self._next_line[failure] = now + _SAME_FAILURE_SECONDS
+
+    def over(self) -> None:
+        """Log that polls work again, if they were said to fail."""
+        if self._told:
+            self._told = False
+            logger.warning("Polls work again.")

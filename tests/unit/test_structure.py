@@ -12,7 +12,7 @@ PACKAGE = Path(ray_workflow_exporter.__file__).parent
 
 # Each part may import what stands in an earlier row, and its own row.
 ROWS = (
-    ("model", "palette", "display", "timebox", "rays"),
+    ("model", "palette", "display", "timebox", "rays", "launch"),
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
     ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),

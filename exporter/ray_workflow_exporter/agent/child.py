@@ -1,4 +1,4 @@
-"""The exporter as a child of Ray's dashboard agent: `python -m ray_workflow_exporter.agent.child`.
+"""The exporter as a child of Ray's dashboard agent.
 
 Its first line of input is the node (`Node.to_json`); it leaves, within two seconds, when its input
 ends, which it does however the agent ends.
@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from .node import Node
 
@@ -24,15 +25,20 @@ _CLUSTER_VARIABLE = "RAY_CLUSTER_NAME"  # KubeRay sets it
 _log = logging.getLogger(f"{__package__}.child")  # not `__main__`
 
 
-def main() -> int:
-    """Serve until the agent ends; return the exit code."""
+def main() -> NoReturn:
+    """Serve until the agent ends, and end this process."""
     presence = _Presence(Node.from_json(_first_line()))
     # Before anything that takes its time, such as the imports below.
     threading.Thread(target=_leave_with_agent, args=(presence,), daemon=True).start()
+    code = 1
     try:
-        return _serve(presence)
-    finally:
-        presence.withdraw()
+        code = _serve(presence)
+    except BaseException:
+        _log.exception("The workflow exporter failed.")
+    presence.withdraw()
+    logging.shutdown()
+    # Python itself would wait for its threads, and one may hang in storage for ever.
+    os._exit(code)
 
 
 class _Presence:
@@ -59,7 +65,7 @@ class _Presence:
     def _announce(self, addresses: Sequence[tuple[str, int]]) -> None:
         try:
             self.node.announce(addresses, os.environ.get(_CLUSTER_VARIABLE))
-        except OSError as error:
+        except Exception as error:
             if str(error) != self._told:
                 self._told = str(error)
                 _log.warning("Prometheus and the dashboard cannot be told our address: %s", error)
@@ -68,7 +74,10 @@ class _Presence:
         """Remove them."""
         with self._writing:
             self._over.set()
-            self.node.withdraw()
+            try:
+                self.node.withdraw()
+            except Exception as error:
+                _log.warning("Prometheus and the dashboard may be told of us still: %s", error)
 
 
 def _first_line() -> str:
@@ -133,4 +142,4 @@ def _serve(presence: _Presence) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

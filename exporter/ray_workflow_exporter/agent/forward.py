@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -26,7 +27,8 @@ _HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
     *("te", "trailer", "transfer-encoding", "upgrade"),
 }
-_NOT_FORWARDED = {*_HOP_BY_HOP, "host", "content-length", "expect"}
+# Nor how the body was packed: it comes to us unpacked.
+_NOT_FORWARDED = {*_HOP_BY_HOP, "host", "content-length", "content-encoding", "expect"}
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,11 @@ class Forwarder:
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Answer a request with the exporter's answer, or with why there is none."""
+        path = request.rel_url.raw_path
+        rest = path[len(OURS) :]
+        # The route looks at the decoded path; what it lets through may be another one as it came.
+        if not path.startswith(OURS) or not {".", ".."}.isdisjoint(unquote(rest).split("/")):
+            return _problem(404, "There is no such path.")
         # Off the loop, which is that of Ray's whole dashboard.
         url = await asyncio.to_thread(read_address, self._address_file)
         if url is None:
@@ -51,7 +58,6 @@ class Forwarder:
         body = await _read(request)
         if body is None:
             return _problem(413, f"A request may hold {LARGEST_BODY} bytes at most.")
-        rest = request.rel_url.raw_path[len(OURS) :]
         query = request.rel_url.raw_query_string
         # As it came: an id keeps its %2F.
         target = URL(f"{url}{THEIRS}{rest}{'?' if query else ''}{query}", encoded=True)

@@ -8,7 +8,6 @@ done in Ray's own threads.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any, Optional
 from ray.dashboard.optional_utils import DashboardHeadRouteTable
 from ray.dashboard.utils import DashboardAgentModule, DashboardHeadModule
 
+from .. import launch
 from .node import Node, address_file
 from .supervisor import supervise
 
@@ -73,7 +73,7 @@ def _watch(agent: Any) -> None:
             storage=storage,
         )
         _log.info("The workflow exporter is started; its log is %s.", node.log_file)
-        command = [sys.executable, "-m", f"{__package__}.child"]
+        command = launch.command(f"{__package__}.child")
         supervise(command, node.to_json(), node.log_file, node.withdraw)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,8 +57,9 @@ class Node:
         return address_file(self.session_dir)
 
     def announce(self, addresses: Sequence[tuple[str, int]], cluster: Optional[str] = None) -> None:
-        """Write both files, where they do not stand already. Raises OSError.
+        """Write both files, where they do not stand already; one even if the other fails.
 
+        Raises OSError.
         `addresses` are those that the exporter listens on, `cluster` the name of the cluster, if
         it has one.
         """
@@ -68,15 +71,21 @@ class Node:
             # As KubeRay labels Ray's own metrics, and as our alerts tell clusters apart.
             labels["ray_io_cluster"] = labels["cluster"] = cluster
         groups = [{"targets": [_join(outside, port)], "labels": labels}]
-        _write(self.discovery_file, groups)
-        _write(self.address_file, {"url": f"http://{_join(local, port)}"})
+        try:
+            _write(self.address_file, {"url": f"http://{_join(local, port)}"})
+        finally:
+            _write(self.discovery_file, groups)
 
     def withdraw(self) -> None:
-        """Remove both files, unless another session's exporter wrote them. Raises OSError."""
-        self.address_file.unlink(missing_ok=True)
-        groups = _read(self.discovery_file)
-        if groups and groups[0]["labels"]["SessionName"] == self.session_name:
-            self.discovery_file.unlink(missing_ok=True)
+        """Remove both files, unless another session's exporter wrote them; raises OSError.
+
+        One is removed even if the other cannot be.
+        """
+        try:
+            self.address_file.unlink(missing_ok=True)
+        finally:
+            if _session_of(_read(self.discovery_file)) == self.session_name:
+                self.discovery_file.unlink(missing_ok=True)
 
 
 def address_file(session_dir: str) -> Path:
@@ -87,11 +96,15 @@ def address_file(session_dir: str) -> Path:
 def read_address(file: Path) -> Optional[str]:
     """Return the URL of the exporter, None when it is away."""
     try:
-        # Ray lets every user of the machine write into its folders.
-        if file.lstat().st_uid != os.geteuid():
-            return None
-        return str(json.loads(file.read_bytes())["url"])
-    except (OSError, ValueError, TypeError, KeyError):
+        return str(_read(file)["url"])
+    except (TypeError, LookupError):
+        return None
+
+
+def _session_of(groups: Any) -> Any:
+    try:
+        return groups[0]["labels"]["SessionName"]
+    except (TypeError, LookupError):
         return None
 
 
@@ -100,8 +113,15 @@ def _join(host: str, port: int) -> str:
 
 
 def _read(file: Path) -> Any:
+    """Return the JSON of a file that is ours, None without one."""
     try:
-        return json.loads(file.read_bytes())
+        # Ray lets every user of the machine write into its folders: a link, a pipe, a lie.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
+                return None
+            return json.loads(stream.read())
     except (OSError, ValueError):
         return None
 
@@ -109,7 +129,13 @@ def _read(file: Path) -> Any:
 def _write(file: Path, content: Any) -> None:
     if _read(file) == content:
         return
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.chmod(0o644)  # whatever the umask: Prometheus is another user
-    os.replace(part, file)
+    # A name that nobody can guess, and lay a link under.
+    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.", suffix=".part")
+    try:
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+            os.fchmod(descriptor, 0o644)  # whatever the umask: Prometheus is another user
+        os.replace(part, file)
+    except BaseException:
+        os.unlink(part)
+        raise

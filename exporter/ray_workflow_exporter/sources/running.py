@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Optional
 
+from .. import launch
 from .acting import ACT_SECONDS
 from .mirror import Mirror
 from .records import LinkState, ManagerView, RayTaskDetail
@@ -41,10 +41,9 @@ class RayLink:
     ) -> None:
         self._off = address == "none"
         self._timeout = timeout
-        self._command = [
-            *(sys.executable, "-m", f"{__package__}.ray_link"),
-            *(address, client_id or uuid.uuid4().hex, str(timeout)),
-        ]
+        self._command = launch.command(
+            f"{__package__}.ray_link", address, client_id or uuid.uuid4().hex, str(timeout)
+        )
         self._mirror = Mirror()
         self._polling = threading.Lock()
         self._asking_details = threading.Lock()

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from cluster import free_port
+from ray_workflow_exporter import launch
 from ray_workflow_exporter.agent import child as child_module
 from ray_workflow_exporter.agent.node import Node, read_address
 from waiting import wait_until
@@ -50,7 +51,7 @@ def start(node: Node, tmp_path: Path) -> Iterator[Start]:
         variables = {f"RAY_WORKFLOW_EXPORTER_{key}": value for key, value in given.items()}
         with (tmp_path / "log").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "ray_workflow_exporter.agent.child"],
+                launch.command("ray_workflow_exporter.agent.child"),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stderr=log,
@@ -163,6 +164,30 @@ def test_a_folder_that_cannot_be_written_is_logged_once_and_no_reason_to_fail(
     log = tmp_path / "log"
     wait_until(lambda: "cannot be told our address" in log.read_text(), message="not logged")
     assert requests.get(f"http://127.0.0.1:{port}/-/healthy", timeout=5).ok
+    assert read_address(node.address_file) == f"http://127.0.0.1:{port}"
+
+
+HANGING = """
+import threading
+from ray_workflow_exporter.agent import child
+
+def serve(presence):
+    threading.Thread(target=threading.Event().wait).start()
+    return 2
+
+child._serve = serve
+child.main()
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_it(node: Node) -> None:
+    with subprocess.Popen([sys.executable, "-c", HANGING], bufsize=0, stdin=subprocess.PIPE) as it:
+        assert it.stdin
+        it.stdin.write(node.to_json().encode() + b"\n")
+        try:
+            assert it.wait(30) == 2
+        finally:
+            it.kill()
 
 
 @pytest.fixture
@@ -203,7 +228,7 @@ def test_a_poll_loop_that_hangs_ends_the_process_to_be_started_again(
 
 def test_started_by_hand_it_says_what_it_is_for() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ray_workflow_exporter.agent.child"],
+        launch.command("ray_workflow_exporter.agent.child"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

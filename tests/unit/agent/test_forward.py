@@ -104,6 +104,34 @@ async def test_no_other_path_is_forwarded(dashboard: Client, exporter: Start) ->
         assert (await dashboard.get(path)).status == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/%77orkflows/a",
+        "/api/workflows/../../../metrics",
+        "/api/workflows/.",
+        "/api/workflows/%2e%2e/%2E%2E/metrics",
+        "/api/workflows/a%2F..%2Fb",
+    ],
+)
+async def test_a_path_that_leads_elsewhere_is_not_forwarded(
+    dashboard: Client, exporter: Start, path: str
+) -> None:
+    await exporter(echo)
+    assert (await dashboard.session.get(raw(dashboard, path))).status == 404
+
+
+async def test_a_packed_body_arrives_unpacked_and_says_so(
+    dashboard: Client, exporter: Start
+) -> None:
+    await exporter(echo)
+    packed, headers = gzip.compress(b'{"why": 1}'), {"Content-Encoding": "gzip"}
+    answer = await dashboard.post("/api/workflows/a/cancel", data=packed, headers=headers)
+    came = await answer.json()
+    assert came["body"] == '{"why": 1}'
+    assert "content-encoding" not in came["headers"]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 async def test_every_method_is_forwarded_with_its_body(
     dashboard: Client, exporter: Start, method: str

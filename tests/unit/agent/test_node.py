@@ -112,3 +112,51 @@ def test_an_address_that_another_user_wrote_is_not_believed(
     node.announce(EVERYWHERE)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert read_address(node.address_file) is None
+
+
+def test_a_link_is_neither_followed_nor_written_through(node: Node, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text('{"url": "http://192.0.2.66"}')
+    victim.chmod(0o600)
+    for file in (node.address_file, node.discovery_file):
+        file.symlink_to(victim)
+    assert read_address(node.address_file) is None
+    node.announce(EVERYWHERE)
+    assert victim.read_text() == '{"url": "http://192.0.2.66"}'
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert not node.address_file.is_symlink()
+    assert not node.discovery_file.is_symlink()
+
+
+def test_a_pipe_holds_nobody_up(node: Node) -> None:
+    os.mkfifo(node.address_file)
+    assert read_address(node.address_file) is None
+    node.announce(EVERYWHERE)
+    assert read_address(node.address_file) == "http://127.0.0.1:20729"
+
+
+@pytest.mark.parametrize("failing", ["address_file", "discovery_file"])
+def test_one_file_that_fails_does_not_take_the_other_and_leaves_nothing(
+    node: Node, failing: str
+) -> None:
+    getattr(node, failing).mkdir()
+    (other,) = {node.address_file, node.discovery_file} - {getattr(node, failing)}
+    with pytest.raises(OSError, match="directory"):
+        node.announce(EVERYWHERE)
+    assert other.is_file()
+    assert list(Path(node.temp_dir).rglob("*.part")) == []
+    if failing == "address_file":
+        with pytest.raises(OSError, match=r"directory|permitted"):
+            node.withdraw()
+    else:
+        node.withdraw()
+    assert not other.exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", "[7]", '[{"labels": []}]', "null", "torn"])
+def test_odd_content_of_the_discovery_file_counts_as_none(node: Node, content: str) -> None:
+    node.discovery_file.write_text(content)
+    node.withdraw()
+    assert node.discovery_file.read_text() == content
+    node.announce(EVERYWHERE)
+    assert json.loads(node.discovery_file.read_text())[0]["targets"]

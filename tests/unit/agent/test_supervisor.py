@@ -118,6 +118,12 @@ def test_a_log_that_grew_large_is_put_aside(
     assert len(log.read_text().splitlines()) == 2
 
 
+def test_a_log_that_is_a_link_is_not_written(tmp_path: Path, pauses: list[float]) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    supervise(2, ECHO, tmp_path / "log")
+    assert not (tmp_path / "victim").exists()
+
+
 # Supervises a child that tells its pid and stays until its input ends.
 PARENT = """
 import sys

@@ -1,0 +1,62 @@
+"""What the log says of polls that fail, and how often."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ray_workflow_exporter import exporter
+
+
+def fail(kind: type[Exception], failures: exporter._Failures, text: str = "lost") -> None:
+    try:
+        raise kind(text)
+    except Exception as error:
+        failures.tell(error)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
+    """Return the messages since the last call, each with whether a traceback follows."""
+    found = [(record.getMessage(), record.exc_info is not None) for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+FIRST = ("This poll failed; the next one follows.", True)
+
+
+def test_the_same_failure_has_one_traceback_then_a_line_a_minute_and_an_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(exporter.time, "monotonic", lambda: now)
+    caplog.set_level(logging.INFO)
+    failures = exporter._Failures()
+    for number in range(60):
+        fail(KeyError, failures, f"run {number}")
+    assert lines(caplog) == [FIRST]
+    now += 60
+    for _ in range(40):
+        fail(KeyError, failures, "run x")
+    assert lines(caplog) == [("Polls failed 61 times so far with KeyError('run x').", False)]
+    failures.over()
+    failures.over()
+    assert lines(caplog) == [("Polls work again.", False)]
+
+
+def test_another_failure_has_its_own_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    failures = exporter._Failures()
+    for kind in (KeyError, ValueError, KeyError, ValueError):
+        fail(kind, failures)
+    assert lines(caplog) == [FIRST, FIRST]
+
+
+def test_a_failure_of_every_other_poll_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failures = exporter._Failures()
+    for _ in range(50):
+        fail(KeyError, failures)
+        failures.over()
+    assert len(lines(caplog)) == 2
