@@ -22,6 +22,7 @@ from typing import Optional
 
 import psutil
 
+from guard import Guard
 from waiting import wait_until
 
 PRELUDE = """\
@@ -40,8 +41,6 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-# Ends the group $1 and removes the folder $2 as soon as nobody holds the other end of its input.
-GUARD = 'read nothing; kill -9 -- "-$1"; rm -rf "$2"'
 STARTS = 3  # Ray gives its dashboard 20 s to come up, which a busy machine can miss
 
 
@@ -71,7 +70,7 @@ class Cluster:
         self.address = f"127.0.0.1:{self.port}"
         self.dashboard_port = free_port() if dashboard else None
         self._head: Optional[subprocess.Popen[bytes]] = None
-        self._guard: Optional[subprocess.Popen[bytes]] = None
+        self._guard: Optional[Guard] = None
         self._drivers: list[subprocess.Popen[str]] = []
 
     @property
@@ -131,12 +130,7 @@ class Cluster:
                 env={**environment(), **self.environ},
                 start_new_session=True,
             )
-        self._guard = subprocess.Popen(
-            ["sh", "-c", GUARD, "guard", str(self._head.pid), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = Guard(self._head.pid, group=True, folder=self.folder)
 
     def _up_or_ended(self) -> bool:
         assert self._head
@@ -168,9 +162,7 @@ class Cluster:
     def kill_all(self) -> None:
         """Kill every Ray process of this cluster, as the loss of its machine does."""
         if self._guard:
-            # Before the group is gone: its number may then be another's.
-            self._guard.kill()
-            self._guard.communicate()
+            self._guard.dismiss()
             self._guard = None
         while processes := self.processes():
             _end(processes)

@@ -15,6 +15,7 @@ import requests
 import yaml
 
 from cluster import Cluster, environment, free_port
+from guard import Guard
 from private_ray import NO_OTHER_PACKAGES, PrivateRay
 from served import samples_of
 from waiting import wait_until
@@ -184,6 +185,7 @@ class SecondNode:
             env={**environment(), **cluster.environ},
             start_new_session=True,
         )
+        self._guard = Guard(self._process.pid, group=True)
 
     def processes(self) -> list[psutil.Process]:
         """List the processes of this node."""
@@ -193,6 +195,7 @@ class SecondNode:
         """End it by its processes' ids."""
         if self._ended:
             return  # its number may be another's by now
+        self._guard.dismiss()
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 if process.name() == "raylet":

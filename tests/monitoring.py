@@ -17,6 +17,7 @@ import requests
 import yaml
 
 from cluster import free_port
+from guard import Guard
 from waiting import wait_until
 
 FILES = Path(__file__).parents[1] / "prometheus"
@@ -208,9 +209,11 @@ class Monitoring:
 def _running(command: list[str], log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    guard = Guard(process.pid)
     try:
         yield
     finally:
+        guard.dismiss()
         process.terminate()
         try:
             process.wait(timeout=10)

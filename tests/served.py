@@ -15,6 +15,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster import environment, free_port
+from guard import Guard
 from waiting import wait_until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -31,6 +32,7 @@ class Served:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: Optional[subprocess.Popen[bytes]] = None
+        self._guard: Optional[Guard] = None
 
     def start(self) -> Served:
         command = [
@@ -41,6 +43,7 @@ class Served:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
             )
+        self._guard = Guard(self.process.pid)
         wait_until(self._answers, message=f"{' '.join(command)} does not answer")
         return self
 
@@ -85,12 +88,19 @@ class Served:
     def kill(self) -> None:
         """End it without a warning."""
         assert self.process is not None
+        self._dismiss_guard()
         self.process.kill()
         self.process.wait()
+
+    def _dismiss_guard(self) -> None:
+        if self._guard:
+            self._guard.dismiss()
+            self._guard = None
 
     def stop(self) -> None:
         """End it as a service manager does."""
         assert self.process is not None
+        self._dismiss_guard()
         self.process.terminate()
         try:
             self.process.wait(timeout=10)
