@@ -205,6 +205,19 @@ class Actions:
         self._pool.submit(self._carry_out, action)
         return action
 
+    @property
+    def lacks_manager(self) -> bool:
+        """Whether Ray has no management actor, so that an order must ask for one."""
+        return self._manager().state is LinkState.ABSENT
+
+    @property
+    def obstacle(self) -> Optional[str]:
+        """Say why Ray cannot be asked for anything now, None if it can."""
+        manager = self._manager()
+        if manager.state in (LinkState.UP, LinkState.ABSENT):
+            return None
+        return f"Ray cannot be asked. {manager.reason}"
+
     def deny(self, verb: Verb) -> None:
         """Count an order of somebody who may not give it."""
         self._count_result(verb, "denied")
@@ -236,11 +249,11 @@ class Actions:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, order: Order) -> None:
-        manager = self._manager()
-        if manager.state is LinkState.ABSENT and not order.start_manager:
+        if self.lacks_manager and not order.start_manager:
             raise RefusedError(Refusal.STATE, _NO_MANAGER)
-        if manager.state not in (LinkState.UP, LinkState.ABSENT):
-            raise RefusedError(Refusal.UNAVAILABLE, f"Ray cannot be asked. {manager.reason}")
+        obstacle = self.obstacle
+        if obstacle is not None:
+            raise RefusedError(Refusal.UNAVAILABLE, obstacle)
         if order.workflow_id is None:
             return
         run = self._find(order.workflow_id)

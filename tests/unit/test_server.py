@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -335,59 +334,6 @@ async def test_every_answer_carries_the_security_headers(client: Client, path: s
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
     assert answer.headers["Server"] == "ray-workflow-exporter"
     assert not [name for name in answer.headers if name.startswith("Access-Control-")]
-
-
-class _Page(HTMLParser):
-    """Tags and links of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Any]]) -> None:
-        self.tags.append(tag)
-        self.links += [value for name, value in attrs if name == "href"]
-        assert "style" not in dict(attrs), "the Content-Security-Policy forbids it"
-
-
-async def test_the_page_shows_runs_and_links_to_them(client: Client) -> None:
-    text = await (await client.get("/")).text()
-    page = _Page(text)
-    assert page.tags.count("progress") == 3
-    assert {"metrics", "api/v1/workflows", "-/healthy", "-/ready"} <= set(page.links)
-    assert f"api/v1/workflows/{quote(HOSTILE, safe='')}" in page.links
-    for link in page.links:
-        assert (await client.get(raw(f"/{link}"))).status == 200
-    assert "3 of 3, live ones first" in text
-    assert "1970-01-01 00:00:00 UTC" in text  # last_poll
-
-
-async def test_the_page_escapes_what_users_wrote(client: Client) -> None:
-    text = await (await client.get("/")).text()
-    assert "script" not in _Page(text).tags
-    assert "&lt;script&gt;alert(1)" in text
-    assert "/tmp/&lt;b&gt;" in text
-    assert "hunter2" not in text
-    assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", text)
-
-
-async def test_the_page_shows_the_newest_fifty(client: Client, source: FakeSource) -> None:
-    source.held = FakeSource(*(running_run(f"run-{number:03}") for number in range(60))).held
-    text = await (await client.get("/")).text()
-    assert _Page(text).tags.count("progress") == 50
-    assert "50 of 60, live ones first" in text
-    assert "run-049" in text
-    assert "run-050" not in text
-
-
-async def test_the_page_survives_an_id_that_is_no_unicode(
-    client: Client, source: FakeSource
-) -> None:
-    source.held = FakeSource(failed_run("odd-\udcff")).held
-    assert r"odd-\udcff" in await (await client.get("/")).text()
-    assert (await (await client.get(API)).json())["items"][0]["workflow_id"] == "odd-\udcff"
 
 
 @pytest.fixture

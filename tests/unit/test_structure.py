@@ -12,7 +12,7 @@ PACKAGE = Path(ray_workflow_exporter.__file__).parent
 
 # Each part may import what stands in an earlier row, and its own row.
 ROWS = (
-    ("model", "palette", "display", "timebox", "rays", "launch"),
+    ("model", "palette", "display", "timebox", "rays", "launch", "layered"),
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
     ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
@@ -25,9 +25,10 @@ ROWS = (
     ("metrics.selfmetrics", "metrics.exposition", "metrics.reference"),
     ("actions",),
     ("exporter", "jsonable"),
-    ("server.source", "server.scrape", "server.contract", "server.schemas", "server.pages"),
+    ("server.source", "server.scrape", "server.contract", "server.schemas", "server.drawing"),
     ("server.limits", "server.reloaded", "server.tokens", "server.webconfig", "server.security"),
     ("server.api", "server.events", "server.actions", "server.operations", "server.openapi"),
+    ("server.buttons", "server.runs_page", "server.run_page", "server.pages"),
     ("server.app", "server.listening"),
     ("client", "terminal"),
     ("agent.node", "agent.supervisor", "agent.install"),

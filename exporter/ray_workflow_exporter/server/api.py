@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Collection, Sequence
 from typing import Any, Callable, Optional
 
 from aiohttp import hdrs, web
@@ -21,20 +22,11 @@ async def workflows(request: web.Request) -> web.Response:
     """List runs, live ones first, then the newest, in pages."""
     query = query_of(request, *contract.LIST)
     limit, offset = query["limit"], query["offset"]
-    statuses, workflow = set(query["status"]), query["class"]
-    text = (query["text"] or "").casefold()
     messages = request.app[SETTINGS].expose_error_messages
 
-    def wanted(view: RunView) -> bool:
-        run = view.run
-        return (
-            (not statuses or run.status.value in statuses)
-            and (workflow is None or run.workflow == workflow)
-            and (text in run.workflow_id.casefold() or text in run.workflow.casefold())
-        )
-
     def build() -> dict[str, Any]:
-        found = [view for view in request.app[SOURCE].runs() if wanted(view)]
+        runs = request.app[SOURCE].runs()
+        found = matching(runs, query["status"], query["class"], query["text"])
         page = found[offset : offset + limit]
         return {
             "total": len(found),
@@ -46,10 +38,30 @@ async def workflows(request: web.Request) -> web.Response:
     return await reply(request, build, next_page)
 
 
+def matching(
+    runs: Sequence[RunView],
+    statuses: Collection[str],
+    workflow: Optional[str],
+    text: Optional[str],
+) -> list[RunView]:
+    """Return the runs of any of the statuses and of the class, with the text in id or class.
+
+    What is empty or None excludes nothing, but for an empty class.
+    """
+    text = (text or "").casefold()
+    return [
+        view
+        for view in runs
+        if (not statuses or view.run.status.value in statuses)
+        and workflow in (None, view.run.workflow)
+        and (text in view.run.workflow_id.casefold() or text in view.run.workflow.casefold())
+    ]
+
+
 async def workflow(request: web.Request) -> web.Response:
     """Show one run, with its stages."""
     query_of(request)
-    view, messages = await _view(request), request.app[SETTINGS].expose_error_messages
+    view, messages = await view_of(request), request.app[SETTINGS].expose_error_messages
     return await reply(request, lambda: run_details(view, messages=messages))
 
 
@@ -57,7 +69,7 @@ async def tasks(request: web.Request) -> web.Response:
     """Show the tasks of one run: {task_id: metadata}."""
     query = query_of(request, contract.STATE, contract.STAGE)
     states, stage = set(query["state"]), query["stage"]
-    view, messages = await _view(request), request.app[SETTINGS].expose_error_messages
+    view, messages = await view_of(request), request.app[SETTINGS].expose_error_messages
 
     def build() -> dict[str, Any]:
         return {
@@ -72,11 +84,12 @@ async def tasks(request: web.Request) -> web.Response:
 async def graph(request: web.Request) -> web.Response:
     """Show the DAG of one run, by stage or by task."""
     level = query_of(request, contract.LEVEL)["level"]
-    view = await _view(request)
+    view = await view_of(request)
     return await reply(request, lambda: run_graph(view, level))
 
 
-async def _view(request: web.Request) -> RunView:
+async def view_of(request: web.Request) -> RunView:
+    """Return the run that a request is about. Raises HTTPException."""
     try:
         view = await asyncio.to_thread(request.app[SOURCE].run, request.match_info["workflow_id"])
     except (StorageError, TimeoutError) as error:

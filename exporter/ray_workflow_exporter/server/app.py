@@ -25,8 +25,8 @@ _GRACE_SECONDS = 30.0
 _HEADERS = {
     hdrs.SERVER: SERVER_NAME,
     "Content-Security-Policy": (
-        f"default-src 'none'; style-src '{pages.STYLE_HASH}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -55,12 +55,12 @@ def create_app(
     app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)
     app.on_response_prepare.append(add_headers)
-    app.router.add_get("/", pages.landing)
     app.router.add_get("/metrics", scrape.metrics)
     app.router.add_get("/-/healthy", _healthy)
     app.router.add_get("/-/ready", _ready)
     app.router.add_get(f"{API}/openapi.json", openapi.serve)
     operations.add_routes(app.router)
+    pages.add_routes(app.router)
     return app
 
 

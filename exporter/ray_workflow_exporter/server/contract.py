@@ -100,6 +100,7 @@ SEARCH = Parameter("text", "Only runs with this in their id or class, in any cas
 STATE = Parameter(
     "state", "Only tasks in this state; may be repeated.", _enum(TaskState), many=True
 )
+TASK_SEARCH = Parameter("text", "Only tasks with this in their id.", TEXT)
 STAGE = Parameter("stage", "Only tasks of this stage.", TEXT)
 LEVEL = Parameter(
     "level",

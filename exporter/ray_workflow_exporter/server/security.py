@@ -35,7 +35,7 @@ _ALLOWED_HEADERS = (
 )
 _EXPOSED_HEADERS = "ETag, Link, Location, Retry-After"
 
-_ACTIONS_OFF = (
+ACTIONS_OFF = (
     "Actions are off: start the exporter with --tokens-file to have them; see docs/security.md."
 )
 
@@ -72,6 +72,11 @@ class Gate:
             _log.error("%s The last good one stays in force.", error)
         return self._web.value
 
+    @property
+    def takes_orders(self) -> bool:
+        """Whether anybody may act at all."""
+        return self._tokens is not None
+
     async def check_reader(self, request: web.Request) -> None:
         """Let those go on who may read. Raises HTTPException."""
         config = self.web_config()
@@ -88,7 +93,7 @@ class Gate:
         Raises HTTPException.
         """
         if self._tokens is None:
-            raise web.HTTPForbidden(text=_ACTIONS_OFF)
+            raise web.HTTPForbidden(text=ACTIONS_OFF)
         caller = self._holder(request)
         if caller is None:
             if verb is not None:

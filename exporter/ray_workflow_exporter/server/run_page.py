@@ -1,0 +1,85 @@
+"""What the page of one run shows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from aiohttp import web
+
+from ..jsonable import run_details, task_metadata
+from ..model import Run, RunStatus, Task, TaskState
+from ..snapshot import RunView
+from . import buttons, contract
+from .contract import query_of
+from .drawing import MAX_EDGES, MAX_NODES, draw
+from .source import SETTINGS
+
+TASKS_PER_PAGE = 100
+_MANY_UPSTREAM = 5
+
+
+def query(request: web.Request) -> dict[str, Any]:
+    """Read the query. Raises HTTPBadRequest."""
+    return query_of(
+        request,
+        *(contract.LEVEL, contract.STATE, contract.STAGE, contract.TASK_SEARCH, contract.OFFSET),
+    )
+
+
+def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> dict[str, Any]:
+    """Return what the template needs."""
+    run, now = view.run, time.time()
+    messages = request.app[SETTINGS].expose_error_messages
+    text, states, stage = query["text"] or "", query["state"], query["stage"] or None
+    found = [
+        task
+        for task in run.tasks.values()
+        if text in task.task_id
+        and (not states or task.state.value in states)
+        and stage in (None, task.stage)
+    ]
+    offset = query["offset"]
+    details = run_details(view, messages=messages)
+    return {
+        "query": query,
+        "run": details,
+        "counts": {state: count for state, count in details["task_counts"].items() if count},
+        "since": run.start_time if run.status is RunStatus.RUNNING else None,
+        "metadata": [
+            (name, value if isinstance(value, str) else json.dumps(value))
+            for name, value in details["user_metadata"].items()
+        ],
+        "outlined": run.outlined,
+        "drawing": draw(view, query["level"], now),
+        "max_nodes": MAX_NODES,
+        "max_edges": MAX_EDGES,
+        "all_tasks": len(run.tasks),
+        "found": len(found),
+        "first": offset + 1,
+        "before": max(0, offset - TASKS_PER_PAGE) if offset else None,
+        "after": offset + TASKS_PER_PAGE if offset + TASKS_PER_PAGE < len(found) else None,
+        "tasks": [_row(run, it, messages) for it in found[offset : offset + TASKS_PER_PAGE]],
+        "panel": buttons.for_run(request, run),
+    }
+
+
+def _row(run: Run, task: Task, messages: bool) -> dict[str, Any]:
+    known = [task_id for task_id in task.upstream if task_id in run.tasks]
+    return {
+        **task_metadata(task, messages=messages),
+        "id": task.task_id,
+        "wait": _wait(task),
+        "since": task.start_time if task.state is TaskState.RUNNING else None,
+        "after": known[:_MANY_UPSTREAM],
+        "more": max(0, len(known) - _MANY_UPSTREAM),
+    }
+
+
+def _wait(task: Task) -> Optional[float]:
+    """Return for how long a task waited for resources."""
+    if task.submit_time is None or task.start_time is None or task.start_time < task.submit_time:
+        return None
+    return task.start_time - task.submit_time

@@ -1,0 +1,220 @@
+// Keeps the page as it would be if it were loaded now, and lets its buttons act.
+"use strict";
+
+const root = document.body.dataset.root;
+const REFRESH_MILLISECONDS = 1000;
+
+// --- The page follows what happens -------------------------------------------------------------
+
+// Makes `old` like `fresh` with as few changes as there are, so that focus, scroll positions and
+// what people type stay. Elements with an id are found again wherever they went.
+function morph(old, fresh) {
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  const known = new Map();
+  for (const child of old.children) if (child.id) known.set(child.id, child);
+  let at = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    const match = child.id ? known.get(child.id) : alike(at, child) ? at : null;
+    if (!match || match.nodeName !== child.nodeName) {
+      old.insertBefore(document.importNode(child, true), at);
+      continue;
+    }
+    if (match === at) at = at.nextSibling;
+    else old.insertBefore(match, at);
+    if (match.nodeType === Node.ELEMENT_NODE) morph(match, child);
+    else if (match.data !== child.data) match.data = child.data;
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+function alike(old, fresh) {
+  return old && !old.id && old.nodeName === fresh.nodeName;
+}
+
+let refreshing = false;
+let stale = false;
+let refreshed = 0;
+
+async function refresh() {
+  stale = true;
+  if (refreshing || document.hidden) return;
+  refreshing = true;
+  while (stale) {
+    await sleep(refreshed + REFRESH_MILLISECONDS - Date.now());
+    stale = false;
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.getElementById("main");
+      if (fresh) {
+        morph(document.getElementById("main"), fresh);
+        document.title = page.title;
+      }
+    } catch {
+      // The exporter is away: the events say when it is back.
+    }
+    refreshed = Date.now();
+  }
+  refreshing = false;
+}
+
+function sleep(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
+}
+
+function follow() {
+  const only = document.body.dataset.follow;
+  const events = new EventSource(`${root}api/v1/events${only && `?workflow_id=${only}`}`);
+  for (const kind of ["ready", "run", "task", "gone", "reset"]) {
+    events.addEventListener(kind, () => refresh());
+  }
+  events.addEventListener("open", () => say("Live", "good"));
+  events.addEventListener("error", () => {
+    say("The exporter does not answer. Trying again …", "bad");
+    // A browser gives up after an answer that is no stream, such as 503.
+    if (events.readyState === EventSource.CLOSED) {
+      events.close();
+      setTimeout(follow, 5000);
+    }
+  });
+}
+
+function say(text, kind) {
+  const live = document.getElementById("live");
+  live.hidden = false;
+  live.className = kind;
+  if (live.textContent !== text) live.textContent = text;
+}
+
+// Two units, as the server writes them.
+function span(seconds) {
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)}ms`;
+  if (seconds < 59.95) return `${seconds.toFixed(1)}s`;
+  const two = (number) => String(number).padStart(2, "0");
+  const whole = Math.round(seconds);
+  const [days, hours, minutes] = [whole / 86400, (whole / 3600) % 24, (whole / 60) % 60].map(
+    Math.floor,
+  );
+  if (days) return `${days}d ${two(hours)}h`;
+  return hours ? `${hours}h ${two(minutes)}m` : `${minutes}m ${two(whole % 60)}s`;
+}
+
+function tick() {
+  for (const it of document.querySelectorAll("[data-since]")) {
+    it.textContent = span(Math.max(0, Date.now() / 1000 - Number(it.dataset.since)));
+  }
+}
+
+// --- The buttons act ---------------------------------------------------------------------------
+
+const TOKEN = "ray-workflow-exporter-token";
+const dialog = document.getElementById("confirm");
+
+function ask(button) {
+  const form = dialog.querySelector("form");
+  dialog.querySelector("h2").textContent = `${button.dataset.label}?`;
+  dialog.querySelector("code").textContent = button.dataset.run;
+  document.getElementById("confirm-text").textContent = button.dataset.question;
+  const yes = document.getElementById("confirm-yes");
+  yes.textContent = button.dataset.label;
+  yes.className = button.className;
+  document.getElementById("confirm-manager").hidden = !("startManager" in button.dataset);
+  form.elements.start_manager.checked = false;
+  form.elements.token.value = sessionStorage.getItem(TOKEN) ?? "";
+  dialog.returnValue = "no";
+  // The button may be another one by then: the page goes on behind the dialog.
+  const order = { ...button.dataset };
+  dialog.onclose = () => {
+    const token = form.elements.token.value.trim();
+    const startManager = form.elements.start_manager.checked;
+    form.elements.token.value = "";
+    if (dialog.returnValue === "yes") act(order, token, startManager);
+  };
+  dialog.showModal();
+}
+
+async function act(order, token, startManager) {
+  sessionStorage.setItem(TOKEN, token);
+  const what = `${order.label}${order.run ? ` ${order.run}` : ""}`;
+  const headers = { Authorization: `Bearer ${token}`, "Idempotency-Key": unique() };
+  tell(`${what}: asked …`);
+  try {
+    let url = order.url;
+    let body;
+    if (order.method === "DELETE") {
+      if (startManager) url += "?start_manager=true";
+    } else {
+      headers["Content-Type"] = "application/json";
+      body = { ...JSON.parse(order.body), ...(startManager && { start_manager: true }) };
+    }
+    let answer = await fetch(url, {
+      method: order.method,
+      headers,
+      body: body && JSON.stringify(body),
+    });
+    if (answer.status === 401) sessionStorage.removeItem(TOKEN);
+    let action = await answer.json();
+    while (answer.ok && !action.finished_at) {
+      tell(`${what}: ${action.detail ?? "under way …"}`);
+      await sleep(500);
+      answer = await fetch(`${root}api/v1/actions/${action.action_id}`, {
+        headers: { Authorization: headers.Authorization },
+      });
+      action = await answer.json();
+    }
+    const good = answer.ok && action.state === "SUCCEEDED";
+    tell(`${what}: ${answer.ok ? `${action.state}. ` : ""}${action.detail}`, !good);
+  } catch (error) {
+    tell(`${what}: no answer from the exporter (${error.message}). Whether it was done is not ` +
+      "known: look at the state of the run.", true);
+  }
+  refresh();
+}
+
+// Not `crypto.randomUUID`: browsers have it on encrypted pages only.
+function unique() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (it) => it.toString(16)).join("-");
+}
+
+function tell(text, bad = false) {
+  const line = document.createElement("p");
+  line.className = bad ? "bad" : "";
+  line.textContent = text;
+  document.getElementById("outcome").replaceChildren(line);
+}
+
+// -----------------------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-url]");
+  if (button) ask(button);
+});
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, select, textarea, dialog");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    document.getElementById("search")?.focus();
+  }
+});
+
+document.addEventListener("change", (event) => {
+  if (event.target.closest("form.filter") && event.target.matches("select, [type=checkbox]")) {
+    event.target.form.requestSubmit();
+  }
+});
+
+if ("follow" in document.body.dataset) {
+  follow();
+  setInterval(tick, 1000);
+  document.addEventListener("visibilitychange", () => stale && refresh());
+}
