@@ -106,6 +106,7 @@ async def test_the_list_shows_runs_and_leads_to_them(client: Client) -> None:
     assert "ValueError: no row password=***" in page.text
     assert "1970-01-01 00:00:00" in page.text  # last_poll
     assert [it["aria-label"] for it in page.all("progress")] == ["Progress"] * 3
+    assert [it["content"] for it in page.all("meta") if "http-equiv" in it] == ["10"]  # no scripts
 
 
 @pytest.mark.parametrize("path", ["/", of("train-7"), of(HOSTILE), "/workflows/none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -38,6 +39,7 @@ class Panel:
     buttons: Sequence[Button]
     obstacle: Optional[str]
     start_manager: bool  # Ray has no management actor, and is to be asked for one
+    command: str  # that does the same
 
 
 _CANCEL_TEXTS = {
@@ -84,7 +86,9 @@ def for_run(request: web.Request, run: Run) -> Panel:
             harmful=True,
         ),
     }
-    return _panel(request, [offers[verb] for verb in applicable(run)])
+    found = [offers[verb] for verb in applicable(run)]
+    words = "|".join(button.verb for button in found)
+    return _panel(request, found, f"ray-workflow-exporter {words} {shlex.quote(run.workflow_id)}")
 
 
 def for_all(request: web.Request, resumable: int) -> Panel:
@@ -95,10 +99,11 @@ def for_all(request: web.Request, resumable: int) -> Panel:
     )
     path = f"{API.lstrip('/')}/resume-all"
     offers = [Button("resume-all", label, text, "POST", path)]
-    return _panel(request, offers if resumable else [])
+    command = "ray-workflow-exporter resume --all"
+    return _panel(request, offers if resumable else [], command)
 
 
-def _panel(request: web.Request, buttons: Sequence[Button]) -> Panel:
+def _panel(request: web.Request, buttons: Sequence[Button], command: str) -> Panel:
     actions = request.app[SOURCE].actions
     if not request.app[GATE].takes_orders:
         obstacle: Optional[str] = ACTIONS_OFF
@@ -106,4 +111,4 @@ def _panel(request: web.Request, buttons: Sequence[Button]) -> Panel:
         obstacle = "Actions are served at another address of this exporter: open this page there."
     else:
         obstacle = actions.obstacle
-    return Panel(buttons, obstacle, actions.lacks_manager)
+    return Panel(buttons, obstacle, actions.lacks_manager, command)
