@@ -7,6 +7,8 @@ and everything it writes lies in one temporary folder, removed at the end.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import secrets
 import shutil
 import signal
 import socket
@@ -51,6 +53,11 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
     stack.callback(cluster.stop)
     cluster.start()
 
+    token = secrets.token_urlsafe(12)
+    tokens = cluster.folder / "tokens.yml"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    tokens.write_text(f"tokens: [{{name: demo, role: act, sha256: {digest}}}]")
+    tokens.chmod(0o600)
     port = usual_or_free_port(20729)
     url = f"http://127.0.0.1:{port}"
     programs = [
@@ -59,6 +66,7 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
                 [
                     *(PROGRAM, "serve", "--listen", f"127.0.0.1:{port}"),
                     *("--address", cluster.address, "--state-dir", cluster.folder / "state"),
+                    *("--tokens-file", tokens),
                 ],
                 cluster.folder / "exporter.log",
             )
@@ -86,6 +94,7 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
     wait_until(lambda: runs(url), timeout=60, message="No workflow has shown up")
     for name, address in urls.items():
         print(f"  {name + ':':15}{address}", flush=True)
+    print(f"  {'Token:':15}{token}  (the page asks for it before it cancels a run)", flush=True)
     print("  Ctrl-C ends the demo.", flush=True)
 
     watch = [PROGRAM, "watch", "--url", url]

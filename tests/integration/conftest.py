@@ -1,10 +1,12 @@
-"""Real Ray clusters for the integration tests."""
+"""Real Ray clusters and a real browser for the integration tests."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
 from cluster import Cluster
 from ray_workflow_exporter.sources.running import RayLink
@@ -44,3 +46,43 @@ def link_to() -> Iterator[Callable[[str], RayLink]]:
     yield make
     for link in links:
         link.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium. No longer than a module: its loop is in the way of asyncio's."""
+    path = shutil.which("chromium")
+    assert path, "chromium is not installed: run `make system`, or install its package by hand"
+    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """What the browser complains about; what a test expects, it takes out."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, faults: list[str]) -> Iterator[Page]:
+    """An empty page, which must end without a fault."""
+
+    def noted(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            faults.append(message.text)
+
+    def dismissed(dialog: Dialog) -> None:
+        faults.append(dialog.message)
+        dialog.dismiss()
+
+    context = browser.new_context(viewport={"width": 1300, "height": 900})
+    page = context.new_page()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", dismissed)
+    page.on("console", noted)
+    yield page
+    context.close()
+    assert faults == []
