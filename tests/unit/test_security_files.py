@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from certificates import Authority
 from ray_workflow_exporter.server.contract import Role
 from ray_workflow_exporter.server.limits import Rate
-from ray_workflow_exporter.server.tokens import Tokens, bearer, match, new_token, read_tokens
+from ray_workflow_exporter.server.tokens import Entry, Tokens, bearer, match, new_token, read_tokens
 from ray_workflow_exporter.server.webconfig import Users, read_web_config
 from ray_workflow_exporter.settings import SettingsError
 
@@ -117,16 +118,24 @@ def test_a_token_that_was_drawn_is_found_by_its_hash(tmp_path: Path) -> None:
         assert tokens.find(other) is None
 
 
-def test_every_token_is_compared_whatever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray_workflow_exporter.server import tokens
+@pytest.mark.parametrize("token", ["first", "third", "nobody's", "f", "first" * 90])
+def test_a_token_costs_the_same_comparisons_whichever_it_is(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
 
-    compared = []
-    monkeypatch.setattr(
-        tokens.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b
-    )
-    entries = [tokens.Entry(name=name, role=Role.READ, sha256=HASH[:-1] + name) for name in "abc"]
-    assert match(entries, "hunter2") is None
-    assert len(compared) == 3
+    def counted(one: str, other: str) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    entries = [
+        Entry(name=it, role=Role.ACT, sha256=hashlib.sha256(it.encode()).hexdigest())
+        for it in ("first", "second", "third")
+    ]
+    match(entries, token)
+    assert compared == [(64, 64)] * 3
 
 
 @pytest.mark.parametrize(

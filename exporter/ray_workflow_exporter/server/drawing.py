@@ -16,8 +16,8 @@ MAX_NODES = 500
 MAX_EDGES = 3000
 _LABEL = 24  # characters
 _BOXES = {
-    "stage": Box(width=204, height=58, gap=14, between=64),
-    "task": Box(width=204, height=40, gap=10, between=64),
+    "stage": Box(width=204, height=58, gap=14, between=46),
+    "task": Box(width=204, height=40, gap=10, between=46),
 }
 _MARGIN = 12.0  # for thick borders, and edges that go backwards
 _BAR = 184.0
