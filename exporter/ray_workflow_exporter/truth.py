@@ -16,16 +16,13 @@ from typing import Optional, TypeVar
 
 from .model import NO_METADATA, Failure, FailureKind, Run, RunStatus, Task, TaskState
 from .naming import stage_name
-from .sources.records import LiveRun, LiveTask, RayTaskDetail, StoredRun, StoredTask
+from .sources.records import RERUN_GAP, LiveRun, LiveTask, RayTaskDetail, StoredRun, StoredTask
 
 T = TypeVar("T")
 
 # File times come from a coarser clock than the times inside the files: up to 10 ms behind on a
 # local disk, whole seconds on S3.
 CLOCK_GRAIN = 0.05
-
-# What ended this many seconds before its run began belongs to an earlier life of it.
-_RERUN_GAP = 1.0
 
 # Exception names of failures that left no file behind: of the culprit, and of each of several
 # tasks of which one is.
@@ -79,6 +76,8 @@ def merge(evidence: Evidence) -> Run:
     What did not change stays the same object: tasks, and the Run itself. So `changed_tasks` finds
     out what did.
     """
+    if evidence.stored.outlined:
+        return _in_outline(evidence)
     status, stored, live = evidence.status, evidence.stored, evidence.live
     start, end = _run_times(evidence)
     previous = evidence.previous
@@ -119,16 +118,45 @@ def merge(evidence: Evidence) -> Run:
     return run
 
 
+def _in_outline(evidence: Evidence) -> Run:
+    """Make a run of which it is known that all went well, once."""
+    stored = evidence.stored
+    start, end = stored.start_time, stored.end_time
+    tasks = {
+        task_id: Task(
+            task_id,
+            sys.intern(stage_name(task_id, stored.base_names)),
+            TaskState.SUCCESSFUL,
+            output_bytes=task.output_bytes,
+        )
+        for task_id, task in stored.tasks.items()
+    }
+    return Run(
+        workflow_id=stored.workflow_id,
+        workflow=evidence.workflow,
+        status=evidence.status,
+        tasks=tasks,
+        start_time=start,
+        end_time=end,
+        last_transition=_last_transition((), None, start, end, evidence.mark_time),
+        deadline=evidence.deadline,
+        user_metadata=stored.user_metadata,
+        outlined=True,
+    )
+
+
 def outline_suffices(stored: StoredRun) -> bool:
     """Whether all that is told of a run that is not exposed is known from its outline.
 
-    Not if Ray overwrote its start: it takes the tasks' times to tell how long it took.
+    Not if Ray overwrote its start and left its end: only the tasks tell how long it took then.
     """
     start, end = stored.start_time, stored.end_time
-    if stored.status is not RunStatus.SUCCESSFUL or start is None or end is None or end < start:
-        return False
-    starts = [it.start_time for it in stored.tasks.values() if it.start_time is not None]
-    return bool(starts) and min(starts) >= start - _RERUN_GAP
+    return (
+        stored.status is RunStatus.SUCCESSFUL
+        and start is not None
+        and end is not None
+        and start <= end
+    )
 
 
 def _task_ids(
@@ -175,7 +203,7 @@ def _true_span(
     """Undo a re-run of a successful id: Ray only returns the old result, but notes new times."""
     ends = [task.end_time for task in tasks if task.end_time is not None]
     starts = [task.start_time for task in tasks if task.start_time is not None]
-    if start is not None and ends and starts and max(ends) < start - _RERUN_GAP:
+    if start is not None and ends and starts and max(ends) < start - RERUN_GAP:
         return min(starts), max(ends)
     return start, end
 

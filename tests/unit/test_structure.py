@@ -16,7 +16,7 @@ ROWS = (
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
     ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
-    ("sources.files", "sources.layout", "sources.reading", "sources.storage"),
+    ("sources.files", "sources.layout", "sources.outline", "sources.reading", "sources.storage"),
     ("sources.probe", "sources.mirror", "sources.remote_action"),
     ("sources.acting", "sources.ray_link", "sources.running"),
     ("truth", "ledger"),

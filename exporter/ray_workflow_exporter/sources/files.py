@@ -7,7 +7,8 @@ import importlib
 import os
 import posixpath
 import re
-from collections.abc import Container, Iterable, Mapping
+import stat
+from collections.abc import Collection, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
 from typing import Any, Callable, Optional, Protocol, TypeVar, Union
@@ -121,6 +122,28 @@ class LocalFiles:
                     f"{within}/{name}" if within else name for name in folders if is_text(name)
                 ]
         return found
+
+    def names(self, folder: str) -> tuple[Collection[str], Collection[str]]:
+        """List the names in a folder: of the files, and of the folders."""
+        path = f"{self._root}/{folder}"
+        files: dict[str, Stamp] = {}
+        try:
+            return files, [name for name in _list(path, files, None, ()) if is_text(name)]
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise _unreadable("list", path, error) from None
+            return (), ()
+
+    def size(self, path: str) -> Optional[int]:
+        """Return the size of a file in bytes, None if there is none."""
+        path = f"{self._root}/{path}"
+        try:
+            info = os.stat(path)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise _unreadable("look at", path, error) from None
+            return None
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""

@@ -8,7 +8,6 @@ from typing import NamedTuple, Optional, Union
 from .files import NOT_MEASURED, Stamp, Tree
 from .layout import (
     COUNTERS,
-    ENTRY,
     EXCEPTION,
     OUTPUT,
     RUN_FILES,
@@ -20,10 +19,12 @@ from .layout import (
     clean,
     is_counted,
 )
+from .outline import OUTLINE_FILES, outline
 from .records import StoredRun, StoredTask
 
 Stamps = Mapping[str, Mapping[str, Stamp]]  # by folder below tasks/ ("": the run's), then by file
 ReadFile = tuple[str, int]  # path, and how many bytes of it at most
+NO_DATA: Mapping[str, bytes] = {}
 
 _IN_A_TASK = frozenset((*TASK_FILES, OUTPUT))
 _TELLING = (EXCEPTION, OUTPUT)  # by their size or their time
@@ -101,9 +102,10 @@ class Reading:
     `previous` is what the last reading returned and `stamps` the files it speaks for; with it,
     `only` names the tasks whose folders are looked at. With `measure`, stamps are there for the
     next reading where taking them costs something. `lists_deep` and `backslash_divides` are those
-    of the `Files`. `stamps` are those of all that was read, afterwards. A run that looks as if all
-    went well is first read in outline, if somebody tells whether that is `enough`. Raises
-    ValueError for an id that leads out of the storage.
+    of the `Files`. `stamps` are those of all that was read, afterwards. `data` is what was just
+    read of the run's own files. A run that looks as if all went well is first read in outline, if
+    somebody tells whether that is `enough`. Raises ValueError for an id that leads out of the
+    storage.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Reading:
         previous: Optional[StoredRun] = None,
         stamps: Optional[Stamps] = None,
         only: Optional[Collection[str]] = None,
+        data: Mapping[str, bytes] = NO_DATA,
         *,
         measure: bool,
         lists_deep: bool,
@@ -138,6 +141,7 @@ class Reading:
         self._paths = list(self._ids) if previous is not None and only is not None else None
         self._base_names: frozenset[str] = frozenset()
         self._own = _Folder("", RUN_FILES, {}, previous, {})
+        self._own_data = data
         self._folders: list[_Folder] = []
         self._reads: list[tuple[_Folder, str]] = []
         self._enough = enough if previous is None else None
@@ -149,6 +153,7 @@ class Reading:
         """Take the answers to `listings`; return which files to read first."""
         own, tasks = self._split(listed)
         self._own = _Folder("", RUN_FILES, own, self._previous, self.stamps.get("", {}))
+        self._own.data.update(self._own_data)
         self._folders = [
             _Folder(
                 path,
@@ -160,12 +165,12 @@ class Reading:
             for path, files in sorted(tasks.items())
         ]
         self._own_names = own if self._whole else RUN_FILES
-        if self._enough is None or not self._all_went_well():
+        if self._enough is None or not self._all_left_outputs():
             self._enough = None
             return self._ask(self._all_files())
         return self._ask(
             [
-                *((self._own, name) for name in self._own_names if name != ENTRY),
+                *((self._own, name) for name in OUTLINE_FILES if name in self._own_names),
                 (self._folders[0], STARTED),
             ]
         )
@@ -175,11 +180,12 @@ class Reading:
         self._take(data)
         if self._enough is None:
             return []
-        run = self._in_outline()
-        if self._enough(run):
-            self._outline = run
-            return []
-        return self._ask([it for it in self._all_files() if it[1] not in it[0].data])
+        fields, _ = self._own.fields()
+        own = StoredRun(self.workflow_id, **fields)
+        if self._enough(own):
+            sizes = {it.path: it.files[OUTPUT][0] for it in self._folders}
+            self._outline = outline(own, self._base_names, sizes, self._folders[0].fields()[0])
+        return [] if self._outline is not None else self._ask(self._all_files())
 
     def run(self, data: Iterable[Optional[bytes]], rested: int) -> Optional[StoredRun]:
         """Take what is in the files that were read next; return the run, None if there is none.
@@ -210,12 +216,13 @@ class Reading:
 
     def _all_files(self) -> list[tuple[_Folder, str]]:
         own = [(self._own, name) for name in self._own_names if name not in self._own.unchanged]
-        return own + [
+        all_files = own + [
             (folder, name)
             for folder in self._folders
             for name in folder.files
             if name in TASK_FILES and name not in folder.unchanged
         ]
+        return [(folder, name) for folder, name in all_files if name not in folder.data]
 
     def _ask(self, reads: list[tuple[_Folder, str]]) -> list[ReadFile]:
         self._reads = reads
@@ -229,32 +236,8 @@ class Reading:
             if content is not None:
                 folder.data[name] = content
 
-    def _all_went_well(self) -> bool:
-        """Whether each task's folder is known to be one of this run and says: done, first try."""
-        return bool(self._folders) and all(
-            OUTPUT in folder.files
-            and EXCEPTION not in folder.files
-            and is_counted(folder.path, self._base_names)
-            for folder in self._folders
-        )
-
-    def _in_outline(self) -> StoredRun:
-        fields, _ = self._own.fields()
-        started, _ = self._folders[0].fields()
-        return StoredRun(
-            self.workflow_id,
-            base_names=self._base_names,
-            tasks={
-                folder.path: StoredTask(
-                    folder.path,
-                    output_bytes=folder.files[OUTPUT][0],
-                    start_time=started.get("start_time") if folder is self._folders[0] else None,
-                )
-                for folder in self._folders
-            },
-            outlined=True,
-            **fields,
-        )
+    def _all_left_outputs(self) -> bool:
+        return bool(self._folders) and all(OUTPUT in it.files for it in self._folders)
 
     def _few_pages(self) -> bool:
         """Whether the whole folder is listed with fewer requests than the tasks' folders are."""

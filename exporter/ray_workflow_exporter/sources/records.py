@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, Optional
 
 from ..model import NO_METADATA, RunStatus, slotted
 
+# What ended or began this many seconds before its run began belongs to an earlier life of it.
+RERUN_GAP = 1.0
+
 
 class Mark(NamedTuple):
     """A run's entry under `__status__/`: its change key. `time` is the file's mtime."""

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import NamedTuple, Optional
 
 from ..model import RunStatus
-from .files import Files, StorageError, Tree, masked, open_files
+from .files import Files, LocalFiles, StorageError, Tree, masked, open_files
 from .layout import (
     DIRTY,
     MARKS,
@@ -22,7 +22,8 @@ from .layout import (
     RUNS,
     could_be_a_file_of_a_run,
 )
-from .reading import ReadFile, Reading, Stamps
+from .outline import read_outline
+from .reading import NO_DATA, ReadFile, Reading, Stamps
 from .records import Mark, StoredRun
 
 __all__ = ["StorageError", "WorkflowStorage"]
@@ -120,7 +121,7 @@ class WorkflowStorage:
         it, `only` names the tasks whose folders are looked at; all others are taken from it.
         Raises ValueError for an id that leads out of the storage.
         """
-        reading = self._reading(workflow_id, previous, only, measure=True)
+        reading = self._reading(workflow_id, previous, only=only, measure=True)
         return next(self._finish([reading]))
 
     def read_runs(
@@ -134,22 +135,27 @@ class WorkflowStorage:
         For runs that are not expected to change. They are read in the order of `wanted`, and no
         further once the clock (`time.monotonic`) has passed `until`, or after a failure, which is
         raised if nothing was read before it. An id that leads out of the storage has no folder.
-        Runs without a previous reading that look as if all went well are given to `enough` in
-        outline, and are read no further where it is.
+        Of runs without a previous reading, `enough` is asked by what their own files say whether
+        an outline will do; those of which all went well are read no further then.
         """
         runs: dict[str, Optional[StoredRun]] = {}
         ids = iter(wanted)
         while chunk := list(islice(ids, self._files().at_once)):
             readings = []
-            for workflow_id in chunk:
-                try:
-                    previous = wanted[workflow_id]
-                    readings.append(
-                        self._reading(workflow_id, previous, measure=False, enough=enough)
-                    )
-                except ValueError:
-                    runs[workflow_id] = None
             try:
+                for workflow_id in chunk:
+                    outline, data = self._outline(workflow_id, wanted[workflow_id], enough)
+                    if outline is not None:
+                        runs[workflow_id] = outline
+                        continue
+                    try:
+                        reading = self._reading(
+                            workflow_id, wanted[workflow_id], data, measure=False, enough=enough
+                        )
+                    except ValueError:
+                        runs[workflow_id] = None
+                    else:
+                        readings.append(reading)
                 for reading, run in zip(readings, self._finish(readings, until)):
                     runs[reading.workflow_id] = run
             except StorageError:
@@ -213,12 +219,25 @@ class WorkflowStorage:
         self._doubts = bool(doubtful)
         return marks
 
+    def _outline(
+        self,
+        workflow_id: str,
+        previous: Optional[StoredRun],
+        enough: Optional[Callable[[StoredRun], bool]],
+    ) -> tuple[Optional[StoredRun], Mapping[str, bytes]]:
+        """Read a run in outline at once, where that saves the listings of its tasks' folders."""
+        files = self._files()
+        if enough is None or previous is not None or not isinstance(files, LocalFiles):
+            return None, {}
+        return read_outline(files, workflow_id, enough)
+
     def _reading(
         self,
         workflow_id: str,
         previous: Optional[StoredRun],
-        only: Optional[Collection[str]] = None,
+        data: Mapping[str, bytes] = NO_DATA,
         *,
+        only: Optional[Collection[str]] = None,
         measure: bool,
         enough: Optional[Callable[[StoredRun], bool]] = None,
     ) -> Reading:
@@ -230,10 +249,12 @@ class WorkflowStorage:
             previous,
             memory.stamps if memory is not None and memory.run() is previous else None,
             only,
+            data,
             measure=measure or previous is not None,
             lists_deep=files.lists_deep,
             backslash_divides=files.backslash_divides,
-            enough=enough,
+            # On a disk, an outline was tried before.
+            enough=enough if files.lists_deep else None,
         )
 
     def _finish(
