@@ -33,8 +33,8 @@ EXCEPTION = "exception.pkl"
 JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
 EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
 
-# orjson goes deeper than Python's stack allows to those who use what it read.
-_MAX_BRACKETS = 400
+# Both decoders go deeper than Python's stack allows to those who use what they read.
+_MAX_DEPTH = 200
 
 Fields = dict[str, Any]
 
@@ -72,7 +72,7 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
-    if data.count(b"{") + data.count(b"[") > _MAX_BRACKETS:
+    if data.count(b"{") + data.count(b"[") > _MAX_DEPTH:
         return _lenient(data)
     try:
         value = orjson.loads(data)
@@ -93,7 +93,21 @@ def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) and not _too_deep(value) else {}
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for it in level
+            for child in (it.values() if isinstance(it, dict) else it)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _nothing(_constant: str) -> None:

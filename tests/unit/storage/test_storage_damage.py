@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
-from ray_workflow_exporter.model import RunStatus
+from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.jsonable import run_metadata
+from ray_workflow_exporter.model import Run, RunStatus
+from ray_workflow_exporter.snapshot import RunView
 from ray_workflow_exporter.sources.records import StoredRun, StoredTask
 from ray_workflow_exporter.sources.storage import StorageError, WorkflowStorage
 from stored import statuses, task_of
@@ -172,3 +176,15 @@ def test_looking_at_a_storage_that_is_not_there_creates_nothing(tmp_path):
     assert storage.read_run("w") is None
     storage.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("depth", [10, 150, 250, 600, 980, 5000, 100_000])
+def test_metadata_nested_at_will_spoils_nothing(local_tree, local_storage, depth):
+    # As text: Python's own encoder would not go so deep.
+    text = '{"a": ' * depth + "1" + "}" * depth
+    local_tree.run("w").put("user_run_metadata.json", text.encode()).status("RUNNING")
+    metadata = local_storage.read_run("w").user_metadata
+    assert bool(metadata) is (depth <= 150)
+    run = Run("w", "w", RunStatus.RUNNING, user_metadata=metadata)
+    shown = run_metadata(RunView(run, analyse(run), True, ()), messages=True)
+    assert json.loads(json.dumps(shown))["user_metadata"] == metadata
