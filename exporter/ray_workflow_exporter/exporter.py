@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any, Optional
 
 from .actions import Actions
+from .archive import Archive
 from .catalog import Catalog, Change
 from .ledger import Ledger
 from .metrics.blocks import Body
@@ -48,6 +49,7 @@ class Exporter:
         self._files: Optional[StateFiles] = None
         self._ledger = Ledger()
         self._catalog = Catalog(settings, self._ledger)
+        self._archive = Archive(settings, self._catalog)
         self._link = RayLink(settings.address, timeout=settings.manager_timeout)
         self._poller = Poller(settings, self._catalog, self._link, self._first_listing)
         self._renderer = Renderer(
@@ -88,6 +90,7 @@ class Exporter:
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
+        self._archive.close()
         # A poll that hangs may write yet: the end of the process lets go of the files.
         if self._files is not None and not (self._thread and self._thread.is_alive()):
             self._files.close()
@@ -175,7 +178,8 @@ class Exporter:
         A run too old to be exposed is read from storage again, which may take a while. Raises
         StorageError or TimeoutError when that fails.
         """
-        return self._poller.read_again(workflow_id) or self._catalog.view(workflow_id)
+        old = self._archive.read(workflow_id, self._poller.storage_uri)
+        return old or self._catalog.view(workflow_id)
 
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
