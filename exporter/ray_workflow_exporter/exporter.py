@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -10,10 +9,10 @@ import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Optional
 
 from .actions import Actions
+from .archive import Archive
 from .catalog import Catalog, Change
 from .ledger import Ledger
 from .metrics.blocks import Body
@@ -26,6 +25,7 @@ from .settings import Settings
 from .snapshot import RunView, Snapshot
 from .sources.records import LinkState, Mark
 from .sources.running import RayLink
+from .statefiles import StateFiles, StateInUseError
 
 # What one poll may spend on finished runs that it sees for the first time: live runs must not
 # wait for a long history.
@@ -46,8 +46,10 @@ class Exporter:
     def __init__(self, settings: Settings, *, keep: bool = False) -> None:
         self._settings = settings
         self._keep = keep
+        self._files: Optional[StateFiles] = None
         self._ledger = Ledger()
         self._catalog = Catalog(settings, self._ledger)
+        self._archive = Archive(settings, self._catalog)
         self._link = RayLink(settings.address, timeout=settings.manager_timeout)
         self._poller = Poller(settings, self._catalog, self._link, self._first_listing)
         self._renderer = Renderer(
@@ -88,6 +90,10 @@ class Exporter:
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
+        self._archive.close()
+        # A poll that hangs may write yet: the end of the process lets go of the files.
+        if self._files is not None and not (self._thread and self._thread.is_alive()):
+            self._files.close()
 
     def poll_once(self, budget: float = _READ_SECONDS) -> None:
         """Look once and publish what was seen. Not while polls run in the background.
@@ -172,7 +178,8 @@ class Exporter:
         A run too old to be exposed is read from storage again, which may take a while. Raises
         StorageError or TimeoutError when that fails.
         """
-        return self._poller.read_again(workflow_id) or self._catalog.view(workflow_id)
+        old = self._archive.read(workflow_id, self._poller.storage_uri)
+        return old or self._catalog.view(workflow_id)
 
     def runs(self) -> Sequence[RunView]:
         """Return all runs, live ones first, then the newest."""
@@ -203,18 +210,13 @@ class Exporter:
             self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
 
     def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
-        self._ledger.begin(marks, now, self._state_file(".json") if self._keep else None)
-        self._poller.know_classes(self._ledger.classes)
+        files = None
         if self._keep:
-            self._poller.cache = RunCache(self._state_file(".runs"), marks)
-
-    def _state_file(self, suffix: str) -> Path:
-        # Two exporters of one storage on one machine differ in their port: each counts for itself.
-        identity = f"{self._poller.storage_uri}\n{self._settings.listen}"
-        if self._settings.shards > 1:
-            identity += f"\n{self._settings.shard}"
-        name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return self._settings.state_path / (name + suffix)
+            files = self._files = StateFiles(self._settings, self._poller.storage_uri)
+        self._ledger.begin(marks, now, files.counters if files else None)
+        self._poller.know_classes(self._ledger.classes)
+        if files is not None:
+            self._poller.cache = RunCache(files.runs, marks)
 
     def _publish(self, now: float) -> None:
         poller, view = self._poller, self._poller.manager
@@ -290,7 +292,9 @@ class _Failures:
         failure = type(error), frame.f_code.co_filename, line
         self._counts[failure] += 1
         now = time.monotonic()
-        if failure not in self._next_line:
+        if failure not in self._next_line and isinstance(error, StateInUseError):
+            logger.error("%s", error)
+        elif failure not in self._next_line:
             logger.error("This poll failed; the next one follows.", exc_info=error)
         elif now >= self._next_line[failure]:
             logger.error("Polls failed %d times so far with %r.", self._counts[failure], error)

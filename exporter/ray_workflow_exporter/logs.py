@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text for people or as JSON for collectors."""
+"""Log lines, as text for people or as JSON for collectors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 import logging
 import sys
 import time
+from typing import Optional
 
 from .display import printable
 from .settings import Settings
 
 
-def configure(settings: Settings) -> None:
-    """Send the log of this process to stderr, in the format and from the level of `settings`."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(settings: Settings, handler: Optional[logging.Handler] = None) -> None:
+    """Send this process's log to `handler`, else stderr, in format and from level of `settings`."""
+    handler = handler or logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if settings.log_format == "json" else _Text())
     root = logging.getLogger()
     root.handlers = [handler]

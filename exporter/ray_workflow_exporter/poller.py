@@ -7,56 +7,27 @@ it takes two polls that agree to call a run RESUMABLE or gone.
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Optional
 
-from .analysis import analyse
 from .assembly import Assembler
 from .catalog import Catalog
 from .details import Details
 from .loading import Progress, garbage_waits
-from .model import Run, RunStatus, TaskState
+from .model import Run, RunStatus
 from .pending import Pending
 from .runcache import RunCache
 from .settings import Settings
-from .snapshot import RunView
 from .sources.records import LinkState, LiveRun, ManagerView, Mark, StoredRun
 from .sources.running import RayLink
 from .storage_reader import StorageReader
-from .truth import Evidence, merge
+from .tracked import FOLLOWED_SECONDS, Tracked
 
-# Tasks beside a failed one run on and write their files after the run's end: look again after
-# these many seconds, as long as they write.
-_RECHECKS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 _DISAGREEMENTS = 2  # polls
 _BATCH = 64  # runs that are read at once: the store of a live run must not wait for more
-_PATIENCE = 2.0  # seconds that a question about an old run waits for the ones before it
 _UNREADABLE_PAUSE = 60.0  # seconds until a run that cannot be read is tried again
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Tracked:
-    """What the poller remembers of one run between polls.
-
-    `stored` is kept for runs that may still change. `lost` and `absent` count polls in a row.
-    """
-
-    mark: Optional[Mark] = None
-    stored: Optional[StoredRun] = None
-    was_live: bool = False
-    lost: int = 0
-    absent: int = 0
-    disagreed: int = 0
-    recheck: int = 0
-    recheck_at: Optional[float] = None
-    touched: set[str] = field(default_factory=set)
-    pending: Pending = field(default_factory=Pending)
 
 
 class Poller:
@@ -76,9 +47,7 @@ class Poller:
         self._details = Details(link)
         self._assembler = Assembler(settings, catalog, self._details)
         self._reader = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
-        self._answers = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
-        self._asking = threading.Lock()
-        self._tracked: dict[str, _Tracked] = {}
+        self._tracked: dict[str, Tracked] = {}
         self._contact = time.time()  # when Ray last told whether it has a management actor
         self.manager = ManagerView(LinkState.UNREACHABLE, "Ray has not been asked yet.")
         self.manager_seconds = 0.0  # that the last question to Ray took
@@ -147,27 +116,6 @@ class Poller:
         waiting = any(0 < it.lost < _DISAGREEMENTS for it in self._tracked.values())
         return self.storage_error is None and self.loading == 0 and not waiting
 
-    def read_again(self, workflow_id: str) -> Optional[RunView]:
-        """Read a run whose tasks the catalog let go; None for any other.
-
-        For any thread. Raises StorageError or TimeoutError.
-        """
-        known = self._catalog.outline(workflow_id)
-        if known is None:
-            return None
-        if not self._asking.acquire(timeout=_PATIENCE):
-            raise TimeoutError("Storage is being read for others who asked; try again.")
-        try:
-            # Not by way of the poll: it must not wait for those who ask, nor hang with them.
-            self._answers.uri = self._reader.uri
-            stored = self._answers.ask(lambda it: it.read_run(workflow_id))
-        finally:
-            self._asking.release()
-        if stored is None:
-            return None
-        run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
-        return RunView(run, analyse(run), True, tuple(run.tasks.values()))
-
     def save(self) -> None:
         """Keep what was learned of finished runs."""
         if self.cache is not None:
@@ -178,7 +126,6 @@ class Poller:
         self._details.close()
         self._link.close()
         self._reader.close()
-        self._answers.close()
         if self.cache is not None:
             self.cache.close()
 
@@ -196,15 +143,15 @@ class Poller:
         return view
 
     def _read(
-        self, tracked: _Tracked, workflow_id: str, only: Optional[Collection[str]] = None
+        self, tracked: Tracked, workflow_id: str, only: Optional[Collection[str]] = None
     ) -> Optional[StoredRun]:
         """Read a run's folder; on a failure return what was read before."""
         return self._reader.read(workflow_id, tracked.stored, only)
 
-    def _track(self, workflow_id: str) -> _Tracked:
+    def _track(self, workflow_id: str) -> Tracked:
         tracked = self._tracked.get(workflow_id)
         if tracked is None:
-            tracked = self._tracked[workflow_id] = _Tracked()
+            tracked = self._tracked[workflow_id] = Tracked()
         return tracked
 
     def _see_live(self, live: LiveRun, marks: Optional[Mapping[str, Mark]], now: float) -> None:
@@ -272,7 +219,7 @@ class Poller:
         due.sort(reverse=True)
         self._see_due([workflow_id for *_, workflow_id in due], now, time.monotonic() + budget)
 
-    def _is_due(self, workflow_id: str, tracked: _Tracked, mark: Mark, now: float) -> bool:
+    def _is_due(self, workflow_id: str, tracked: Tracked, mark: Mark, now: float) -> bool:
         """Whether a run that is not live has to be read."""
         if mark.status.finished:
             recheck = tracked.recheck_at is not None and now >= tracked.recheck_at
@@ -343,7 +290,7 @@ class Poller:
             self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
             self._settle(tracked, workflow_id)
 
-    def _see_finished(self, stored: StoredRun, tracked: _Tracked, mark: Mark, now: float) -> None:
+    def _see_finished(self, stored: StoredRun, tracked: Tracked, mark: Mark, now: float) -> None:
         if stored.status not in (None, mark.status) and tracked.disagreed < _DISAGREEMENTS:
             tracked.disagreed += 1  # the status is just being changed: look again
             return
@@ -352,24 +299,12 @@ class Poller:
         tracked.mark, tracked.was_live, tracked.lost = mark, False, 0
         tracked.stored = stored
         run = self._put(stored, mark.status, mark_time=mark.time)
-        self._plan_recheck(tracked, run, mark, now, again)
+        if not tracked.plan_recheck(run, mark, now, again=again):
+            if self.cache is not None:
+                self.cache.add(run, mark)
+            self._settle(tracked, run.workflow_id)
 
-    def _plan_recheck(
-        self, tracked: _Tracked, run: Run, mark: Mark, now: float, again: bool
-    ) -> None:
-        tracked.recheck = tracked.recheck + 1 if again else 0
-        still = any(it.state is TaskState.RUNNING for it in run.tasks.values())
-        unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
-        young = now - mark.time < _RECHECKS[-1]
-        if unsettled and (still or young) and tracked.recheck < len(_RECHECKS):
-            tracked.recheck_at = now + _RECHECKS[tracked.recheck]
-            return
-        tracked.recheck_at = None
-        if self.cache is not None:
-            self.cache.add(run, mark)
-        self._settle(tracked, run.workflow_id)
-
-    def _settle(self, tracked: _Tracked, workflow_id: str) -> None:
+    def _settle(self, tracked: Tracked, workflow_id: str) -> None:
         """Let go of what is only needed while a run may change."""
         tracked.stored = None
         tracked.pending = Pending()
@@ -394,8 +329,7 @@ class Poller:
         self._missing = missing
 
     def _put(self, stored: StoredRun, status: RunStatus, **more: Any) -> Run:
-        # As long as left-over siblings are looked at; later, what never ended was cut off.
-        followed = time.time() - (more["mark_time"] or 0.0) < sum(_RECHECKS)
+        followed = time.time() - (more["mark_time"] or 0.0) < FOLLOWED_SECONDS
         writing = status is RunStatus.FAILED and self.manager.state is LinkState.UP and followed
         return self._assembler.put(stored, status, may_still_write=writing, **more)
 

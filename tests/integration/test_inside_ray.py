@@ -12,6 +12,7 @@ import psutil
 import pytest
 import requests
 
+from certificates import Authority
 from inside_ray import InsideRay, agent_among
 from private_ray import PrivateRay
 from waiting import wait_until
@@ -102,6 +103,25 @@ def test_prometheus_and_rays_log_viewer_find_it(inside: InsideRay) -> None:
     assert "listening on" in inside.get(f"/api/v0/logs/file?{where}").text
 
 
+def test_with_tls_it_is_reached_all_the_same(inside: InsideRay, tmp_path: Path) -> None:
+    Authority(tmp_path).issue("server", "exporter.example")
+    web_config = tmp_path / "web.yml"
+    web_config.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
+    exporter = inside.exporter()
+    inside.configure(web_config_file=str(web_config))
+    try:
+        exporter.kill()
+        inside.logged("workflow_exporter.log", "listening on https://")
+        wait_until(lambda: inside.get("/api/workflows").ok, message="the route does not answer")
+        file = inside.temp_dir / "prom_workflow_service_discovery.json"
+        (group,) = json.loads(file.read_text())
+        assert group["labels"]["__scheme__"] == "https"
+    finally:
+        inside.configure()
+        for process in inside.exporters():
+            process.kill()
+
+
 def test_a_second_node_starts_no_exporter(inside: InsideRay) -> None:
     node = inside.add_node()
     agent = wait_until(lambda: agent_among(node.processes()), timeout=60, message="no agent")
@@ -140,7 +160,7 @@ def test_whatever_keeps_it_from_starting_ray_goes_on_and_it_comes_back(inside: I
         away("Cannot listen on")
     inside.configure()
     inside.private.uninstall_exporter()
-    away("No module named")
+    away("No module named", "workflow_exporter.err")
     inside.logged("dashboard_agent.log", "The workflow exporter ended with exit code 2")
     inside.private.install_exporter()
     inside.exporter()

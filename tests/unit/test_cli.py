@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -166,13 +166,16 @@ def test_wrong_settings_are_one_sentence_and_code_2(command: list[str]) -> None:
 def test_serve_polls_in_the_background_and_cleans_up(
     made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = []
-    monkeypatch.setattr(serve_module, "run_server", lambda *given: served.append(given))
+    def serve(exporter: FakeExporter, settings: Settings, listening: Callable[..., object]) -> None:
+        assert settings is exporter.settings
+        exporter.calls.append("listen")
+        listening(None)
+
+    monkeypatch.setattr(serve_module, "run_server", serve)
     run("serve", "--address", "none")
     (exporter,) = made
-    assert served == [(exporter, exporter.settings)]
     assert exporter.keep
-    assert exporter.calls == ["start", "close"]
+    assert exporter.calls == ["listen", "start", "close"]
 
 
 def test_list_asks_the_exporter_at_a_url(url: str, made: list[FakeExporter]) -> None:

@@ -4,35 +4,21 @@ import gzip
 import re
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import Metric
-from prometheus_client import parser as text_parser
-from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from ray_workflow_exporter.analysis import Analysis, RootCause, Stage
-from ray_workflow_exporter.metrics import blocks, exposition, text
+from expositions import check, own_metrics, page, parsed, samples
+from ray_workflow_exporter.metrics import blocks, exposition
 from ray_workflow_exporter.metrics.contract import DETAILS, Options, Tier
 from ray_workflow_exporter.metrics.exposition import Renderer, render, wants_openmetrics
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.selfmetrics import SelfMetrics
-from ray_workflow_exporter.model import (
-    Edge,
-    EdgeKind,
-    Failure,
-    FailureKind,
-    Run,
-    RunStatus,
-    Task,
-    TaskState,
-)
-from ray_workflow_exporter.snapshot import ClassTotals, ClassView, Histogram, RunView, Snapshot
+from ray_workflow_exporter.model import RunStatus, TaskState
+from ray_workflow_exporter.snapshot import Snapshot
 from snapshots import (
     START,
     full_snapshot,
@@ -44,77 +30,6 @@ from snapshots import (
 )
 
 OPTIONS = Options(meta_labels=("team", "cost-center"))
-
-
-def own_metrics() -> SelfMetrics:
-    own = SelfMetrics("1.2.3")
-    own.watches("2.47.1")
-    own.polled(START, 0.02)
-    own.poll_failed("read")
-    own.probed(0.0007)
-    own.changed(0.75)
-    own.exposed({"ray_workflow_up": 1})
-    own.acted("cancel", "done")
-    own.link_restarted(2)
-    return own
-
-
-def page(*about: Any, **wanted: Any) -> bytes:
-    """Return a whole answer in one piece."""
-    return bytes(exposition.page(*about, **wanted))
-
-
-def parsed(body: bytes, *, openmetrics: bool = False) -> list[Metric]:
-    parse: Callable[[str], Iterable[Metric]] = (
-        openmetrics_parser.text_string_to_metric_families
-        if openmetrics
-        else text_parser.text_string_to_metric_families
-    )
-    return list(parse(body.decode()))
-
-
-def samples(families: Iterable[Metric]) -> list[tuple[str, frozenset[tuple[str, str]], str]]:
-    return [
-        # As text, because NaN is not equal to itself.
-        (sample.name, frozenset(sample.labels.items()), repr(float(sample.value)))
-        for family in families
-        for sample in family.samples
-    ]
-
-
-def check(snapshot: Snapshot, options: Options) -> list[Metric]:
-    """Hold the rules that every exposition keeps; return its families."""
-    plain = render(snapshot, options=options)
-    families = parsed(plain)
-    strict = parsed(
-        render(snapshot, options=options, openmetrics=True) + b"# EOF\n", openmetrics=True
-    )
-    assert samples(families) == samples(strict)
-    assert [(it.name, it.type, it.documentation) for it in families] == [
-        (it.name, it.type, it.documentation) for it in strict
-    ]
-
-    # Families are contiguous and in the order of the table, and no series is there twice.
-    headers = [line.split(" ")[2] for line in plain.decode().split("\n") if line[:6] == "# TYPE"]
-    assert headers == [family.name for family in FAMILIES if family.name in headers]
-    assert len(families) == len(headers)
-    assert all(family.samples for family in families)
-    repeated = Counter((name, labels) for name, labels, _ in samples(families))
-    assert {series: count for series, count in repeated.items() if count > 1} == {}
-
-    for family in families:
-        for sample in family.samples:
-            for name, label in sample.labels.items():
-                assert len(label) <= (text.MAX_MESSAGE if name == "message" else text.MAX_LABEL)
-
-    of = {family.name: [sample.labels for sample in family.samples] for family in families}
-    for tier, label in (("stage", "stage"), ("task", "task_id")):
-        nodes_of = "ray_workflow_stage_tasks" if tier == "stage" else "ray_workflow_task_state"
-        nodes = {(it["workflow_id"], it[label]) for it in of.get(nodes_of, [])}
-        for edge in of.get(f"ray_workflow_{tier}_edge", []):
-            assert (edge["workflow_id"], edge["source"]) in nodes
-            assert (edge["workflow_id"], edge["target"]) in nodes
-    return families
 
 
 # --- both formats
@@ -384,101 +299,3 @@ def test_own_metrics_say_what_happened() -> None:
     assert found[f"{prefix}probe_duration_seconds_count", ""] == "1.0"
     assert found[f"{prefix}actions_total", ""] == "1.0"
     assert found[f"{prefix}series", ""] == "1.0"
-
-
-# --- any snapshot at all
-
-ids = st.text(st.characters(), max_size=300) | st.sampled_from(["a", "b", "a\x01", "a\\x01"])
-times = st.none() | st.floats(allow_nan=True, allow_infinity=True)
-sizes = st.none() | st.integers(0, 2**63)
-failures = st.builds(Failure, st.sampled_from(FailureKind), ids, ids)
-tasks = st.builds(
-    Task,
-    task_id=ids,
-    stage=ids,
-    state=st.sampled_from(TaskState),
-    submit_time=times,
-    start_time=times,
-    end_time=times,
-    output_bytes=sizes,
-    attempts=st.integers(0, 5),
-    max_retries=st.none() | st.integers(-1, 5),
-    checkpoint=st.none() | st.booleans(),
-    failure=st.none() | failures,
-    node_id=st.none() | ids,
-)
-counts = st.dictionaries(st.sampled_from(TaskState), st.integers(0, 9))
-
-
-@st.composite
-def views(draw: st.DrawFn, workflow_id: str) -> RunView:
-    known = draw(st.lists(tasks, max_size=4, unique_by=lambda task: task.task_id))
-    names = draw(st.lists(ids, max_size=3, unique=True))
-    ends = st.sampled_from([*names, *(task.task_id for task in known), "nowhere"])
-    edges = st.lists(
-        st.builds(Edge, ends, ends, st.sampled_from(EdgeKind)), unique=True, max_size=6
-    )
-    stages = [Stage(name, draw(counts), draw(sizes), draw(times), draw(times)) for name in names]
-    analysis = Analysis(
-        tasks=draw(counts),
-        progress=draw(st.floats(0, 1)),
-        output_bytes=draw(sizes),
-        stages=tuple(stages),
-        stage_edges=tuple(draw(edges)),
-        task_edges=tuple(draw(edges)),
-        critical_path=tuple(task.task_id for task in known[:2]),
-        critical_seconds=draw(times),
-        expected_end=draw(times),
-        root_cause=draw(st.none() | st.builds(RootCause, ids, ids, failures, st.just(0))),
-    )
-    run = Run(
-        workflow_id,
-        draw(ids),
-        draw(st.sampled_from(RunStatus)),
-        {task.task_id: task for task in known},
-        start_time=draw(times),
-        end_time=draw(times),
-        deadline=draw(times),
-        user_metadata=draw(st.dictionaries(st.sampled_from(["team", "cost-center"]), ids | sizes)),
-    )
-    return RunView(run, analysis, draw(st.booleans()), tuple(known[: draw(st.integers(0, 4))]))
-
-
-@st.composite
-def histograms(draw: st.DrawFn) -> Histogram:
-    bounds = sorted(draw(st.sets(st.floats(0, 1e9), min_size=1, max_size=4)))
-    size = len(bounds) + 1
-    numbers = draw(st.lists(st.integers(0, 10**9), min_size=size, max_size=size))
-    return Histogram(tuple(bounds), tuple(numbers), draw(st.floats(0, 1e12)))
-
-
-@st.composite
-def snapshots(draw: st.DrawFn) -> Snapshot:
-    classes = [
-        ClassView(
-            name,
-            draw(st.dictionaries(st.sampled_from(RunStatus), st.integers(0, 9))),
-            ClassTotals(
-                run_durations={RunStatus.FAILED: draw(histograms())},
-                stage_durations=draw(st.dictionaries(ids, histograms(), max_size=2)),
-            ),
-            last_success=draw(times),
-        )
-        for name in draw(st.lists(ids, max_size=2, unique=True))
-    ]
-    return Snapshot(
-        START,
-        draw(st.booleans()),
-        draw(st.booleans()),
-        tuple(draw(views(name)) for name in draw(st.lists(ids, max_size=3, unique=True))),
-        tuple(classes),
-        dropped=draw(st.dictionaries(ids, st.integers(0, 9), max_size=2)),
-    )
-
-
-@settings(deadline=None, max_examples=100)
-@given(snapshots(), st.sampled_from(DETAILS), st.booleans())
-def test_any_snapshot_is_valid_in_both_formats(
-    snapshot: Snapshot, detail: Tier, error_messages: bool
-) -> None:
-    check(snapshot, Options(detail, error_messages, ("team", "cost-center")))

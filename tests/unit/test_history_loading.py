@@ -192,7 +192,9 @@ def test_metadata_nested_deeper_than_python_goes_stops_no_poll(tree, watch) -> N
 
 def test_settings_of_now_hold_for_runs_remembered_from_before(tree, watch) -> None:
     ids = plant(tree, 1)
-    watch(tree.uri, keep=True).load()
+    first = watch(tree.uri, keep=True)
+    first.load()
+    first.close()
     classes = {"run": {"deadline": "10s"}}
     second = watch(tree.uri, keep=True, workflow_key="no such key", classes=classes)
     second.load()

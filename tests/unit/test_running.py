@@ -144,6 +144,22 @@ def test_a_child_that_dies_is_replaced_and_counted(links: Links) -> None:
     assert links.begun() == 2
 
 
+def test_the_log_says_once_that_the_link_is_lost_and_why_and_once_that_it_is_back(
+    links: Links, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running, "FIRST_DELAY", 0.5)
+    link = links(poll="reply(request, up(n)) if n < 4 else os._exit(1)")
+    with caplog.at_level("INFO", logger=running.__name__):
+        for state in (LinkState.UP, LinkState.UNREACHABLE, LinkState.UP):
+            polls_until(link, lambda view, state=state: view.state is state)
+            link.poll()
+    assert [(it.levelname, it.getMessage()) for it in caplog.records] == [
+        ("INFO", "The management actor of Ray's workflows answers."),
+        ("WARNING", "The link to Ray ended: its Ray may have died."),
+        ("INFO", "The management actor of Ray's workflows answers."),
+    ]
+
+
 def test_a_child_that_dies_in_the_middle_of_a_reply_is_replaced(links: Links) -> None:
     link = links(poll='os.write(1, b\'{"id": 1, "resu\'); os._exit(9)')
     assert link.poll().state is LinkState.UNREACHABLE

@@ -344,7 +344,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[by
         "from ray_workflow_exporter.server.listening import run_server\n"
         "from ray_workflow_exporter.settings import Settings\n"
         "logging.basicConfig(level='INFO')\n"
-        "run_server(fake_source.FakeSource(), Settings(listen=sys.argv[1]))\n"
+        "run_server(fake_source.FakeSource(), Settings(listen=sys.argv[1]), id)\n"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     started = []

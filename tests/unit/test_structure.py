@@ -15,12 +15,13 @@ ROWS = (
     ("model", "palette", "display", "timebox", "rays", "launch", "layered"),
     ("naming", "pending", "stages", "dag", "history", "cause", "analysis", "sources.records"),
     ("snapshot",),
-    ("values", "settings", "logs", "sources.pickle_machine", "sources.pickles"),
+    ("values", "settings", "statefiles", "logs", "sources.pickle_machine", "sources.pickles"),
     ("sources.files", "sources.layout", "sources.outline", "sources.reading", "sources.storage"),
     ("sources.probe", "sources.mirror", "sources.remote_action"),
-    ("sources.acting", "sources.ray_link", "sources.running"),
+    ("sources.acting", "sources.task_states", "sources.ray_link", "sources.running"),
     ("truth", "ledger"),
-    ("catalog", "details", "assembly", "runcache", "loading", "storage_reader", "poller"),
+    ("catalog", "details", "assembly", "runcache", "loading", "storage_reader"),
+    ("archive", "tracked", "poller"),
     ("metrics.contract", "metrics.text", "metrics.families", "metrics.blocks"),
     ("metrics.selfmetrics", "metrics.exposition", "metrics.reference"),
     ("actions",),
@@ -31,7 +32,7 @@ ROWS = (
     ("server.buttons", "server.runs_page", "server.run_page", "server.pages"),
     ("server.app", "server.listening"),
     ("client", "terminal"),
-    ("agent.node", "agent.supervisor", "agent.install"),
+    ("agent.files", "agent.node", "agent.supervisor", "agent.install"),
     ("agent.child", "agent.forward", "agent.modules"),
     ("commands.options", "commands.look", "commands.act", "commands.dashboard"),
     ("commands.serve", "commands.token", "commands.files"),
@@ -88,7 +89,7 @@ def test_only_the_link_and_the_probe_touch_ray() -> None:
         if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(), re.MULTILINE)
     }
     assert touching == {
-        *("sources.ray_link", "sources.probe", "sources.remote_action"),
+        *("sources.ray_link", "sources.probe", "sources.remote_action", "sources.task_states"),
         *("client", "agent.modules"),
     }
 

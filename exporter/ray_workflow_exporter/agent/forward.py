@@ -8,20 +8,22 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import unquote
 
 import aiohttp
-from aiohttp import hdrs, web
+from aiohttp import hdrs, http_exceptions, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from .node import read_address
+from .node import Address, read_address
 
 OURS, THEIRS = "/api/workflows", "/api/v1/workflows"
 LARGEST_BODY = 1 << 20
 # The exporter may read an old run from storage before it answers, for up to 30 s.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3.0, sock_read=40.0)
+# That a client may take to send its body, and to take in each part of the answer.
+_BODY_SECONDS, _WRITE_SECONDS = 10.0, 30.0
 # RFC 9110, 7.6.1; and what the client sets anew.
 _HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
@@ -48,19 +50,30 @@ class Forwarder:
         if not path.startswith(OURS) or not {".", ".."}.isdisjoint(unquote(rest).split("/")):
             return _problem(404, "There is no such path.")
         # Off the loop, which is that of Ray's whole dashboard.
-        url = await asyncio.to_thread(read_address, self._address_file)
-        if url is None:
+        address = await asyncio.to_thread(read_address, self._address_file)
+        if address is None:
             return _problem(
                 503,
                 "The workflow exporter is not running; its log, and that of the "
                 "dashboard agent, say why.",
             )
-        body = await _read(request)
+        if address.asks_certificate:
+            return _problem(
+                502,
+                "The workflow exporter asks its clients for a certificate, and the dashboard has "
+                "none: ask the exporter itself, on its own port.",
+            )
+        try:
+            body = await asyncio.wait_for(_read(request), _BODY_SECONDS)
+        except asyncio.TimeoutError:
+            return _problem(408, f"The body did not come within {_BODY_SECONDS:g} s.")
+        except (web.RequestPayloadError, http_exceptions.HttpProcessingError):
+            return _problem(400, "The body is not encoded as its headers say.")
         if body is None:
             return _problem(413, f"A request may hold {LARGEST_BODY} bytes at most.")
         query = request.rel_url.raw_query_string
         # As it came: an id keeps its %2F.
-        target = URL(f"{url}{THEIRS}{rest}{'?' if query else ''}{query}", encoded=True)
+        target = URL(f"{address.url}{THEIRS}{rest}{'?' if query else ''}{query}", encoded=True)
         try:
             async with self._client().request(
                 request.method,
@@ -69,18 +82,29 @@ class Forwarder:
                 skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
                 data=body or None,
                 allow_redirects=False,
+                **_pinned(address),
             ) as answer:
                 return await _pass_on(request, answer)
+        except aiohttp.ServerFingerprintMismatch:
+            return _problem(
+                503,
+                "What answers in place of the workflow exporter shows another certificate than "
+                "the exporter's. After a renewal, this passes within seconds.",
+            )
         except asyncio.TimeoutError:
             return _problem(504, "The workflow exporter did not answer in time.")
         except aiohttp.ClientError as error:
-            _log.info("The workflow exporter at %s cannot be reached: %r", url, error)
+            _log.info("The workflow exporter at %s cannot be reached: %r", address.url, error)
             return _problem(503, "The workflow exporter cannot be reached; it may be starting.")
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=_TIMEOUT, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+                # None is kept: an exporter that was started again knows nothing of it.
+                connector=aiohttp.TCPConnector(force_close=True),
+                timeout=_TIMEOUT,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
@@ -88,6 +112,13 @@ class Forwarder:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+def _pinned(address: Address) -> dict[str, Any]:
+    # By its fingerprint: a certificate is seldom made out to the address of this machine's own.
+    if address.fingerprint is None:
+        return {}
+    return {"ssl": aiohttp.Fingerprint(bytes.fromhex(address.fingerprint))}
 
 
 async def _read(request: web.Request) -> Optional[bytes]:
@@ -105,12 +136,13 @@ async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.
     response = web.StreamResponse(
         status=answer.status, reason=answer.reason, headers=_kept(answer.headers, _HOP_BY_HOP)
     )
-    await response.prepare(request)
     try:
+        await asyncio.wait_for(response.prepare(request), _WRITE_SECONDS)
         async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-    except (aiohttp.ClientError, asyncio.TimeoutError):
-        # Half of an answer is out: only the end of the connection can say that the rest is not.
+            await asyncio.wait_for(response.write(chunk), _WRITE_SECONDS)
+        await asyncio.wait_for(response.write_eof(), _WRITE_SECONDS)
+    except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError):
+        # Half of an answer is out, or nobody takes it: only the end of the connection can say so.
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -74,7 +74,7 @@ def _watch(agent: Any) -> None:
         )
         _log.info("The workflow exporter is started; its log is %s.", node.log_file)
         command = launch.command(f"{__package__}.child")
-        supervise(command, node.to_json(), node.log_file, node.withdraw)
+        supervise(command, node.to_json(), node.output_file, node.withdraw)
 
 
 def _ask_gcs(address: str, node_id: str) -> tuple[bool, Optional[str]]:

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-LOG_FILE = "workflow_exporter.log"
+from .files import read_json, write_json
+
+_LOG_FILE, _OUTPUT_FILE = "workflow_exporter.log", "workflow_exporter.err"
 _ADDRESS_FILE = "workflow_exporter.json"
 # Beside Ray's own prom_metrics_service_discovery.json: prom_*_service_discovery.json means both.
 _DISCOVERY_FILE = "prom_workflow_service_discovery.json"
 _JOB = "ray-workflow"
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the exporter listens, and what its clients need."""
+
+    addresses: Sequence[tuple[str, int]]
+    fingerprint: Optional[str] = None  # SHA-256 of its TLS certificate, in hex; None: no TLS
+    asks_certificate: bool = False
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where Ray's dashboard reaches the exporter; the rest as in `Listening`."""
+
+    url: str
+    fingerprint: Optional[str] = None
+    asks_certificate: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,8 +60,13 @@ class Node:
 
     @property
     def log_file(self) -> Path:
-        """Where the exporter's output goes; Ray's log viewer lists this folder."""
-        return Path(self.log_dir, LOG_FILE)
+        """The exporter's log; Ray's log viewer lists this folder."""
+        return Path(self.log_dir, _LOG_FILE)
+
+    @property
+    def output_file(self) -> Path:
+        """What its process prints beside the log, from Ray's own code for example."""
+        return Path(self.log_dir, _OUTPUT_FILE)
 
     @property
     def discovery_file(self) -> Path:
@@ -56,25 +78,29 @@ class Node:
         """What Ray's dashboard reads, to forward requests."""
         return address_file(self.session_dir)
 
-    def announce(self, addresses: Sequence[tuple[str, int]], cluster: Optional[str] = None) -> None:
+    def announce(self, listening: Listening, cluster: Optional[str] = None) -> None:
         """Write both files, where they do not stand already; one even if the other fails.
 
-        Raises OSError.
-        `addresses` are those that the exporter listens on, `cluster` the name of the cluster, if
-        it has one.
+        `cluster` is the name of the cluster, if it has one. Raises OSError.
         """
-        host, port = min(addresses, key=lambda it: it[0] != "0.0.0.0")  # noqa: S104
+        host, port = min(listening.addresses, key=lambda it: it[0] != "0.0.0.0")  # noqa: S104
         local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         outside = self.ip if host in _WILDCARDS else host
         labels = {"job": _JOB, "SessionName": self.session_name}
         if cluster:
             # As KubeRay labels Ray's own metrics, and as our alerts tell clusters apart.
             labels["ray_io_cluster"] = labels["cluster"] = cluster
+        scheme = "http"
+        if listening.fingerprint is not None:
+            scheme = labels["__scheme__"] = "https"
+        address = Address(
+            f"{scheme}://{_join(local, port)}", listening.fingerprint, listening.asks_certificate
+        )
         groups = [{"targets": [_join(outside, port)], "labels": labels}]
         try:
-            _write(self.address_file, {"url": f"http://{_join(local, port)}"})
+            write_json(self.address_file, asdict(address))
         finally:
-            _write(self.discovery_file, groups)
+            write_json(self.discovery_file, groups)
 
     def withdraw(self) -> None:
         """Remove both files, unless another session's exporter wrote them; raises OSError.
@@ -84,7 +110,7 @@ class Node:
         try:
             self.address_file.unlink(missing_ok=True)
         finally:
-            if _session_of(_read(self.discovery_file)) == self.session_name:
+            if _session_of(read_json(self.discovery_file)) == self.session_name:
                 self.discovery_file.unlink(missing_ok=True)
 
 
@@ -93,11 +119,11 @@ def address_file(session_dir: str) -> Path:
     return Path(session_dir, _ADDRESS_FILE)
 
 
-def read_address(file: Path) -> Optional[str]:
-    """Return the URL of the exporter, None when it is away."""
+def read_address(file: Path) -> Optional[Address]:
+    """Return the address of the exporter, None when it is away."""
     try:
-        return str(_read(file)["url"])
-    except (TypeError, LookupError):
+        return Address(**read_json(file))
+    except TypeError:
         return None
 
 
@@ -110,32 +136,3 @@ def _session_of(groups: Any) -> Any:
 
 def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _read(file: Path) -> Any:
-    """Return the JSON of a file that is ours, None without one."""
-    try:
-        # Ray lets every user of the machine write into its folders: a link, a pipe, a lie.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as stream:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-                return None
-            return json.loads(stream.read())
-    except (OSError, ValueError):
-        return None
-
-
-def _write(file: Path, content: Any) -> None:
-    if _read(file) == content:
-        return
-    # A name that nobody can guess, and lay a link under.
-    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.", suffix=".part")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(content, stream)
-            os.fchmod(descriptor, 0o644)  # whatever the umask: Prometheus is another user
-        os.replace(part, file)
-    except BaseException:
-        os.unlink(part)
-        raise

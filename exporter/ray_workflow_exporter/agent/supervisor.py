@@ -11,23 +11,28 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .files import open_own
+
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 STEADY_SECONDS = 10.0  # a child that lived as long did not crash at its start
-LARGEST_LOG = 16 << 20
+LARGEST_OUTPUT = 16 << 20
 
 _log = logging.getLogger(__name__)
 
 
-def supervise(command: Sequence[str], greeting: str, log: Path, after: Callable[[], None]) -> None:
+def supervise(
+    command: Sequence[str], greeting: str, output: Path, after: Callable[[], None]
+) -> None:
     """Run `command` again and again, with growing delays; never returns.
 
     The child is given `greeting` as the first line of its standard input, which then stays open
-    for as long as this process lives, and `log` for its output. `after` is called when it ended.
+    for as long as this process lives, and `output` for what it prints. `after` is called when it
+    ended.
     """
     delay = FIRST_DELAY
     while True:
         began = time.monotonic()
-        end = _run(command, greeting, log)
+        end = _run(command, greeting, output)
         try:
             after()
         except Exception:
@@ -35,26 +40,26 @@ def supervise(command: Sequence[str], greeting: str, log: Path, after: Callable[
         if time.monotonic() - began >= STEADY_SECONDS:
             delay = FIRST_DELAY
         _log.warning(
-            "The workflow exporter %s; it is started again in %.0f s. Its log is %s.",
-            *(end, delay, log),
+            "The workflow exporter %s; it is started again in %.0f s. Its log and output are %s.*",
+            *(end, delay, output.with_suffix("")),
         )
         time.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter is no secret
         delay = min(LONGEST_DELAY, 2 * delay)
 
 
-def _run(command: Sequence[str], greeting: str, log: Path) -> str:
+def _run(command: Sequence[str], greeting: str, output: Path) -> str:
     """Run the child until it ends, and say how it did."""
     try:
-        if log.exists() and log.stat().st_size > LARGEST_LOG:
-            os.replace(log, f"{log}.1")
-        with open(log, "ab", opener=_open_no_link) as output:
+        with open(output, "ab", opener=open_own) as stream:
+            if os.fstat(stream.fileno()).st_size > LARGEST_OUTPUT:
+                stream.truncate(0)
             child = subprocess.Popen(
                 command,
                 bufsize=0,
                 # The agent's own standard input is the pipe by which the raylet watches over it.
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
+                stdout=stream,
+                stderr=stream,
                 start_new_session=True,
             )
         with child:
@@ -66,11 +71,6 @@ def _run(command: Sequence[str], greeting: str, log: Path) -> str:
             return _described(child.wait())
     except Exception as error:
         return f"could not be started ({error!r})"
-
-
-def _open_no_link(path: str, flags: int) -> int:
-    # Ray lets every user of the machine write into its folders.
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _described(code: int) -> str:

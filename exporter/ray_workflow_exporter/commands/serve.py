@@ -29,8 +29,8 @@ def serve(ctx: click.Context) -> None:
     settings = load_settings(ctx)
     logs.configure(settings)
     exporter = Exporter(settings, keep=True)
-    exporter.start()
     try:
-        run_server(exporter, settings)
+        # Not before it listens: one that finds its port taken has touched nothing.
+        run_server(exporter, settings, lambda _: exporter.start())
     finally:
         exporter.close()

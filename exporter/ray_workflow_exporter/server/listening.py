@@ -7,7 +7,6 @@ import logging
 import resource
 import signal
 import socket
-import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Callable, Optional
@@ -19,6 +18,7 @@ from ..values import parse_listen
 from .app import FRESH, create_app
 from .security import Gate
 from .source import Source
+from .webconfig import WebConfig
 
 Addresses = Sequence[tuple[str, int]]
 
@@ -33,18 +33,16 @@ _LOOK_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
-def run_server(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object] = len
-) -> None:
+def run_server(source: Source, settings: Settings, listening: Callable[[Listener], object]) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
 
-    `listening` is told the addresses as soon as there are any, without those for actions alone.
+    `listening` is called once it does, with the listener that is not for actions alone.
     """
     asyncio.run(_serve(source, settings, listening))
 
 
 async def _serve(
-    source: Source, settings: Settings, listening: Callable[[Addresses], object]
+    source: Source, settings: Settings, listening: Callable[[Listener], object]
 ) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -52,13 +50,13 @@ async def _serve(
     _allow_files()
     gate = Gate(settings)
     apart = settings.actions_listen
+    app = create_app(source, settings, gate, acts=apart is None)
     async with AsyncExitStack() as listeners:
-        for listen, acts in ((settings.listen, apart is None), (apart, True)):
-            if listen is not None:
-                app = create_app(source, settings, gate, acts=acts)
-                listener = await listeners.enter_async_context(Listener(app, gate, listen))
-                if listen is settings.listen:
-                    listening(listener.addresses)
+        listener = await listeners.enter_async_context(Listener(app, gate, settings.listen))
+        if apart is not None:
+            app = create_app(source, settings, gate, acts=True)
+            await listeners.enter_async_context(Listener(app, gate, apart))
+        listening(listener)
         await stop.wait()
 
 
@@ -81,7 +79,8 @@ class Listener:
             keepalive_timeout=KEEP_ALIVE_SECONDS,
         )
         self._servers: list[asyncio.Server] = []
-        self._tls: Optional[ssl.SSLContext] = None
+        self.addresses: Addresses = ()  # where it listens: host and port
+        self.web_config = WebConfig()  # as it holds for new connections
         self._over = asyncio.Event()
         self._following: Optional[asyncio.Task[None]] = None
 
@@ -93,7 +92,7 @@ class Listener:
         except OSError as error:
             await self._runner.cleanup()
             raise SettingsError(f"Cannot listen on {self._listen}: {error.strerror}.") from None
-        scheme = "https" if self._tls else "http"
+        scheme = "https" if self.web_config.tls else "http"
         for host, number in self.addresses:
             name = f"[{host}]" if ":" in host else host
             _log.info("listening on %s://%s:%d", scheme, name, number)
@@ -108,21 +107,17 @@ class Listener:
             server.close()
         await self._runner.cleanup()
 
-    @property
-    def addresses(self) -> Addresses:
-        """Where it listens: host and port."""
-        return [it.getsockname()[:2] for it in self._sockets()]
-
     async def _open(self, host: Optional[str], port: int) -> None:
         self._servers = [await self._server(host=host, port=port)]
+        self.addresses = [it.getsockname()[:2] for it in self._sockets()]
         for listening in self._sockets():
             # Handed down to each connection: also an answer that nobody takes has an end.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
 
     async def _server(self, **where: Any) -> asyncio.Server:
-        self._tls = self._gate.web_config().tls
-        if self._tls is not None:
-            where.update(ssl=self._tls, ssl_handshake_timeout=FIRST_REQUEST_SECONDS)
+        self.web_config = self._gate.web_config()
+        if self.web_config.tls is not None:
+            where.update(ssl=self.web_config.tls, ssl_handshake_timeout=FIRST_REQUEST_SECONDS)
         loop = asyncio.get_running_loop()
         return await loop.create_server(self._protocol, backlog=BACKLOG, **where)
 
@@ -135,7 +130,7 @@ class Listener:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _LOOK_SECONDS)
             try:
-                if self._gate.web_config().tls is not self._tls:
+                if self._gate.web_config().tls is not self.web_config.tls:
                     await self._open_again()
             except Exception:
                 _log.exception("The new certificates could not be taken over.")

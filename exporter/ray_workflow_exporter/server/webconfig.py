@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import ssl
 from collections.abc import Mapping
@@ -102,13 +103,22 @@ class _Config(_Section):
 
 @dataclass(frozen=True)
 class WebConfig:
-    """What a web-config file asks for; `files` are all that it was made of."""
+    """What a web-config file asks for; `files` are all that it was made of.
+
+    `fingerprint` is the SHA-256 of the TLS certificate, in hex.
+    """
 
     files: tuple[Path, ...] = ()
     tls: Optional[ssl.SSLContext] = None
+    fingerprint: Optional[str] = None
     allowed_sans: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     users: Optional[Users] = None
+
+    @property
+    def asks_certificate(self) -> bool:
+        """Whether nobody is let in without a client certificate."""
+        return self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
 
 
 def read_web_config(path: Path) -> WebConfig:
@@ -126,18 +136,20 @@ def read_web_config(path: Path) -> WebConfig:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise SettingsError(f"The web config {path} is wrong: {_problem(first)}") from None
-    files, tls = [path], None
+    files, tls, fingerprint = [path], None, None
     if config.tls_server_config is not None:
         section = config.tls_server_config
         names = (section.cert_file, section.key_file, section.client_ca_file)
         files += [path.parent / name for name in names if name]
         try:
             tls = _context(section, path.parent)
+            fingerprint = _fingerprint(path.parent / section.cert_file)
         except ValueError as error:
             raise SettingsError(f"The web config {path} is wrong: {error}") from None
     return WebConfig(
         files=tuple(files),
         tls=tls,
+        fingerprint=fingerprint,
         allowed_sans=config.tls_server_config.client_allowed_sans
         if config.tls_server_config
         else (),
@@ -180,6 +192,16 @@ def _context(section: _Tls, folder: Path) -> ssl.SSLContext:
         ) from None
     _ask_clients(context, section, folder)
     return context
+
+
+def _fingerprint(file: Path) -> str:
+    # The first is the server's own; the format's home knows no other form of it either.
+    first = re.search(
+        "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read_text("latin-1"), re.S
+    )
+    if first is None:
+        raise ValueError("cert_file holds no certificate in PEM.")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[0])).hexdigest()
 
 
 def _ask_clients(context: ssl.SSLContext, section: _Tls, folder: Path) -> None:

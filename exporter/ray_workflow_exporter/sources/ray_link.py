@@ -30,15 +30,13 @@ from . import probe, remote_action
 from .acting import Hands
 from .mirror import Mirror
 from .records import LinkState, ManagerView, NoManagerError
+from .task_states import task_states
 
 # ray/workflow/common.py; importing it here would drag in all of ray.workflow.
 MANAGER_NAME = "WorkflowManagementActor"
 MANAGER_NAMESPACE = "workflow"
 # Ray hides the jobs of such a namespace from its job list.
 OUR_NAMESPACE = "_ray_internal_workflow_exporter"
-WORKFLOW_TASK = "_workflow_task_executor_remote"  # ray/workflow/task_executor.py
-DETAILS_ONE_BY_ONE = 16
-DETAILS_LISTED = 10_000  # what Ray's state API returns at most
 THREADS = 4
 LEAVE_SECONDS = 1.0
 
@@ -249,52 +247,8 @@ class ManagerClient:
             raise NoManagerError(LinkState.UNREACHABLE, "The Ray we were connected to is gone.")
 
     def task_details(self, ray_task_ids: Collection[str]) -> dict[str, list[Optional[str]]]:
-        """Return (node id, error type, error message) by Ray task id, as far as Ray's API knows.
-
-        Empty without a dashboard, or when it does not answer in time. Needs a poll before.
-        """
-        if self._ray is None or not ray_task_ids:
-            return {}
-        try:
-            states = self._task_states(ray_task_ids)
-        except Exception:
-            return {}
-        # One entry an attempt; the last one is what counts.
-        states.sort(key=lambda state: state.attempt_number)
-        return {
-            state.task_id: [state.node_id, state.error_type, state.error_message]
-            for state in states
-            if state.task_id in ray_task_ids
-        }
-
-    def _task_states(self, ray_task_ids: Collection[str]) -> list[Any]:
-        from ray.experimental.internal_kv import _internal_kv_get
-        from ray.util.state import StateApiClient
-        from ray.util.state.common import ListApiOptions, StateResource
-
-        # Ray's own search for this address waits for 20 s when there is no dashboard.
-        url = _internal_kv_get("webui:url", namespace=b"dashboard")
-        if not url:
-            return []
-        # RAY_ADDRESS would win over an address without a scheme.
-        client = StateApiClient(address=f"http://{url.decode()}")
-        one_by_one = len(ray_task_ids) <= DETAILS_ONE_BY_ONE
-        filters = (
-            [("task_id", "=", task_id) for task_id in ray_task_ids]
-            if one_by_one
-            else [("func_or_class_name", "=", WORKFLOW_TASK)]
-        )
-        deadline = time.monotonic() + self._timeout
-        states: list[Any] = []
-        for wanted in filters:
-            left = int(deadline - time.monotonic())
-            if left < 1:
-                break
-            options = ListApiOptions(
-                limit=DETAILS_LISTED, timeout=left, filters=[wanted], detail=True
-            )
-            states += client.list(StateResource.TASKS, options, raise_on_missing_output=False)
-        return states
+        """Return what `task_states` does. Needs a poll before."""
+        return task_states(ray_task_ids, self._timeout) if self._ray and ray_task_ids else {}
 
     def close(self) -> None:
         """Disconnect from Ray, unless the driver is not ours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import subprocess
 import threading
@@ -27,6 +28,8 @@ HANG_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # the child keeps the time-out itself, and answers a little later
 LEAVE_SECONDS = 2.0
 DETAILS_PER_CALL = 500
+
+_log = logging.getLogger(__name__)
 
 
 class RayLink:
@@ -57,6 +60,7 @@ class RayLink:
         self._next_start = 0.0
         self._reason = ""
         self._final: Optional[ManagerView] = None
+        self._told: Optional[LinkState] = None
 
     def poll(self) -> ManagerView:
         """Return what the WMA holds now, within about `timeout` seconds. Never raises."""
@@ -64,7 +68,19 @@ class RayLink:
             return ManagerView(LinkState.OFF, "Ray is switched off: storage only.")
         with self._polling:
             view = self._final or self._poll()
+            if not self.starting and view.state is not self._told:
+                self._tell(view)
             return replace(view, restarts=max(0, self._starts - 1))
+
+    def _tell(self, view: ManagerView) -> None:
+        """Log that the link is up, or down and why."""
+        self._told = view.state
+        fine = view.state in (LinkState.UP, LinkState.ABSENT)
+        _log.log(
+            logging.INFO if fine else logging.WARNING,
+            "%s",
+            view.reason or "The management actor of Ray's workflows answers.",
+        )
 
     @property
     def starting(self) -> bool:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,10 +16,11 @@ import psutil
 import pytest
 import requests
 
+from certificates import Authority
 from cluster import free_port
 from ray_workflow_exporter import launch
 from ray_workflow_exporter.agent import child as child_module
-from ray_workflow_exporter.agent.node import Node, read_address
+from ray_workflow_exporter.agent.node import Address, Listening, Node, read_address
 from waiting import wait_until
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -49,12 +52,12 @@ def start(node: Node, tmp_path: Path) -> Iterator[Start]:
     def start(**settings: str) -> subprocess.Popen[bytes]:
         given = {"LISTEN": "127.0.0.1:0", "STATE_DIR": str(tmp_path / "state"), **settings}
         variables = {f"RAY_WORKFLOW_EXPORTER_{key}": value for key, value in given.items()}
-        with (tmp_path / "log").open("ab") as log:
+        with node.output_file.open("ab") as output:
             child = subprocess.Popen(
                 launch.command("ray_workflow_exporter.agent.child"),
                 bufsize=0,
                 stdin=subprocess.PIPE,
-                stderr=log,
+                stderr=output,
                 env={**os.environ, **variables},
             )
         children.append(child)
@@ -70,7 +73,8 @@ def start(node: Node, tmp_path: Path) -> Iterator[Start]:
 
 
 def address(node: Node) -> str:
-    return wait_until(lambda: read_address(node.address_file), message="it does not listen")
+    found = wait_until(lambda: read_address(node.address_file), message="it does not listen")
+    return found.url
 
 
 def files(node: Node) -> list[bool]:
@@ -96,8 +100,9 @@ def test_storage_and_cluster_name_of_the_environment_are_heeded(
     address(node)
     (group,) = json.loads(node.discovery_file.read_text())
     assert group["labels"]["ray_io_cluster"] == "ml-team"
-    log = tmp_path / "log"
-    wait_until(lambda: str(tmp_path / "another") in log.read_text(), message="another storage")
+    wait_until(
+        lambda: str(tmp_path / "another") in node.log_file.read_text(), message="another storage"
+    )
 
 
 def test_it_leaves_with_its_link_when_its_input_ends(node: Node, start: Start) -> None:
@@ -146,25 +151,98 @@ def test_on_sigterm_it_withdraws_what_it_told(node: Node, start: Start) -> None:
     ],
 )
 def test_wrong_settings_are_said_in_a_sentence(
-    settings: dict[str, str], said: str, start: Start, tmp_path: Path, node: Node
+    settings: dict[str, str], said: str, start: Start, node: Node
 ) -> None:
     assert start(**settings).wait(30) == 2
-    log = (tmp_path / "log").read_text()
-    assert said in log
-    assert "Traceback" not in log
+    assert said in node.log_file.read_text()
+    assert "Traceback" not in node.log_file.read_text() + node.output_file.read_text()
     assert files(node) == [False, False]
 
 
 def test_a_folder_that_cannot_be_written_is_logged_once_and_no_reason_to_fail(
-    node: Node, start: Start, tmp_path: Path
+    node: Node, start: Start
 ) -> None:
     node.discovery_file.mkdir()
     port = free_port()
     start(LISTEN=f"127.0.0.1:{port}")
-    log = tmp_path / "log"
-    wait_until(lambda: "cannot be told our address" in log.read_text(), message="not logged")
+    wait_until(
+        lambda: node.log_file.exists() and "told our address" in node.log_file.read_text(),
+        message="not logged",
+    )
     assert requests.get(f"http://127.0.0.1:{port}/-/healthy", timeout=5).ok
-    assert read_address(node.address_file) == f"http://127.0.0.1:{port}"
+    assert read_address(node.address_file) == Address(f"http://127.0.0.1:{port}")
+
+
+def test_tls_is_announced_with_the_certificate_as_it_is_now(
+    node: Node, start: Start, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    cert, _ = authority.issue("server")
+    (tmp_path / "web.yml").write_text(
+        "tls_server_config: {cert_file: server.crt, key_file: server.key}"
+    )
+
+    def announced() -> bool:
+        leaf = cert.read_text().partition("-----END CERTIFICATE-----\n")
+        der = ssl.PEM_cert_to_DER_cert("".join(leaf[:2]))
+        found = read_address(node.address_file)
+        return found is not None and found.fingerprint == hashlib.sha256(der).hexdigest()
+
+    start(WEB_CONFIG_FILE=str(tmp_path / "web.yml"))
+    wait_until(announced, message="the certificate is not announced")
+    url = address(node)
+    assert requests.get(f"{url}/-/healthy", timeout=5, verify=str(tmp_path / "ca.crt")).ok
+    (group,) = json.loads(wait_until(lambda: node.discovery_file.read_text()))
+    assert group["labels"]["__scheme__"] == "https"
+    authority.issue("server")
+    wait_until(announced, message="the new certificate is not announced")
+
+
+def test_its_log_is_rotated_while_it_runs_as_rays_own_are(
+    node: Node, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ROTATION_MAX_BYTES", "300")
+    monkeypatch.setenv("RAY_ROTATION_BACKUP_COUNT", "2")
+    start(LOG_LEVEL="debug")
+    old = Path(f"{node.log_file}.1")
+    wait_until(old.exists, message="not rotated")
+    assert node.log_file.stat().st_size <= 300
+    assert not Path(f"{node.log_file}.3").exists()
+
+
+def test_its_log_is_not_written_through_a_link(node: Node, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "victim").touch()
+    node.log_file.symlink_to(tmp_path / "victim")
+    assert start().wait(30) == 1
+    assert (tmp_path / "victim").read_text() == ""
+    assert "workflow_exporter.log" in node.output_file.read_text()
+
+
+def test_what_is_printed_beside_the_log_begins_anew_when_it_grew_large(
+    presence: child_module._Presence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "LARGEST_OUTPUT", 100)
+    before, output = os.dup(2), tmp_path / "output"
+    with output.open("ab") as stream:
+        os.dup2(stream.fileno(), 2)
+    try:
+        os.write(2, b"x" * 100)
+        child_module._bound_output()
+        assert output.stat().st_size == 100
+        os.write(2, b"x")
+        child_module._bound_output()
+        os.write(2, b"more")
+        assert output.read_bytes() == b"more"
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def test_one_whose_port_is_taken_touches_no_state(node: Node, start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        child = start(LISTEN=f"127.0.0.1:{taken.getsockname()[1]}", INTERVAL="100ms")
+        assert child.wait(30) == 2
+    assert not (tmp_path / "state").exists()
 
 
 HANGING = """
@@ -205,7 +283,7 @@ def presence(node: Node, monkeypatch: pytest.MonkeyPatch) -> child_module._Prese
 def test_files_that_were_removed_are_written_again_until_they_are_withdrawn(
     presence: child_module._Presence,
 ) -> None:
-    args = ([("0.0.0.0", 20729)], lambda: True)
+    args = (lambda: Listening([("0.0.0.0", 20729)]), lambda: True)
     keeping = threading.Thread(target=presence.keep, args=args)
     keeping.start()
     for _ in range(2):
@@ -221,7 +299,7 @@ def test_a_poll_loop_that_hangs_ends_the_process_to_be_started_again(
     presence: child_module._Presence, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        presence.keep([("0.0.0.0", 20729)], lambda: False)
+        presence.keep(lambda: Listening([("0.0.0.0", 20729)]), lambda: False)
     assert ended.value.code == 3
     assert "The poll loop shows no life" in caplog.text
 

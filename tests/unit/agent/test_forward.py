@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import gzip
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import bcrypt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from certificates import Authority
 from cluster import free_port
 from ray_workflow_exporter.agent import forward
 from ray_workflow_exporter.agent.forward import LARGEST_BODY, Forwarder
+from ray_workflow_exporter.settings import Settings
+from websites import Site
 
 Start = Callable[[Callable[[web.Request], Any]], Any]
 Client = TestClient[web.Request, web.Application]
@@ -50,8 +57,8 @@ async def exporter(tmp_path: Path) -> AsyncIterator[Start]:
         await server.close()
 
 
-def point_to(folder: Path, url: str) -> None:
-    (folder / "address.json").write_text(json.dumps({"url": url.rstrip("/")}))
+def point_to(folder: Path, url: str, **more: object) -> None:
+    (folder / "address.json").write_text(json.dumps({"url": url.rstrip("/"), **more}))
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -239,6 +246,80 @@ async def test_a_body_beyond_the_limit_is_refused(dashboard: Client, exporter: S
     assert await problem(refused) == (413, "A request may hold 1048576 bytes at most.")
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    dashboard: Client, exporter: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "_BODY_SECONDS", 0.1)
+    await exporter(echo)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"half"
+        await asyncio.Event().wait()
+
+    answer = await dashboard.post("/api/workflows/a", data=slowly())
+    assert await problem(answer) == (408, "The body did not come within 0.1 s.")
+
+
+async def test_a_body_that_is_not_packed_as_it_says_is_refused(
+    dashboard: Client, exporter: Start
+) -> None:
+    await exporter(echo)
+    headers = {"Content-Encoding": "deflate"}
+    answer = await dashboard.post("/api/workflows/a", data=b"not packed", headers=headers)
+    assert await problem(answer) == (400, "The body is not encoded as its headers say.")
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(
+    dashboard: Client, exporter: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(bytes(1 << 16))
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(forward, "_WRITE_SECONDS", 0.2)
+    await exporter(endless)
+    url = dashboard.make_url("")
+    with socket.create_connection((str(url.host), url.port or 0)) as client:
+        client.sendall(b"GET /api/workflows HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(ended.wait(), 30)
+        with contextlib.suppress(ConnectionError):
+            while part := await asyncio.to_thread(client.recv, 1 << 20):
+                last = part
+        assert not last.endswith(b"0\r\n\r\n")  # nobody takes it for a whole answer
+
+
+async def test_a_client_that_leaves_is_no_fault(
+    dashboard: Client, exporter: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    left, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            await response.write(b"first")
+            await left.wait()
+            while True:
+                await response.write(bytes(1 << 16))
+        finally:
+            ended.set()
+
+    await exporter(endless)
+    answer = await dashboard.get("/api/workflows")
+    assert await answer.content.readany() == b"first"
+    answer.close()
+    left.set()
+    await asyncio.wait_for(ended.wait(), 30)
+    assert "Traceback" not in caplog.text
+
+
 async def test_without_an_exporter_the_answer_says_so(dashboard: Client) -> None:
     status, detail = await problem(await dashboard.get("/api/workflows"))
     assert status == 503
@@ -287,3 +368,72 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(
     answer = await dashboard.get("/api/workflows")
     with pytest.raises(aiohttp.ClientError):
         await answer.read()
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Callable[[str], Site]]:
+    """Start the exporter's server with TLS and more of a web config; point to it."""
+    with contextlib.ExitStack() as sites:
+
+        def start(more: str = "") -> Site:
+            Authority(tmp_path).issue("server", "exporter.example")
+            (tmp_path / "web.yml").write_text(
+                "tls_server_config: {cert_file: server.crt, key_file: server.key" + more
+            )
+            site = Site(Settings(web_config_file=tmp_path / "web.yml"))
+            sites.enter_context(site)
+            tell(site, tmp_path)
+            return site
+
+        yield start
+
+
+def tell(site: Site, folder: Path) -> None:
+    web = site.listener.web_config
+    more = {"fingerprint": web.fingerprint, "asks_certificate": web.asks_certificate}
+    point_to(folder, f"https://127.0.0.1:{site.port}", **more)
+
+
+async def test_tls_is_spoken_whatever_name_the_certificate_bears(
+    dashboard: Client, secure: Callable[..., Site]
+) -> None:
+    secure("}")
+    answer = await dashboard.get("/api/workflows")
+    assert (answer.status, answer.headers["Server"]) == (200, "ray-workflow-exporter")
+
+
+async def test_another_certificate_is_not_trusted_and_a_new_one_is_once_it_is_announced(
+    dashboard: Client, secure: Callable[..., Site], tmp_path: Path
+) -> None:
+    site = secure("}")
+    before = site.listener.web_config.fingerprint
+    Authority(tmp_path).issue("server", "exporter.example")
+    while site.listener.web_config.fingerprint == before:
+        await asyncio.sleep(0.05)
+    status, detail = await problem(await dashboard.get("/api/workflows"))
+    assert status == 503
+    assert "shows another certificate" in detail
+    tell(site, tmp_path)
+    assert (await dashboard.get("/api/workflows")).status == 200
+
+
+async def test_users_of_the_web_config_come_in_by_their_password(
+    dashboard: Client, secure: Callable[..., Site]
+) -> None:
+    hashed = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode()
+    secure(f"}}\nbasic_auth_users: {{alice: {hashed}}}")
+    answer = await dashboard.get("/api/workflows")
+    assert answer.status == 401
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="ray-workflow-exporter"'
+    for given, status in ((b"alice:wrong", 401), (b"alice:s3cret", 200)):
+        headers = {"Authorization": f"Basic {base64.b64encode(given).decode()}"}
+        assert (await dashboard.get("/api/workflows", headers=headers)).status == status
+
+
+async def test_where_a_client_certificate_is_asked_for_the_answer_says_whom_to_ask(
+    dashboard: Client, secure: Callable[..., Site]
+) -> None:
+    secure(", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt}")
+    status, detail = await problem(await dashboard.get("/api/workflows"))
+    assert status == 502
+    assert "ask the exporter itself, on its own port" in detail

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ray_workflow_exporter.agent.node import Node, read_address
+from ray_workflow_exporter.agent.node import Address, Listening, Node, read_address
 
-EVERYWHERE = [("::", 20729), ("0.0.0.0", 20729)]
+EVERYWHERE = Listening([("::", 20729), ("0.0.0.0", 20729)])
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_node_goes_through_json_on_one_line(node: Node) -> None:
 @pytest.mark.parametrize(
     ("addresses", "target", "url"),
     [
-        (EVERYWHERE, "192.0.2.1:20729", "http://127.0.0.1:20729"),
+        (EVERYWHERE.addresses, "192.0.2.1:20729", "http://127.0.0.1:20729"),
         ([("0.0.0.0", 80)], "192.0.2.1:80", "http://127.0.0.1:80"),
         ([("::", 80)], "192.0.2.1:80", "http://[::1]:80"),
         ([("127.0.0.1", 80)], "127.0.0.1:80", "http://127.0.0.1:80"),
@@ -46,11 +46,20 @@ def test_a_node_goes_through_json_on_one_line(node: Node) -> None:
 def test_prometheus_and_the_dashboard_are_told_where_it_listens(
     node: Node, addresses: list[tuple[str, int]], target: str, url: str
 ) -> None:
-    node.announce(addresses)
+    node.announce(Listening(addresses))
     assert json.loads(node.discovery_file.read_text()) == [
         {"targets": [target], "labels": {"job": "ray-workflow", "SessionName": "session_1"}}
     ]
-    assert read_address(node.address_file) == url
+    assert read_address(node.address_file) == Address(url)
+
+
+def test_both_are_told_of_tls(node: Node) -> None:
+    node.announce(Listening(EVERYWHERE.addresses, "ab" * 32, asks_certificate=True))
+    (group,) = json.loads(node.discovery_file.read_text())
+    assert group["labels"]["__scheme__"] == "https"
+    assert read_address(node.address_file) == Address(
+        "https://127.0.0.1:20729", "ab" * 32, asks_certificate=True
+    )
 
 
 def test_the_files_lie_beside_rays_own(node: Node) -> None:
@@ -99,7 +108,7 @@ def test_the_file_of_a_newer_session_is_left_alone(node: Node) -> None:
     assert group["labels"]["SessionName"] == "session_2"
 
 
-@pytest.mark.parametrize("content", [None, "", "torn {", "[]", "{}", "null"])
+@pytest.mark.parametrize("content", [None, "", "torn {", "[]", "{}", "null", '{"x": 1}'])
 def test_without_a_good_address_there_is_none(node: Node, content: str | None) -> None:
     if content is not None:
         node.address_file.write_text(content)
@@ -132,7 +141,7 @@ def test_a_pipe_holds_nobody_up(node: Node) -> None:
     os.mkfifo(node.address_file)
     assert read_address(node.address_file) is None
     node.announce(EVERYWHERE)
-    assert read_address(node.address_file) == "http://127.0.0.1:20729"
+    assert read_address(node.address_file) == Address("http://127.0.0.1:20729")
 
 
 @pytest.mark.parametrize("failing", ["address_file", "discovery_file"])

@@ -83,9 +83,9 @@ def test_the_log_tells_how_it_ended_and_where_its_own_log_is(
     pauses: list[float],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    supervise(2, code, tmp_path / "log")
+    supervise(2, code, tmp_path / "log.err")
     assert said in caplog.text
-    assert f"Its log is {tmp_path / 'log'}." in caplog.text
+    assert f"Its log and output are {tmp_path / 'log'}.*" in caplog.text
 
 
 def test_one_that_cannot_be_started_is_tried_again(
@@ -107,21 +107,36 @@ def test_what_fails_after_an_end_is_logged_and_does_not_end_it(
     assert "the disk is gone" in caplog.text
 
 
-def test_a_log_that_grew_large_is_put_aside(
+def test_output_that_grew_large_begins_anew(
     tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LARGEST_LOG", 100)
+    monkeypatch.setattr(supervisor, "LARGEST_OUTPUT", 100)
     log = tmp_path / "log"
     log.write_text("x" * 101)
     supervise(2, ECHO, log)
-    assert (tmp_path / "log.1").read_text() == "x" * 101
     assert len(log.read_text().splitlines()) == 2
+    assert "x" not in log.read_text()
+
+
+def test_no_file_handle_is_left(tmp_path: Path, pauses: list[float]) -> None:
+    before = psutil.Process().num_fds()
+    supervise(3, ECHO, tmp_path / "log")
+    supervise(3, ECHO, tmp_path / "no such folder" / "log")
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_log_that_is_a_link_is_not_written(tmp_path: Path, pauses: list[float]) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "victim")
     supervise(2, ECHO, tmp_path / "log")
     assert not (tmp_path / "victim").exists()
+
+
+def test_a_log_that_is_a_pipe_does_not_hold_it_up(
+    tmp_path: Path, pauses: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "log")
+    supervise(2, ECHO, tmp_path / "log")
+    assert "could not be started" in caplog.text
 
 
 # Supervises a child that tells its pid and stays until its input ends.
