@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import bcrypt
+import psutil
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -23,6 +24,7 @@ from cluster import free_port
 from ray_workflow_exporter.agent import forward
 from ray_workflow_exporter.agent.forward import LARGEST_BODY, Forwarder
 from ray_workflow_exporter.settings import Settings
+from waiting import wait_until
 from websites import Site
 
 Start = Callable[[Callable[[web.Request], Any]], Any]
@@ -335,6 +337,21 @@ async def test_an_exporter_that_is_gone_is_not_a_fault_of_the_dashboard(
         503,
         "The workflow exporter cannot be reached; it may be starting.",
     )
+
+
+async def test_no_connection_is_left(dashboard: Client, exporter: Start, tmp_path: Path) -> None:
+    async def ask() -> int:
+        answer = await dashboard.get("/api/workflows")
+        await answer.read()
+        return answer.status
+
+    await exporter(echo)
+    assert await ask() == 200
+    before = psutil.Process().num_fds()
+    assert [await ask() for _ in range(5)] == [200] * 5
+    point_to(tmp_path, f"http://127.0.0.1:{free_port()}")
+    assert [await ask() for _ in range(5)] == [503] * 5
+    await asyncio.to_thread(wait_until, lambda: psutil.Process().num_fds() <= before)
 
 
 async def test_an_exporter_that_is_silent_is_given_up(
