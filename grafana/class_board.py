@@ -57,6 +57,8 @@ def _big(title: str, description: str, width: int, *targets: tuple[str, str]) ->
     it = panel(stat.Panel(), title, description, width, 4)
     for ref, (expr, name) in zip("ABCD", targets):
         it = it.with_target(now(expr, name, ref))
+    if len(targets) > 1:  # a value that is left alone keeps its name
+        it = it.text_mode(option_models.BigValueTextMode.VALUE_AND_NAME)
     return side_by_side(it)
 
 

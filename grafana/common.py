@@ -26,7 +26,9 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
 CLASS = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
 # Ids may hold quotes and backslashes: between backquotes they need no escape.
-RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
+CHOSEN_RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
+# Of one cluster: two of them may have a run of the same id.
+RUN = 'cluster=`${run_cluster:raw}`, SessionName=~"$SessionName", workflow_id=`${run:raw}`'
 
 GREEN = STATUS_COLOURS[RunStatus.SUCCESSFUL].hex
 RED = STATUS_COLOURS[RunStatus.FAILED].hex
@@ -108,7 +110,8 @@ def variable(
 ) -> dashboard.QueryVariable:
     """Return a variable of values that Prometheus knows in the time range.
 
-    `every` offers All, which also matches series that lack the label.
+    `every` offers All, which also matches series that lack the label. Values with a backquote are
+    left out: no way to write them in a query is open to a board, and each panel would be an error.
     """
     it = (
         dashboard.QueryVariable(name)
@@ -116,6 +119,7 @@ def variable(
         .datasource(SOURCE)
         .query({"query": query, "refId": "values"})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .regex("/^[^`]*$/")
         .sort(models.VariableSort.NATURAL_ASC)
         .multi(multi)
         .include_all(every)
@@ -145,6 +149,16 @@ def run() -> dashboard.QueryVariable:
     """Return the variable that chooses one run among those of the class."""
     query = f"label_values(ray_workflow_info{{{CLASS}}}, workflow_id)"
     return variable("run", "Run", query, every=False)
+
+
+def run_cluster() -> dashboard.QueryVariable:
+    """Return the hidden variable that says which cluster's run is shown: the first that has it.
+
+    It is empty where Prometheus gives clusters no label, and then matches just what lacks it.
+    """
+    query = f"label_values(ray_workflow_info{{{CHOSEN_RUN}}}, cluster)"
+    it = variable("run_cluster", "Cluster of the run", query, every=False)
+    return it.hide(models.VariableHide.HIDE_VARIABLE)
 
 
 def stage() -> dashboard.QueryVariable:
@@ -177,11 +191,16 @@ def link(
 ) -> dict[str, Any]:
     """Return a link to another of our boards, the time range kept unless `time` says another.
 
-    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`.
+    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`; the data source, the
+    cluster and Ray's session stay as they are unless these say another.
     """
-    asked = "".join(f"&var-{name}={value}" for name, value in variables.items())
-    url = f"/d/{UID}{key}?{time}&${{cluster:queryparam}}&${{datasource:queryparam}}"
-    return {"title": title, "url": url + asked, "targetBlank": False}
+    kept = (it for it in ("datasource", "cluster", "SessionName") if it not in variables)
+    asked = (
+        time,
+        *(f"${{{name}:queryparam}}" for name in kept),
+        *(f"var-{name}={value}" for name, value in variables.items()),
+    )
+    return {"title": title, "url": f"/d/{UID}{key}?{'&'.join(asked)}", "targetBlank": False}
 
 
 def series(expr: str, legend: str, ref: str = "A") -> prometheus.Dataquery:

@@ -54,6 +54,8 @@ _FAILURES = (
     f"    topk by (cluster, workflow_id) (1, last_over_time({_FAILURE}[$__range])))\n"
     "  >= time() - $__range_s"
 )
+# No class, no series: an exporter that sees storage then says that there are none.
+_NONE = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
 _RUNS = f"ray_workflow_run_duration_seconds_sum{{{CLASS}}}"
 
 
@@ -79,9 +81,7 @@ def _statuses() -> stat.Panel:
     )  # fmt: skip
     for ref, status in zip("ABCDEF", STATUS_COLOURS):
         runs = total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
-        # No class, no series: an exporter that sees storage then says that there are none.
-        none = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
-        it = it.with_target(now(f"sum({runs})\n  or {none}", status.value, ref))
+        it = it.with_target(now(f"sum({runs})\n  or {_NONE}", status.value, ref))
     return colour_series(side_by_side(it), STATUS_COLOURS)
 
 
@@ -188,11 +188,14 @@ def _queue() -> timeseries.Panel:
 
 def _heat() -> heatmap.Panel:
     bucket = f'ray_workflow_run_duration_seconds_bucket{{{CLASS}, status="SUCCESSFUL"}}'
+    runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
+    # This kind of panel has no text of ours for an answer without rows, and zeros it does not draw.
+    none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
     return (
         panel(heatmap.Panel(), "Durations of successful runs",
             "How many runs took how long, by the time of their end. A second band, or one that "
             "moves up: look for the class in the table below.", 8, 8)
-        .unit("s").no_value("No run has succeeded in the time range.")
+        .unit("s")
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME)
             .scheme("Blues").steps(32).exponent(0.5))
@@ -200,7 +203,7 @@ def _heat() -> heatmap.Panel:
         .cell_gap(1).hide_legend().interval("2m")
         .y_axis(heatmap.YAxisConfig().unit("s"))
         .with_target(
-            series(f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})", "{{le}}")
+            series(f"{runs}\n  or {none}", "{{le}}")
             .format(prometheus_models.PromQueryFormat.HEATMAP))
     )  # fmt: skip
 

@@ -167,8 +167,9 @@ def _alerts() -> table.Panel:
     it = column(it, "Severity", {
         "mappings": [words], "custom.cellOptions": WORD, "custom.width": 100})  # fmt: skip
     it = column(it, "Alert", {"links": [_runbook("alertname")]})
-    it = column(it, "Workflow", {"links": [class_link()]})
-    it = column(it, "Run", {"links": [run_link()]})
+    # An alert that is about no run leads to none.
+    it = column(it, "Workflow", {"links": [class_link()], "noValue": ""})
+    it = column(it, "Run", {"links": [run_link()], "noValue": ""})
     return column(it, "Since", {"unit": "dateTimeFromNow", "custom.width": 150})
 
 

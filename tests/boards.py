@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 FOLDER = Path(__file__).parents[1] / "grafana" / "dashboards"
 BOARDS: dict[str, dict[str, Any]] = {
@@ -61,6 +62,11 @@ def variable_queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, query if isinstance(query, str) else query["query"]
 
 
+def row_links(panel: Mapping[str, Any]) -> Iterator[str]:
+    """Return the addresses that a panel's rows lead to."""
+    return (url for url in links(panel["fieldConfig"]["overrides"]) if "${__data.fields" in url)
+
+
 def links(found: Any) -> Iterator[str]:
     """Return the addresses of all links in a part of a board."""
     if isinstance(found, dict):
@@ -74,10 +80,23 @@ def links(found: Any) -> Iterator[str]:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """Put values in the place of variables, as Grafana does for Prometheus."""
+    """Put values in the place of variables, as Grafana does; what stands for All stays as it is."""
 
     def value(match: re.Match[str]) -> str:
-        name = (match[1] or match[2]).split(":")[0]
-        return values[name]
+        name, _, form = (match[1] or match[2]).partition(":")
+        it = values[name]
+        return it if it == ALL and form != "queryparam" else _FORMATS[form](name, it)
 
-    return re.sub(r"\$(?:\{([\w:.]+)\}|([A-Za-z_]\w*))", value, text)
+    return re.sub(r"\$(?:\{([^}]+)\}|([A-Za-z_]\w*))", value, text)
+
+
+ALL = ".*"
+_FORMATS: Mapping[str, Callable[[str, str], str]] = {
+    "raw": lambda _, it: it,
+    "regex": lambda _, it: re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\g<0>", it),
+    "percentencode": lambda _, it: quote(it, safe=""),
+    "queryparam": lambda name, it: f"var-{name}={quote(it, safe='')}",
+    # For a regular expression between double quotes, if the variable offers All; of our others
+    # that stand there without a format, no value is changed by it.
+    "": lambda _, it: re.sub(r"[$^*{}\[\]+?.()|]", r"\\\\\g<0>", it.replace("\\", "\\" * 4)),
+}
