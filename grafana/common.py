@@ -166,24 +166,15 @@ def stage() -> dashboard.QueryVariable:
     return variable("stage", "Stage", f"label_values(ray_workflow_stage_tasks{{{RUN}}}, stage)")
 
 
+def address(name: str, label: str, of: str, default: str) -> dashboard.TextBoxVariable:
+    """Return a variable that says where a browser finds something."""
+    it = dashboard.TextBoxVariable(name).label(label).default_value(default)
+    return it.description(f"Address of {of}, as a browser reaches it.")
+
+
 def exporter() -> dashboard.TextBoxVariable:
     """Return the variable that says where a browser finds the exporter's pages."""
-    return (
-        dashboard.TextBoxVariable("exporter")
-        .label("Exporter")
-        .description("Address of the exporter, as a browser reaches it.")
-        .default_value("http://localhost:20729")
-    )
-
-
-def ray_dashboard() -> dashboard.TextBoxVariable:
-    """Return the variable that says where a browser finds Ray's dashboard."""
-    return (
-        dashboard.TextBoxVariable("ray")
-        .label("Ray")
-        .description("Address of Ray's dashboard, as a browser reaches it.")
-        .default_value("http://localhost:8265")
-    )
+    return address("exporter", "Exporter", "the exporter", "http://localhost:20729")
 
 
 def link(
@@ -261,10 +252,15 @@ def colour_series(it: Panel, colours: Mapping[Any, Colour]) -> Panel:
 
 def word_mapping(colours: Mapping[Any, Colour]) -> models.ValueMap:
     """Return the mapping that colours a cell by the state or status that it says."""
+    return coloured_words({state.value: colour.hex for state, colour in colours.items()})
+
+
+def coloured_words(colours: Mapping[str, str]) -> models.ValueMap:
+    """Return the mapping that colours a cell by the word that it says."""
     return models.ValueMap(
         options={
-            state.value: models.ValueMappingResult(color=colour.hex, text=state.value, index=index)
-            for index, (state, colour) in enumerate(colours.items())
+            word: models.ValueMappingResult(text=word, color=colour, index=index)
+            for index, (word, colour) in enumerate(colours.items())
         }
     )
 

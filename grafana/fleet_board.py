@@ -73,16 +73,18 @@ def _success(by: str = "") -> str:
 
 
 def _statuses() -> stat.Panel:
+    runs = {
+        status.value: total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
+        for status in STATUS_COLOURS
+    }
     it = (
         panel(stat.Panel(), "Runs by status",
             "All runs that are known now. PENDING ones wait for a place: see the queue below. "
             "RESUMABLE ones wait for somebody to resume them: see the board On-call.", 12, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
-    for ref, status in zip("ABCDEF", STATUS_COLOURS):
-        runs = total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
-        it = it.with_target(now(f"sum({runs})\n  or {_NONE}", status.value, ref))
-    return colour_series(side_by_side(it), STATUS_COLOURS)
+    asked = {status: f"sum({it})\n  or {_NONE}" for status, it in runs.items()}
+    return colour_series(side_by_side(it, asked), STATUS_COLOURS)
 
 
 def _running() -> table.Panel:

@@ -16,13 +16,13 @@ from .common import (
     BLUE,
     GREEN,
     GREY,
+    address,
     board,
     cluster,
     colour_series,
     exporter,
     now,
     panel,
-    ray_dashboard,
     rows,
     run,
     run_cluster,
@@ -222,11 +222,12 @@ def build() -> dashboard.Dashboard:
         3,
         "bytes",
     )
+    ray = address("ray", "Ray", "Ray's dashboard", "http://localhost:8265")
     it = board(
         "run",
         "Run",
         "How far is this run, what holds it up, and why did it fail?",
-        [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray_dashboard()],
+        [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray],
     )
     for x, y, each in (
         (0, 0, _status()),

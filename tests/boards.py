@@ -23,6 +23,7 @@ class Query(NamedTuple):
     ref: str
     expr: str
     instant: bool
+    interval: str = ""  # the least step that its panel asks for
 
     def __str__(self) -> str:
         return f"{self.board}/{self.panel or 'board'}/{self.ref}"
@@ -48,10 +49,13 @@ def queries() -> Iterator[Query]:
         for panel in panels(board):
             for target in panel.get("targets", ()):
                 instant = bool(target.get("instant"))
-                yield Query(name, panel["title"], target["refId"], target["expr"], instant)
+                yield Query(
+                    name, panel["title"], target["refId"], target["expr"], instant,
+                    panel.get("interval") or "",
+                )  # fmt: skip
         for annotation in board["annotations"]["list"]:
             target = annotation["target"]
-            yield Query(name, "", annotation["name"], target["expr"], False)
+            yield Query(name, "", annotation["name"], target["expr"], False, target["interval"])
 
 
 def variable_queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
