@@ -43,7 +43,6 @@ def _number(
         panel(stat.Panel(), title, description, 4, 4)
         .unit(unit).decimals(0)
         .with_target(now(expr, "{{reason}}"))
-        .text_mode(option_models.BigValueTextMode.VALUE_AND_NAME)
         .thresholds(steps((None, GREEN), *levels))
         .color_mode(option_models.BigValueColorMode.VALUE)
     )  # fmt: skip
@@ -94,7 +93,9 @@ def build() -> dashboard.Dashboard:
         .with_panel(_number("Left out by limits",
             "Objects that a limit keeps out of the metrics. More than 0: boards and alerts do "
             "not see them; raise the limit that is named, or choose a smaller detail.", "short",
-            f"sum by (reason) ({dropped}) > 0 or sum({dropped}) == 0", (1, ORANGE)))
+            f"sum by (reason) ({dropped}) > 0\n"
+            f'or label_replace(sum({dropped}) == 0, "reason", "nothing", "", "")', (1, ORANGE))
+            .text_mode(option_models.BigValueTextMode.VALUE_AND_NAME))
         .with_panel(_number("Link restarts, last hour",
             "How often the process that talks to Ray was started again. Often: Ray's GCS or "
             "raylet is in trouble, or its version does not match.", "short",

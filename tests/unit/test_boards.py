@@ -310,7 +310,7 @@ def test_graphs_look_at_what_has_settled() -> None:
     graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
     assert graphs
     for panel in graphs:
-        assert panel["timeShift"] == "5s", "nodes and edges are asked one after the other"
+        assert panel["timeShift"] == "2s", "nodes and edges are asked one after the other"
         assert panel["hideTimeOverride"]
 
 
