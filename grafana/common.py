@@ -148,7 +148,11 @@ def workflow(*, every: bool = True) -> dashboard.QueryVariable:
 def run() -> dashboard.QueryVariable:
     """Return the variable that chooses one run among those of the class."""
     query = f"label_values(ray_workflow_info{{{CLASS}}}, workflow_id)"
-    return variable("run", "Run", query, every=False)
+    it = variable("run", "Run", query, every=False)
+    return it.description(
+        "Of the chosen classes and the time range. An id with a backquote is not offered, because "
+        "no board can ask for it: see the exporter's page of that run."
+    )
 
 
 def run_cluster() -> dashboard.QueryVariable:

@@ -71,6 +71,11 @@ def row_links(panel: Mapping[str, Any]) -> Iterator[str]:
     return (url for url in links(panel["fieldConfig"]["overrides"]) if "${__data.fields" in url)
 
 
+def page_links(board: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of pages of runs, in links and in texts."""
+    return re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(board))
+
+
 def links(found: Any) -> Iterator[str]:
     """Return the addresses of all links in a part of a board."""
     if isinstance(found, dict):
@@ -83,13 +88,18 @@ def links(found: Any) -> Iterator[str]:
             yield from links(value)
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
-    """Put values in the place of variables, as Grafana does; what stands for All stays as it is."""
+def filled(text: str, values: Mapping[str, str], *, link: bool = False) -> str:
+    """Put values in the place of variables, as Grafana does in a query or in a link.
+
+    What stands for All stays as it is.
+    """
 
     def value(match: re.Match[str]) -> str:
         name, _, form = (match[1] or match[2]).partition(":")
         it = values[name]
-        return it if it == ALL and form != "queryparam" else _FORMATS[form](name, it)
+        if (it == ALL and form != "queryparam") or (link and not form):
+            return it
+        return _FORMATS[form](name, it)
 
     return re.sub(r"\$(?:\{([^}]+)\}|([A-Za-z_]\w*))", value, text)
 

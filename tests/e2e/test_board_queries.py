@@ -6,6 +6,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from html import unescape
 from typing import Any, NamedTuple, Optional
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +18,7 @@ from boards import (
     BOARDS,
     Query,
     filled,
+    page_links,
     panels,
     queries,
     row_links,
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.timeout(600)
 # Names as users give them.
 CLASS = 'etl "daily" \\ d\'eu/west (1.0)'
 DONE = 'etl "daily"\\d\'eu/2026.01 #1'
-OTHER = "staging & co"  # a cluster that has the second name, too, for another run
+OTHER = "staging.eu & co"  # a cluster that has the second name, too, for another run
 # Runs of one class: one that succeeded, one that failed, and one that waits for a file.
 WORKFLOWS = """
 import os
@@ -284,6 +286,15 @@ def test_a_graph_of_nothing_says_so(stack: Stack, name: str, panel: dict[str, An
     assert not found.edges
 
 
+def test_the_page_of_a_run_opens(stack: Stack) -> None:
+    for board in BOARDS.values():
+        for url in page_links(board):
+            values = defaultdict(lambda: DONE, exporter=stack.served.url)
+            page = HTTP.get(filled(url, values, link=True), timeout=10)
+            assert page.ok, url
+            assert DONE in unescape(page.text)
+
+
 def led_to(stack: Stack) -> set[tuple[Optional[str], ...]]:
     """Follow the links of all rows of all clusters: board, cluster, class and run."""
     found = set()
@@ -294,7 +305,7 @@ def led_to(stack: Stack) -> set[tuple[Optional[str], ...]]:
                     query = Query(name, panel["title"], target["refId"], target["expr"], True)
                     for row in stack.query(query, cluster=ALL):
                         values = {f"__data.fields.{key}": it for key, it in row["metric"].items()}
-                        opened = urlsplit(filled(url, defaultdict(str, values)))
+                        opened = urlsplit(filled(url, defaultdict(str, values), link=True))
                         asked = dict(parse_qsl(opened.query))
                         names = ("var-cluster", "var-workflow", "var-run")
                         found.add((opened.path, *(asked.get(it) for it in names)))

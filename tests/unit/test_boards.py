@@ -17,6 +17,7 @@ from boards import (
     Query,
     filled,
     links,
+    page_links,
     panels,
     queries,
     row_links,
@@ -288,11 +289,11 @@ def test_the_board_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any
 def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
     found = Counter[str]()
     for name, board in BOARDS.items():
-        for url in re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(board)):
+        for url in page_links(board):
             values = {"exporter": "http://host"}
             values |= dict.fromkeys(("run", "__data.fields.workflow_id"), 'a/b "c" (d)?#%\\`')
             expected = "http://host/workflows/a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
-            assert filled(url, values) == expected
+            assert filled(url, values, link=True) == expected
             found[name] += 1
     assert found == {"ray-workflow-oncall": 1, "ray-workflow-run": 1}
 
