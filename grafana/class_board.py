@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from grafana_foundation_sdk.builders import common as options
 from grafana_foundation_sdk.builders import dashboard, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.models import common as option_models
@@ -22,7 +24,6 @@ from .common import (
     cluster,
     colour_series,
     fixed,
-    now,
     panel,
     rows,
     series,
@@ -52,12 +53,9 @@ _BURN = ((None, GREY), (0, GREEN), (1, ORANGE), (6, RED))
 _LIVE = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.RESUMABLE)
 
 
-def _big(title: str, description: str, width: int, *targets: tuple[str, str]) -> stat.Panel:
+def _big(title: str, description: str, width: int, asked: Mapping[str, str]) -> stat.Panel:
     """Return a panel of values, each with its name if there are several."""
-    it = panel(stat.Panel(), title, description, width, 4)
-    for ref, (expr, name) in zip("ABCD", targets):
-        it = it.with_target(now(expr, name, ref))
-    return side_by_side(it)
+    return side_by_side(panel(stat.Panel(), title, description, width, 4), asked)
 
 
 def _success() -> stat.Panel:
@@ -68,8 +66,8 @@ def _success() -> stat.Panel:
             "Share of the runs of 30 days that succeeded, and the objective that the settings of "
             "the exporter give to the class; canceled runs do not count. As far back as "
             "Prometheus remembers.", 5,
-            (f"1 - {failed} / ({finished} > 0)", "is"),
-            (f"max({one(f'ray_workflow_objective_ratio{{{ONE}}}')})", "should be"))
+            {"is": f"1 - {failed} / ({finished} > 0)",
+             "should be": f"max({one(f'ray_workflow_objective_ratio{{{ONE}}}')})"})
         .unit("percentunit").no_value("–").decimals(1)
         .color_mode(option_models.BigValueColorMode.NONE)
     )  # fmt: skip
@@ -82,7 +80,7 @@ def _burns() -> stat.Panel:
             "How many times faster than allowed the budget of failures burns, over the last hour, "
             "6 hours and 3 days. 1 just uses it up in 30 days; above it, mend what fails before "
             "it is gone.", 6,
-            *((f"max({burn}{window}{{{ONE}}})", window) for window in ("1h", "6h", "3d")))
+            {window: f"max({burn}{window}{{{ONE}}})" for window in ("1h", "6h", "3d")})
         .unit("suffix:×").decimals(1).no_value("–")
         .thresholds(steps(*_BURN)).color_mode(option_models.BigValueColorMode.VALUE)
     )  # fmt: skip
@@ -251,8 +249,8 @@ def build() -> dashboard.Dashboard:
         _big("Live runs",
             "RUNNING, waiting for a place (PENDING), and interrupted: RESUMABLE ones go on only "
             "when somebody resumes them.", 6,
-            *((f'sum({total(f"""ray_workflow_runs{{{ONE}, status="{status.value}"}}""")})',
-               status.value) for status in _LIVE))
+            {status.value: f'sum({total(f"""ray_workflow_runs{{{ONE}, status="{status.value}"}}""")})'
+             for status in _LIVE})
         .unit("short").no_value("–")
     )  # fmt: skip
     last = f"ray_workflow_last_success_timestamp_seconds{{{ONE}}}"
@@ -263,7 +261,7 @@ def build() -> dashboard.Dashboard:
         .with_panel(
             _big("Budget left",
                 "Of the failures that the objective allows in 30 days, the share that is left. "
-                "Below 0: more runs failed than may.", 3, (budget_left(ONE), ""))
+                "Below 0: more runs failed than may.", 3, {"": budget_left(ONE)})
             .unit("percentunit").decimals(0).no_value("–")
             .thresholds(steps(*_BUDGET)).color_mode(option_models.BigValueColorMode.VALUE)
         )
@@ -271,7 +269,7 @@ def build() -> dashboard.Dashboard:
         .with_panel(
             _big("Last success",
                 "When a run last succeeded. Compare it with how often the workflow should run.", 4,
-                (f"1000 * max({one(last)})", ""))
+                {"": f"1000 * max({one(last)})"})
             .unit("dateTimeFromNow").no_value("none")
             .color_mode(option_models.BigValueColorMode.NONE)
         )

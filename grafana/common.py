@@ -26,7 +26,9 @@ SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
 CLASS = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
 # Ids may hold quotes and backslashes: between backquotes they need no escape.
-RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
+CHOSEN_RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
+# Of one cluster: two of them may have a run of the same id.
+RUN = 'cluster=`${run_cluster:raw}`, SessionName=~"$SessionName", workflow_id=`${run:raw}`'
 
 GREEN = STATUS_COLOURS[RunStatus.SUCCESSFUL].hex
 RED = STATUS_COLOURS[RunStatus.FAILED].hex
@@ -108,7 +110,8 @@ def variable(
 ) -> dashboard.QueryVariable:
     """Return a variable of values that Prometheus knows in the time range.
 
-    `every` offers All, which also matches series that lack the label.
+    `every` offers All, which also matches series that lack the label. Values with a backquote are
+    left out: no way to write them in a query is open to a board, and each panel would be an error.
     """
     it = (
         dashboard.QueryVariable(name)
@@ -116,6 +119,7 @@ def variable(
         .datasource(SOURCE)
         .query({"query": query, "refId": "values"})
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .regex("/^[^`]*$/")
         .sort(models.VariableSort.NATURAL_ASC)
         .multi(multi)
         .include_all(every)
@@ -144,7 +148,21 @@ def workflow(*, every: bool = True) -> dashboard.QueryVariable:
 def run() -> dashboard.QueryVariable:
     """Return the variable that chooses one run among those of the class."""
     query = f"label_values(ray_workflow_info{{{CLASS}}}, workflow_id)"
-    return variable("run", "Run", query, every=False)
+    it = variable("run", "Run", query, every=False)
+    return it.description(
+        "Of the chosen classes and the time range. An id with a backquote is not offered, because "
+        "no board can ask for it: see the exporter's page of that run."
+    )
+
+
+def run_cluster() -> dashboard.QueryVariable:
+    """Return the hidden variable that says which cluster's run is shown: the first that has it.
+
+    It is empty where Prometheus gives clusters no label, and then matches just what lacks it.
+    """
+    query = f"label_values(ray_workflow_info{{{CHOSEN_RUN}}}, cluster)"
+    it = variable("run_cluster", "Cluster of the run", query, every=False)
+    return it.hide(models.VariableHide.HIDE_VARIABLE)
 
 
 def stage() -> dashboard.QueryVariable:
@@ -152,24 +170,15 @@ def stage() -> dashboard.QueryVariable:
     return variable("stage", "Stage", f"label_values(ray_workflow_stage_tasks{{{RUN}}}, stage)")
 
 
+def address(name: str, label: str, of: str, default: str) -> dashboard.TextBoxVariable:
+    """Return a variable that says where a browser finds something."""
+    it = dashboard.TextBoxVariable(name).label(label).default_value(default)
+    return it.description(f"Address of {of}, as a browser reaches it.")
+
+
 def exporter() -> dashboard.TextBoxVariable:
     """Return the variable that says where a browser finds the exporter's pages."""
-    return (
-        dashboard.TextBoxVariable("exporter")
-        .label("Exporter")
-        .description("Address of the exporter, as a browser reaches it.")
-        .default_value("http://localhost:20729")
-    )
-
-
-def ray_dashboard() -> dashboard.TextBoxVariable:
-    """Return the variable that says where a browser finds Ray's dashboard."""
-    return (
-        dashboard.TextBoxVariable("ray")
-        .label("Ray")
-        .description("Address of Ray's dashboard, as a browser reaches it.")
-        .default_value("http://localhost:8265")
-    )
+    return address("exporter", "Exporter", "the exporter", "http://localhost:20729")
 
 
 def link(
@@ -177,11 +186,16 @@ def link(
 ) -> dict[str, Any]:
     """Return a link to another of our boards, the time range kept unless `time` says another.
 
-    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`.
+    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`; the data source, the
+    cluster and Ray's session stay as they are unless these say another.
     """
-    asked = "".join(f"&var-{name}={value}" for name, value in variables.items())
-    url = f"/d/{UID}{key}?{time}&${{cluster:queryparam}}&${{datasource:queryparam}}"
-    return {"title": title, "url": url + asked, "targetBlank": False}
+    kept = (it for it in ("datasource", "cluster", "SessionName") if it not in variables)
+    asked = (
+        time,
+        *(f"${{{name}:queryparam}}" for name in kept),
+        *(f"var-{name}={value}" for name, value in variables.items()),
+    )
+    return {"title": title, "url": f"/d/{UID}{key}?{'&'.join(asked)}", "targetBlank": False}
 
 
 def series(expr: str, legend: str, ref: str = "A") -> prometheus.Dataquery:
@@ -242,10 +256,15 @@ def colour_series(it: Panel, colours: Mapping[Any, Colour]) -> Panel:
 
 def word_mapping(colours: Mapping[Any, Colour]) -> models.ValueMap:
     """Return the mapping that colours a cell by the state or status that it says."""
+    return coloured_words({state.value: colour.hex for state, colour in colours.items()})
+
+
+def coloured_words(colours: Mapping[str, str]) -> models.ValueMap:
+    """Return the mapping that colours a cell by the word that it says."""
     return models.ValueMap(
         options={
-            state.value: models.ValueMappingResult(color=colour.hex, text=state.value, index=index)
-            for index, (state, colour) in enumerate(colours.items())
+            word: models.ValueMappingResult(text=word, color=colour, index=index)
+            for index, (word, colour) in enumerate(colours.items())
         }
     )
 

@@ -36,6 +36,18 @@ def _up(name: str, title: str, description: str) -> stat.Panel:
     )
 
 
+def _number(
+    title: str, description: str, unit: str, expr: str, *levels: tuple[float, str]
+) -> stat.Panel:
+    return (
+        panel(stat.Panel(), title, description, 4, 4)
+        .unit(unit).decimals(0)
+        .with_target(now(expr, "{{reason}}"))
+        .thresholds(steps((None, GREEN), *levels))
+        .color_mode(option_models.BigValueColorMode.VALUE)
+    )  # fmt: skip
+
+
 def _quantile(name: str, quantile: str) -> str:
     bucket = _metric(f"ray_workflow_exporter_{name}_seconds_bucket")
     return f"histogram_quantile({quantile}, sum by (le) (rate({bucket}[$__rate_interval])))"
@@ -51,6 +63,7 @@ def _latencies(name: str, title: str, description: str) -> timeseries.Panel:
 def build() -> dashboard.Dashboard:
     """Return the board."""
     own = "ray_workflow_exporter_"
+    dropped = one(_metric(own + "dropped"))
     restarts, errors = _metric(own + "link_restarts_total"), _metric(own + "poll_errors_total")
     job = 'job="ray-workflow"'
     memory = _metric("process_resident_memory_bytes", job)
@@ -68,40 +81,25 @@ def build() -> dashboard.Dashboard:
         .with_panel(_up("ray_workflow_manager_up", "Manager",
             "Whether the WorkflowManagementActor answers. Without workflows there is none; with "
             "runs waiting, resume them. Empty where only storage is watched."))
-        .with_panel(
-            panel(stat.Panel(), "Age of what is shown",
-                "Seconds since the last poll ended. More than a minute: the exporter hangs, and "
-                "every board shows old values.", 4, 4)
-            .unit("s").decimals(0)
-            .with_target(now(f"time() - min({one(_metric(own + 'last_poll_timestamp_seconds'))})"))
-            .thresholds(steps((None, GREEN), (30, ORANGE), (120, RED)))
-            .color_mode(option_models.BigValueColorMode.VALUE)
-        )
-        .with_panel(
-            panel(stat.Panel(), "Runs still to read",
-                "Ended runs that were found in storage and not read yet. It falls to 0 after a "
-                "start; history is incomplete until then.", 4, 4)
-            .unit("short")
-            .with_target(now(f"sum({one(_metric(own + 'runs_to_read'))})"))
-        )
-        .with_panel(
-            panel(stat.Panel(), "Left out by limits",
-                "Objects that a limit keeps out of the metrics. More than 0: boards and alerts do "
-                "not see them; raise the limit named below, or choose a smaller detail.", 4, 4)
-            .unit("short")
-            .with_target(now(f"sum({one(_metric(own + 'dropped'))})"))
-            .thresholds(steps((None, GREEN), (1, ORANGE)))
-            .color_mode(option_models.BigValueColorMode.VALUE)
-        )
-        .with_panel(
-            panel(stat.Panel(), "Link restarts, last hour",
-                "How often the process that talks to Ray was started again. Often: Ray's GCS or "
-                "raylet is in trouble, or its version does not match.", 4, 4)
-            .unit("short").decimals(0)
-            .with_target(now(f"sum({one(f'increase({restarts}[1h])')})"))
-            .thresholds(steps((None, GREEN), (1, ORANGE), (4, RED)))
-            .color_mode(option_models.BigValueColorMode.VALUE)
-        )
+        .with_panel(_number("Age of what is shown",
+            "Seconds since the last poll ended. More than a minute: the exporter hangs, and "
+            "every board shows old values.", "s",
+            f"time() - min({one(_metric(own + 'last_poll_timestamp_seconds'))})",
+            (30, ORANGE), (120, RED)))
+        .with_panel(_number("Runs still to read",
+            "Ended runs that were found in storage and not read yet. It falls to 0 after a "
+            "start; history is incomplete until then.", "short",
+            f"sum({one(_metric(own + 'runs_to_read'))})"))
+        .with_panel(_number("Left out by limits",
+            "Objects that a limit keeps out of the metrics. More than 0: boards and alerts do "
+            "not see them; raise the limit that is named, or choose a smaller detail.", "short",
+            f"sum by (reason) ({dropped}) > 0\n"
+            f'or label_replace(sum({dropped}) == 0, "reason", "nothing", "", "")', (1, ORANGE))
+            .text_mode(option_models.BigValueTextMode.VALUE_AND_NAME))
+        .with_panel(_number("Link restarts, last hour",
+            "How often the process that talks to Ray was started again. Often: Ray's GCS or "
+            "raylet is in trouble, or its version does not match.", "short",
+            f"sum({one(f'increase({restarts}[1h])')})", (1, ORANGE), (4, RED)))
         .with_panel(_latencies("change_latency", "From a change in Ray to its metric",
             "How fresh the metrics are. Slower than the interval of polls allows: look at what a "
             "poll costs."))

@@ -54,6 +54,8 @@ _FAILURES = (
     f"    topk by (cluster, workflow_id) (1, last_over_time({_FAILURE}[$__range])))\n"
     "  >= time() - $__range_s"
 )
+# No class, no series: an exporter that sees storage then says that there are none.
+_NONE = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
 _RUNS = f"ray_workflow_run_duration_seconds_sum{{{CLASS}}}"
 
 
@@ -71,18 +73,18 @@ def _success(by: str = "") -> str:
 
 
 def _statuses() -> stat.Panel:
+    runs = {
+        status.value: total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
+        for status in STATUS_COLOURS
+    }
     it = (
         panel(stat.Panel(), "Runs by status",
             "All runs that are known now. PENDING ones wait for a place: see the queue below. "
             "RESUMABLE ones wait for somebody to resume them: see the board On-call.", 12, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
-    for ref, status in zip("ABCDEF", STATUS_COLOURS):
-        runs = total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
-        # No class, no series: an exporter that sees storage then says that there are none.
-        none = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
-        it = it.with_target(now(f"sum({runs})\n  or {none}", status.value, ref))
-    return colour_series(side_by_side(it), STATUS_COLOURS)
+    asked = {status: f"sum({it})\n  or {_NONE}" for status, it in runs.items()}
+    return colour_series(side_by_side(it, asked), STATUS_COLOURS)
 
 
 def _running() -> table.Panel:
@@ -188,11 +190,14 @@ def _queue() -> timeseries.Panel:
 
 def _heat() -> heatmap.Panel:
     bucket = f'ray_workflow_run_duration_seconds_bucket{{{CLASS}, status="SUCCESSFUL"}}'
+    runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
+    # This kind of panel has no text of ours for an answer without rows, and zeros it does not draw.
+    none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
     return (
         panel(heatmap.Panel(), "Durations of successful runs",
             "How many runs took how long, by the time of their end. A second band, or one that "
             "moves up: look for the class in the table below.", 8, 8)
-        .unit("s").no_value("No run has succeeded in the time range.")
+        .unit("s")
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME)
             .scheme("Blues").steps(32).exponent(0.5))
@@ -200,7 +205,7 @@ def _heat() -> heatmap.Panel:
         .cell_gap(1).hide_legend().interval("2m")
         .y_axis(heatmap.YAxisConfig().unit("s"))
         .with_target(
-            series(f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})", "{{le}}")
+            series(f"{runs}\n  or {none}", "{{le}}")
             .format(prometheus_models.PromQueryFormat.HEATMAP))
     )  # fmt: skip
 

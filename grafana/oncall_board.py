@@ -15,11 +15,12 @@ from ray_workflow_exporter.palette import STATE_COLOURS, STATUS_COLOURS, Colour
 
 from .common import (
     CLUSTER,
+    address,
     board,
     cluster,
+    coloured_words,
     exporter,
     fixed,
-    now,
     panel,
     rows,
     series,
@@ -101,29 +102,24 @@ def _labelled(expr: str, **labels: str) -> str:
     return expr
 
 
-def _runbooks() -> dashboard.TextBoxVariable:
-    return (
-        dashboard.TextBoxVariable("runbooks").label("Runbooks")
-        .description("Address of the folder of runbooks.").default_value(RUNBOOKS)
-    )  # fmt: skip
-
-
 def _runbook(field: str) -> dict[str, object]:
     return {"title": "Runbook", "url": f"${{runbooks}}/{cell(field)}.md", "targetBlank": True}
 
 
 def _believed() -> stat.Panel:
     exporters = f'up{{job="{JOB}", {CLUSTER}}}'
+    asked = {
+        "Exporter": f"min({worst(exporters)})",
+        "Storage": f"min({worst(f'ray_workflow_up{{{CLUSTER}}}')})",
+        "Manager": f"min({one(f'ray_workflow_manager_up{{{CLUSTER}}}')})",
+        "Rules": "1 + max(ray_workflow:threshold) * 0 or vector(0)",
+    }
     return side_by_side(yes_or_no(
         panel(stat.Panel(), "Can this be believed?",
             "Whether the exporters are scraped, storage can be read, Ray's manager answers, and "
             "Prometheus has our rules. With a no, this board shows too little: begin there, with "
             "the board Exporter. Only where no workflow ever ran, there is no manager.", 8, 4)
-        .with_target(now(f"min({worst(exporters)})", "Exporter", "A"))
-        .with_target(now(f"min({worst(f'ray_workflow_up{{{CLUSTER}}}')})", "Storage", "B"))
-        .with_target(now(f"min({one(f'ray_workflow_manager_up{{{CLUSTER}}}')})", "Manager", "C"))
-        .with_target(now("1 + max(ray_workflow:threshold) * 0 or vector(0)", "Rules", "D"))
-    ))  # fmt: skip
+    ), asked)  # fmt: skip
 
 
 def _counts() -> stat.Panel:
@@ -133,11 +129,12 @@ def _counts() -> stat.Panel:
             "rules.", 10, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
-    for ref, trouble in zip("ABCDE", _TROUBLES):
-        count = f"count({each(RUN, trouble.expr)})"
-        it = it.with_target(now(f"{count}\n  or {NONE}", trouble.word, ref))
+    it = side_by_side(
+        it, {word: f"count({each(RUN, expr)})\n  or {NONE}" for word, *_, expr in _TROUBLES}
+    )
+    for trouble in _TROUBLES:
         it = column(it, trouble.word, from_one(trouble.colour.hex))
-    return side_by_side(it)
+    return it
 
 
 def _alerts() -> table.Panel:
@@ -160,15 +157,12 @@ def _alerts() -> table.Panel:
         "workflow_id": "Run", "stage": "Stage", "cluster": "Cluster", "Value": "Since",
         "rank": "",
     })  # fmt: skip
-    words = models.ValueMap(options={
-        severity: models.ValueMappingResult(text=severity, color=colour, index=index)
-        for index, (severity, colour) in enumerate(SEVERITIES.items())
-    })  # fmt: skip
     it = column(it, "Severity", {
-        "mappings": [words], "custom.cellOptions": WORD, "custom.width": 100})  # fmt: skip
+        "mappings": [coloured_words(SEVERITIES)], "custom.cellOptions": WORD, "custom.width": 100})  # fmt: skip
     it = column(it, "Alert", {"links": [_runbook("alertname")]})
-    it = column(it, "Workflow", {"links": [class_link()]})
-    it = column(it, "Run", {"links": [run_link()]})
+    # An alert that is about no run leads to none.
+    it = column(it, "Workflow", {"links": [class_link()], "noValue": ""})
+    it = column(it, "Run", {"links": [run_link()], "noValue": ""})
     return column(it, "Since", {"unit": "dateTimeFromNow", "custom.width": 150})
 
 
@@ -196,11 +190,7 @@ def _runs() -> table.Panel:
         "cluster": "Cluster", "Value": "For", "error": "Error", "runbook": "Runbook",
         "actions": "Do",
     })  # fmt: skip
-    words = models.ValueMap(options={
-        trouble.word: models.ValueMappingResult(
-            text=trouble.word, color=trouble.colour.hex, index=index)
-        for index, trouble in enumerate(_TROUBLES)
-    })  # fmt: skip
+    words = coloured_words({trouble.word: trouble.colour.hex for trouble in _TROUBLES})
     page = f"${{exporter}}/workflows/{cell('workflow_id')}"
     it = column(it, "Problem", {
         "mappings": [words], "custom.cellOptions": WORD, "custom.width": 120})  # fmt: skip
@@ -244,7 +234,8 @@ def build() -> dashboard.Dashboard:
     """Return the board."""
     return (
         board("oncall", "On-call", "What is wrong now, and what is to be done about it?",
-            (*cluster(), exporter(), _runbooks()), since="now-6h")
+            (*cluster(), exporter(),
+             address("runbooks", "Runbooks", "the folder of runbooks", RUNBOOKS)), since="now-6h")
         .with_panel(alert_counts(6))
         .with_panel(_counts())
         .with_panel(_believed())

@@ -16,15 +16,16 @@ from .common import (
     BLUE,
     GREEN,
     GREY,
+    address,
     board,
     cluster,
     colour_series,
     exporter,
     now,
     panel,
-    ray_dashboard,
     rows,
     run,
+    run_cluster,
     series,
     stage,
     steps,
@@ -72,8 +73,8 @@ def _status() -> stat.Panel:
     }
     it = _stat(
         expr,
-        "Status",
-        "The run's status in Ray's words. RESUMABLE: nobody works on it; resume or delete it.",
+        "Status ${run_cluster}",
+        "The run's status in Ray's words, and the cluster if there are several. RESUMABLE: nobody works on it; resume or delete it.",
         4,
         "none",
         none="no run",
@@ -221,11 +222,12 @@ def build() -> dashboard.Dashboard:
         3,
         "bytes",
     )
+    ray = address("ray", "Ray", "Ray's dashboard", "http://localhost:8265")
     it = board(
         "run",
         "Run",
         "How far is this run, what holds it up, and why did it fail?",
-        [*cluster(), workflow(), run(), stage(), exporter(), ray_dashboard()],
+        [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray],
     )
     for x, y, each in (
         (0, 0, _status()),

@@ -221,6 +221,9 @@ def _graph(
 ) -> nodegraph.Panel:
     for ref, expr in {**nodes, "edges": edges}.items():
         it = it.with_target(rows(expr, ref))
+    # Each query is evaluated for itself. A scrape that comes in between would bring edges of tasks
+    # that are no nodes yet: what was scraped two seconds ago is there for all of them.
+    it = it.time_shift("2s").hide_time_override(True)
     # A frame without fields, as of an empty answer, is dropped on the way.
     it = it.with_transformation(
         _leave_out("/^(Time|stage|task_id|state|kind|done|total|tries|ray_task_id)$/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from grafana_foundation_sdk.builders import common as options
@@ -78,8 +79,12 @@ def from_one(colour: str) -> dict[str, Any]:
     }
 
 
-def side_by_side(it: stat.Panel) -> stat.Panel:
-    """Write several numbers large enough to be read, each below its name."""
+def side_by_side(it: stat.Panel, asked: Mapping[str, str]) -> stat.Panel:
+    """Ask for several numbers, and write them large enough to be read, each below its name."""
+    for ref, (name, expr) in zip("ABCDEF", asked.items()):
+        it = it.with_target(now(expr, name, ref))
+    if len(asked) > 1:  # one that alone has a value keeps its name
+        it = it.text_mode(option_models.BigValueTextMode.VALUE_AND_NAME)
     return (
         it.graph_mode(option_models.BigValueGraphMode.NONE)
         .orientation(option_models.VizOrientation.VERTICAL)
@@ -96,12 +101,14 @@ def alert_counts(width: int) -> stat.Panel:
             "our rules.", width, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
-    for ref, (severity, colour) in zip("ABC", SEVERITIES.items()):
-        firing = f'ALERTS{{{ALERT}, alertstate="firing", severity="{severity}"}}'
-        it = it.with_target(now(f"count({firing}) or {NONE}", severity, ref))
+    firing = f'ALERTS{{{ALERT}, alertstate="firing", severity='
+    it = side_by_side(
+        it, {severity: f'count({firing}"{severity}"}}) or {NONE}' for severity in SEVERITIES}
+    )
+    for severity, colour in SEVERITIES.items():
         it = column(it, severity, {
             **from_one(colour), "links": [link("oncall", "On-call board")]})  # fmt: skip
-    return side_by_side(it)
+    return it
 
 
 def ended_by_status(selector: str, width: int, height: int) -> timeseries.Panel:

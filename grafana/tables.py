@@ -54,7 +54,8 @@ def columns(it: table.Panel, names: Mapping[str, str]) -> table.Panel:
     for field, name in names.items():
         if not name:
             it = column(it, field, {"custom.hidden": True})
-    return column(it, "Cluster", {"custom.width": 90})
+    # Links say it: no cluster is an empty one.
+    return column(it, "Cluster", {"custom.width": 90, "noValue": ""})
 
 
 def column(it: Panel, name: str, settings: Mapping[str, Any]) -> Panel:
@@ -86,13 +87,16 @@ def text(ref: str) -> str:
 
 
 def class_link() -> dict[str, Any]:
-    """Return the link from a row to the board of its class."""
-    return link("class", "Class board", workflow=cell("workflow"))
+    """Return the link from a row to the board of its class in its cluster."""
+    return link("class", "Class board", cluster=cell("cluster"), workflow=cell("workflow"))
 
 
 def run_link(time: str = "${__url_time_range}") -> dict[str, Any]:
-    """Return the link from a row to the board of its run."""
-    return link("run", "Run board", time=time, workflow=cell("workflow"), run=cell("workflow_id"))
+    """Return the link from a row to the board of its run in its cluster."""
+    return link(
+        "run", "Run board", time=time,
+        cluster=cell("cluster"), workflow=cell("workflow"), run=cell("workflow_id"),
+    )  # fmt: skip
 
 
 BAR = {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}

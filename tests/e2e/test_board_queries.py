@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from html import unescape
 from typing import Any, NamedTuple, Optional
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import yaml
 
-from boards import BOARDS, Query, filled, panels, queries, variable_queries
+from boards import (
+    ALL,
+    BOARDS,
+    Query,
+    filled,
+    page_links,
+    panels,
+    queries,
+    row_links,
+    variable_queries,
+    variables,
+)
 from cluster import Cluster
 from frames import Graph, graph, table, transformed
 from monitoring import HTTP, Monitoring
 from served import Served
+from trees import StorageTree
 from waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
+# Names as users give them.
+CLASS = 'etl "daily" \\ d\'eu/west (1.0)'
+DONE = 'etl "daily"\\d\'eu/2026.01 #1'
+OTHER = "staging.eu & co"  # a cluster that has the second name, too, for another run
 # Runs of one class: one that succeeded, one that failed, and one that waits for a file.
 WORKFLOWS = """
 import os
@@ -38,10 +59,10 @@ def hold(rows, path):
 @ray.remote(num_cpus=64)
 def starve(rows): return rows
 def start(name, dag):
-    return workflow.run_async(dag, workflow_id=name, metadata={"workflow": "etl"})
+    return workflow.run_async(dag, workflow_id=name, metadata={"workflow": sys.argv[2]})
 def fan(rows, width): return [transform.bind(rows, n) for n in range(width)]
 one = extract.bind()
-ray.get(start("etl/done", load.bind(*fan(one, 12))))
+ray.get(start(sys.argv[3], load.bind(*fan(one, 12))))
 two = extract.bind()
 try: ray.get(start("etl-failed", load.bind(check.bind(two), *fan(two, 3))))
 except workflow.WorkflowExecutionError: pass
@@ -51,7 +72,7 @@ workflow.get_status("etl-live")
 print("started", flush=True)
 sys.stdin.readline()
 """
-RUNS = {"etl/done": "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
+RUNS = {DONE: "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
 
 # Panels that show nothing of what runs here, and why.
 EMPTY: Mapping[str, str] = {
@@ -60,7 +81,7 @@ EMPTY: Mapping[str, str] = {
 
 
 class Stack(NamedTuple):
-    """An exporter over runs of all kinds, one over nothing, and the Prometheus of both."""
+    """Exporters over runs of all kinds and over others, and the Prometheus of all."""
 
     served: Served
     monitoring: Monitoring
@@ -68,43 +89,77 @@ class Stack(NamedTuple):
     def query(self, query: Query, **values: str) -> list[dict[str, Any]]:
         """Ask as Grafana asks, for the last quarter of an hour."""
         texts = {
-            "cluster": "production", "SessionName": ".*", "workflow": "etl", "stage": ".*",
+            "cluster": "production", "SessionName": ALL, "workflow": CLASS, "stage": ALL,
             "__range": "15m", "__rate_interval": "10m", "__interval": "15s", "__range_s": "900",
-            "run": "etl/done", **values,
+            "run": DONE, "run_cluster": "production", **values,
         }  # fmt: skip
         return self.monitoring.query(filled(query.expr, texts))
+
+    def offered(self, board: str, variable: str, **values: str) -> list[str]:
+        """Return what a variable offers, with those before it as chosen here."""
+        query = dict(variable_queries(BOARDS[board]))[variable]
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
+        assert match
+        chosen = {"cluster": "production", "SessionName": ALL, "workflow": CLASS, "run": DONE,
+                  "run_cluster": "production", **values}  # fmt: skip
+        answer = HTTP.get(
+            f"{self.monitoring.prometheus}/api/v1/label/{match[2]}/values",
+            params={"match[]": filled(match[1], chosen)},
+            timeout=10,
+        ).json()
+        assert answer["status"] == "success", answer
+        pattern = variables(BOARDS[board])[variable]["regex"].strip("/")
+        return [it for it in sorted(answer["data"]) if re.search(pattern, it)]
+
+
+def other_cluster(storage: StorageTree) -> None:
+    """Write a run that has its id and class from one of the first cluster, and another DAG."""
+    now = time.time()
+    for name in (DONE, "tick`tock"):
+        run = storage.run(name, {"workflow": CLASS}).task("load").task("check", "load")
+        run.entry("check").status("RUNNING", now - 90).succeed("load", now - 80, now - 60)
+        run.start("check", now - 50).fail("check", ValueError("no rows")).status("FAILED", now - 40)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("boards")
-    nothing = tmp_path_factory.mktemp("nothing")
+    nothing, others = (tmp_path_factory.mktemp(name) for name in ("nothing", "others"))
     (nothing / "storage").mkdir()
+    (others / "storage").mkdir()
+    other_cluster(StorageTree(str(others / "storage")))
     with Cluster(num_cpus=4) as cluster:
         settings = folder / "settings.yml"
-        settings.write_text("classes: {etl: {expected_interval: 1h, deadline: 1s}}\n")
+        promised = {"expected_interval": "1h", "deadline": "1s"}
+        settings.write_text(yaml.safe_dump({"classes": {CLASS: promised}}))
         served = Served(folder, "--address", cluster.address, "--config", str(settings)).start()
-        empty = Served(nothing, "--address", "none", "--storage", str(nothing / "storage")).start()
+        empty, other = (
+            Served(it, "--address", "none", "--storage", str(it / "storage")).start()
+            for it in (nothing, others)
+        )
         targets = {
             f"127.0.0.1:{served.port}": {"cluster": "production"},
             f"127.0.0.1:{empty.port}": {"cluster": "empty"},
+            f"127.0.0.1:{other.port}": {"cluster": OTHER},
         }
         try:
             with Monitoring(folder, targets, after="1s") as monitoring:
                 # A counter that is first seen after its increase has none.
                 wait_until(
                     lambda: monitoring.query(
-                        'count_over_time(ray_workflow_runs_finished_total{workflow="etl"}[1m]) > 2'
+                        'count_over_time(ray_workflow_runs_finished_total{cluster="production",'
+                        f"workflow=`{CLASS}`}}[1m]) > 2"
                     ),
                     message="Prometheus does not know the class yet",
                 )
-                driver = cluster.start_driver(WORKFLOWS, str(folder / "go"))
+                driver = cluster.start_driver(WORKFLOWS, str(folder / "go"), CLASS, DONE)
                 assert driver.stdout
                 assert driver.stdout.readline() == "started\n"
                 for run, status in RUNS.items():
                     wait_until(
                         lambda run=run, status=status: monitoring.query(  # type: ignore[misc]
-                            f'ray_workflow_status{{workflow_id="{run}",status="{status}"}} == 1'
+                            f'ray_workflow_status{{cluster="production",workflow_id=`{run}`,'
+                            f'status="{status}"}} == 1'
                         ),
                         timeout=60,
                         message=f"Prometheus does not know {run} as {status}",
@@ -121,8 +176,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 assert monitoring.rule_faults() == {}
         finally:
             (folder / "go").touch()
-            served.stop()
-            empty.stop()
+            for exporter in (served, empty, other):
+                exporter.stop()
 
 
 @pytest.mark.parametrize("query", list(queries()), ids=str)
@@ -142,8 +197,8 @@ def test_a_query_finds_what_its_panel_shows(stack: Stack, query: Query) -> None:
 @pytest.mark.parametrize("query", list(queries()), ids=str)
 def test_a_query_over_an_empty_fleet_is_no_error(stack: Stack, query: Query) -> None:
     for result in (
-        stack.query(query, cluster="empty", run="", workflow=".*"),
-        stack.query(query, cluster="nowhere", run="", workflow=""),
+        stack.query(query, cluster="empty", run="", run_cluster="", workflow=ALL),
+        stack.query(query, cluster="nowhere", run="", run_cluster="", workflow=""),
     ):
         assert all(it["metric"].get("cluster", "") in ("", "empty") for it in result)
 
@@ -151,20 +206,16 @@ def test_a_query_over_an_empty_fleet_is_no_error(stack: Stack, query: Query) -> 
 @pytest.mark.parametrize("name", BOARDS)
 def test_variables_offer_what_there_is(stack: Stack, name: str) -> None:
     expected = {
-        "cluster": {"production", "empty"}, "workflow": {"etl"}, "run": set(RUNS),
-        "SessionName": set(), "stage": {"__main__.extract", "__main__.load"},
+        "cluster": {"production", "empty", OTHER}, "workflow": {CLASS}, "run": set(RUNS),
+        "SessionName": set(), "run_cluster": {"production"},
+        "stage": {"__main__.extract", "__main__.load"},
     }  # fmt: skip
-    chosen = {"cluster": "production", "SessionName": ".*", "workflow": "etl", "run": "etl/done"}
-    for variable, query in variable_queries(BOARDS[name]):
-        match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
-        assert match
-        answer = HTTP.get(
-            f"{stack.monitoring.prometheus}/api/v1/label/{match[2]}/values",
-            params={"match[]": filled(match[1], chosen)},
-            timeout=10,
-        ).json()
-        assert answer["status"] == "success", answer
-        assert set(answer["data"]) >= expected[variable], variable
+    for variable, _ in variable_queries(BOARDS[name]):
+        assert set(stack.offered(name, variable)) >= expected[variable], variable
+
+
+def test_no_run_is_offered_that_no_query_can_name(stack: Stack) -> None:
+    assert stack.offered("ray-workflow-run", "run", cluster=OTHER) == [DONE]
 
 
 GRAPHS = [
@@ -197,7 +248,7 @@ def by_tasks() -> tuple[str, dict[str, Any]]:
 
 def test_the_graph_of_stages_is_that_of_the_run(stack: Stack) -> None:
     name, panel = by_stages()
-    done = drawn(stack, name, panel, "etl/done")
+    done = drawn(stack, name, panel, DONE)
     assert set(done.nodes) == {
         f"__main__.{it}" for it in ("extract", "transform", "load", "publish")
     }
@@ -218,7 +269,7 @@ def test_the_graph_of_stages_is_that_of_the_run(stack: Stack) -> None:
 
 def test_the_graph_of_tasks_is_that_of_the_run(stack: Stack) -> None:
     name, panel = by_tasks()
-    done = drawn(stack, name, panel, "etl/done")
+    done = drawn(stack, name, panel, DONE)
     assert len(done.nodes) == 15
     assert len(done.edges) == 12 + 12 + 1
     failed = drawn(stack, name, panel, "etl-failed")
@@ -233,3 +284,51 @@ def test_a_graph_of_nothing_says_so(stack: Stack, name: str, panel: dict[str, An
     found = drawn(stack, name, panel, "no such run")
     assert len(found.nodes) == 1
     assert not found.edges
+
+
+def test_the_page_of_a_run_opens(stack: Stack) -> None:
+    for board in BOARDS.values():
+        for url in page_links(board):
+            values = defaultdict(lambda: DONE, exporter=stack.served.url)
+            page = HTTP.get(filled(url, values, link=True), timeout=10)
+            assert page.ok, url
+            assert DONE in unescape(page.text)
+
+
+def led_to(stack: Stack) -> set[tuple[Optional[str], ...]]:
+    """Follow the links of all rows of all clusters: board, cluster, class and run."""
+    found = set()
+    for name, board in BOARDS.items():
+        for panel in panels(board):
+            for url in row_links(panel):
+                for target in panel["targets"] if "&var-workflow=" in url else ():
+                    query = Query(name, panel["title"], target["refId"], target["expr"], True)
+                    for row in stack.query(query, cluster=ALL):
+                        values = {f"__data.fields.{key}": it for key, it in row["metric"].items()}
+                        opened = urlsplit(filled(url, defaultdict(str, values), link=True))
+                        asked = dict(parse_qsl(opened.query))
+                        names = ("var-cluster", "var-workflow", "var-run")
+                        found.add((opened.path, *(asked.get(it) for it in names)))
+    return found
+
+
+def test_a_row_leads_to_the_run_of_its_own_cluster(stack: Stack) -> None:
+    stages = {
+        "production": {f"__main__.{it}" for it in ("extract", "transform", "load", "publish")},
+        OTHER: {"load", "check"},
+    }
+    expected = {
+        place
+        for cluster in stages
+        for place in (
+            ("/d/ray-workflow-class", cluster, CLASS, None),
+            ("/d/ray-workflow-run", cluster, CLASS, DONE),
+        )
+    }
+    wait_until(lambda: expected <= led_to(stack), timeout=60, message="a run has no link")
+    for cluster, nodes in stages.items():
+        assert stack.offered("ray-workflow-run", "run_cluster", cluster=cluster) == [cluster]
+        run = drawn(stack, *by_stages(), run=DONE, cluster=cluster, run_cluster=cluster)
+        assert set(run.nodes) == nodes
+    # With all of them chosen, Grafana takes the first: one run, not two in one.
+    assert stack.offered("ray-workflow-run", "run_cluster", cluster=ALL) == ["production", OTHER]

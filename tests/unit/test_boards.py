@@ -12,7 +12,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from boards import BOARDS, Query, links, panels, queries, variable_queries, variables
+from boards import (
+    BOARDS,
+    Query,
+    filled,
+    links,
+    page_links,
+    panels,
+    queries,
+    row_links,
+    variable_queries,
+    variables,
+)
 from prometheus.alerts import ALERTS
 from prometheus.generate import board_url
 from prometheus.recording import GROUPS
@@ -231,6 +242,77 @@ def test_links_lead_to_boards_and_variables_that_exist(name: str) -> None:
         for shared in re.findall(r"\$\{(\w+):queryparam\}", url):
             assert shared in variables(BOARDS[name])
             assert shared in variables(BOARDS[key])
+
+
+ROW_LINKS = [
+    (panel, url)
+    for _, panel in PANELS
+    if panel["type"] == "table"
+    for url in row_links(panel)
+    if "&var-workflow=" in url
+]
+
+
+@pytest.mark.parametrize(
+    ("panel", "url"), ROW_LINKS, ids=[f"{panel['title']}: {url}" for panel, url in ROW_LINKS]
+)
+def test_a_row_leads_to_what_is_in_its_own_cluster(panel: dict[str, Any], url: str) -> None:
+    assert "&var-cluster=${__data.fields.cluster:percentencode}&" in url
+    assert "cluster:queryparam" not in url
+    about = dict(re.findall(r"&var-(workflow|run)=([^&]+)", url))
+    assert about["workflow"] == "${__data.fields.workflow:percentencode}"
+    assert about.get("run", "") in ("", "${__data.fields.workflow_id:percentencode}")
+    for target in panel["targets"]:
+        assert re.search(r"\bby \([^)]*\bcluster\b", target["expr"]), "rows lose their cluster"
+    (empty,) = [
+        prop["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "Cluster"
+        for prop in override["properties"]
+        if prop["id"] == "noValue"
+    ]
+    assert empty == "", "a link would ask for what an empty cell says"
+
+
+@pytest.mark.parametrize(
+    "panel", list(panels(BOARDS["ray-workflow-run"])), ids=lambda it: it["title"]
+)
+def test_the_board_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any]) -> None:
+    for target in panel.get("targets", ()):
+        selectors = re.findall(r"ray_workflow_\w+\{([^}]*\}[^}]*\}[^}]*)\}", target["expr"])
+        assert len(selectors) == target["expr"].count("ray_workflow_")
+        for selector in selectors:
+            assert "cluster=`${run_cluster:raw}`" in selector
+            assert "workflow_id=`${run:raw}`" in selector
+
+
+def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
+    found = Counter[str]()
+    for name, board in BOARDS.items():
+        for url in page_links(board):
+            values = {"exporter": "http://host"}
+            values |= dict.fromkeys(("run", "__data.fields.workflow_id"), 'a/b "c" (d)?#%\\`')
+            expected = "http://host/workflows/a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
+            assert filled(url, values, link=True) == expected
+            found[name] += 1
+    assert found == {"ray-workflow-oncall": 1, "ray-workflow-run": 1}
+
+
+@by_board
+def test_variables_leave_out_what_no_query_can_say(name: str) -> None:
+    for variable, _ in variable_queries(BOARDS[name]):
+        # In a query, their values stand between backquotes.
+        pattern = variables(BOARDS[name])[variable]["regex"].strip("/")
+        assert re.search(pattern, 'etl "a"\\\n/b')
+        assert not re.search(pattern, "tick`tock")
+
+
+def test_graphs_look_at_what_has_settled() -> None:
+    graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
+    assert graphs
+    for panel in graphs:
+        assert panel["timeShift"] == "2s", "nodes and edges are asked one after the other"
+        assert panel["hideTimeOverride"]
 
 
 def test_alerts_lead_to_boards_and_variables_that_exist() -> None:
