@@ -100,7 +100,8 @@ class _Log(RotatingFileHandler):
 
     def _open(self) -> TextIOWrapper:
         return open(
-            *(self.baseFilename, "a"),
+            self.baseFilename,
+            "a",
             encoding="utf-8",
             errors="backslashreplace",
             opener=files.open_own,

@@ -122,7 +122,7 @@ def test_no_file_handle_is_left(tmp_path: Path, pauses: list[float]) -> None:
     before = psutil.Process().num_fds()
     supervise(3, ECHO, tmp_path / "log")
     supervise(3, ECHO, tmp_path / "no such folder" / "log")
-    assert psutil.Process().num_fds() == before
+    assert psutil.Process().num_fds() <= before
 
 
 def test_a_log_that_is_a_link_is_not_written(tmp_path: Path, pauses: list[float]) -> None:
