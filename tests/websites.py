@@ -54,8 +54,8 @@ class Site:
 
     async def _enter(self) -> None:
         gate = Gate(self.settings)
-        app = create_app(self.source, self.settings, gate)
-        self.listener = Listener(app, gate, f"127.0.0.1:{self.port}")
+        self.app = create_app(self.source, self.settings, gate)
+        self.listener = Listener(self.app, gate, f"127.0.0.1:{self.port}")
         await self.listener.__aenter__()
 
     def _do(self, coroutine: Any) -> None:

@@ -14,6 +14,8 @@ def printable(text: str) -> str:
     Ids and messages come from users' code: as they are, they could steer a terminal, forge a log
     line or turn the direction of the text around them.
     """
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import bcrypt
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from fake_source import HOSTILE, FakeSource, failed_run, running_run, view
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
+from ray_workflow_exporter.server.events import FEED
 from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.sources.files import StorageError
+from waiting import wait_until
 from websites import Site, write_tokens
 
 PATIENCE = 30_000  # milliseconds
@@ -179,7 +184,7 @@ def test_without_scripts_all_can_be_read(site: str, browser: Browser) -> None:
         expect(page.locator("#failure")).to_contain_text("ValueError")
         expect(page.locator("#dag .node")).to_have_count(3)
         expect(page.locator("#actions")).to_contain_text(
-            "ray-workflow-exporter resume|delete etl/2025-06-01"
+            "ray-workflow-exporter resume etl/2025-06-01, ray-workflow-exporter delete"
         )
     finally:
         context.close()
@@ -205,3 +210,147 @@ def test_what_users_wrote_is_text_and_nothing_else(
     expect(page.locator("h1")).to_contain_text("FAILED")
     page.get_by_role("button", name="Delete").click()
     expect(page.get_by_role("dialog")).to_contain_text(evil)
+
+
+def see(page: Page, seen: bool) -> None:
+    """Bring the tab to the front or to the back, as far as it can tell."""
+    page.evaluate(
+        """hidden => {
+          Object.defineProperty(document, "hidden", {get: () => hidden, configurable: true});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        not seen,
+    )
+
+
+def test_a_tab_that_nobody_sees_holds_no_connection_and_catches_up(
+    source: FakeSource, page: Page
+) -> None:
+    with Site(Settings(), source) as site:
+        feed = site.app[FEED]
+        page.goto(of(f"http://127.0.0.1:{site.port}", "train-7"))
+        expect(page.locator("#live")).to_have_text("Live")
+        wait_until(lambda: feed.readers == 1)
+        see(page, False)
+        wait_until(lambda: feed.readers == 0)
+        done = replace(running_run(), status=RunStatus.SUCCESSFUL, end_time=25.0)
+        source.held["train-7"] = view(done)
+        source.change("train-7", "SUCCESSFUL")
+        see(page, True)
+        expect(page.locator("h1")).to_contain_text("SUCCESSFUL")
+        wait_until(lambda: feed.readers == 1)
+        page.goto("about:blank")
+
+
+def test_the_focus_stays_where_it_is_when_others_come_and_go(
+    source: FakeSource, site: str, page: Page
+) -> None:
+    runs = {name: view(running_run(name)) for name in ("one", "two", "three", "four")}
+    lost = view(replace(running_run("lost"), status=RunStatus.RESUMABLE))
+    source.held = {**runs, "lost": lost}
+    page.goto(site)
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.get_by_role("button", name="Resume the")).to_be_visible()
+
+    page.locator("#search").fill("half a wo")
+    source.held = dict(runs)
+    source.change("lost", None)
+    expect(page.locator("#actions")).to_have_count(0)
+    expect(page.locator("#search")).to_be_focused()
+    expect(page.locator("#search")).to_have_value("half a wo")
+
+    page.get_by_role("link", name="three").focus()
+    source.held = {name: runs[name] for name in ("four", "three", "two")}
+    source.change("one", None)
+    expect(page.locator("#runs tbody th")).to_have_text(["four", "three", "two"])
+    expect(page.get_by_role("link", name="three")).to_be_focused()
+
+
+def test_what_was_known_stays_when_storage_does_not_answer(
+    source: FakeSource, site: str, page: Page, monkeypatch: pytest.MonkeyPatch, faults: list[str]
+) -> None:
+    page.goto(of(site, "etl/2025-06-01"))
+    expect(page.locator("#live")).to_have_text("Live")
+
+    def hang(workflow_id: str) -> None:
+        raise StorageError("The disk is gone.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "run", hang)
+        source.change("etl/2025-06-01", "FAILED")
+        expect(page.locator("#live")).to_contain_text("Not live")
+        expect(page.locator("h1")).to_contain_text("FAILED")
+    expect(page.locator("#live")).to_have_text("Live", timeout=PATIENCE)
+    faults[:] = [it for it in faults if "503" not in it]
+
+
+def test_a_wrong_clock_of_the_reader_changes_no_duration(
+    source: FakeSource, site: str, page: Page
+) -> None:
+    source.held["now"] = view(replace(running_run("now"), start_time=time.time()))
+    page.add_init_script("const right = Date.now; Date.now = () => right() + 7200e3;")
+    page.goto(of(site, "now"))
+    lasted = page.locator(".facts [data-since]")
+    before = lasted.inner_text()
+    expect(lasted).not_to_have_text(before)
+    assert re.fullmatch(r"[0-9.]+s|0m [0-9]+s", lasted.inner_text())
+
+
+def order(page: Page, action: str, token: str) -> None:
+    page.get_by_role("button", name=action).click()
+    page.get_by_label("Token").fill(token)
+    page.keyboard.press("Enter")
+
+
+def test_two_actions_have_an_outcome_each_and_no_news_is_told_once(
+    source: FakeSource, site: str, page: Page, faults: list[str]
+) -> None:
+    source.held["queued"] = view(replace(running_run("queued"), status=RunStatus.PENDING))
+    source.outcome = ("WAITING", "It waits in the queue.")
+    page.goto(of(site, "queued"))
+    lines = page.locator("#outcome p")
+    page.evaluate(
+        """() => {
+          window.told = [];
+          new MutationObserver(all => told.push(...all.map(it => it.target.textContent)))
+            .observe(document.getElementById("outcome"), {childList: true, subtree: true});
+        }"""
+    )
+    with page.expect_response("**/actions/*"):
+        order(page, "Cancel when it starts", "a-token")
+    with page.expect_response("**/actions/*"):
+        expect(lines).to_have_text(["Cancel when it starts queued: It waits in the queue."])
+    order(page, "Cancel when it starts", "a-token")
+    expect(lines.nth(1)).to_contain_text("is under way.")
+    with page.expect_response("**/actions/*"):
+        expect(lines).to_have_count(2)
+    expect(lines.nth(1)).to_contain_text("is under way.")
+    assert sum("waits in the queue" in it for it in page.evaluate("told")) <= 3  # one for each line
+    faults[:] = [it for it in faults if "409" not in it]
+
+
+def test_a_token_that_cannot_be_one_is_not_sent(source: FakeSource, site: str, page: Page) -> None:
+    page.goto(of(site, "train-7"))
+    for token in ("ключ", "two words", "“a-token”", ""):
+        order(page, "Cancel", token)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+    assert source.acted == []
+    expect(page.locator("#outcome")).to_be_empty()
+    order(page, "Cancel", " a-token ")
+    expect(page.locator("#outcome")).to_contain_text("Cancel train-7: SUCCEEDED")
+
+
+def test_a_page_opened_with_a_password_in_its_address_acts(
+    source: FakeSource, page: Page, tmp_path: Path
+) -> None:
+    write_tokens(tmp_path / "tokens", {"on-call": ("act", "a-token")})
+    hashed = bcrypt.hashpw(b"word", bcrypt.gensalt(4)).decode()
+    (tmp_path / "web.yml").write_text(f"basic_auth_users: {{ann: {hashed}}}")
+    files = {"tokens_file": tmp_path / "tokens", "web_config_file": tmp_path / "web.yml"}
+    with Site(Settings(**files), source) as site:
+        page.goto(of(f"http://ann:word@127.0.0.1:{site.port}", "train-7"))
+        order(page, "Cancel", "a-token")
+        expect(page.locator("#outcome")).to_contain_text("Cancel train-7: SUCCEEDED")
+        page.goto("about:blank")

@@ -149,6 +149,8 @@ def test_users_have_to_give_their_password(serve: Callable[..., Site]) -> None:
         assert answer.status_code == 401
         assert answer.headers["WWW-Authenticate"] == 'Basic realm="ray-workflow-exporter"'
         assert "workflow_up" not in answer.text
+    tried = site.get(headers={"Authorization": "Bearer wrong"})  # by the page's buttons
+    assert tried.headers["WWW-Authenticate"] == 'Bearer realm="ray-workflow-exporter"'
     assert site.get("/-/healthy").ok  # which tells nothing
     guesses = [site.get(auth=("alice", str(number))).status_code for number in range(12)]
     assert guesses[-1] == 429

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +22,9 @@ from ray_workflow_exporter.jsonable import run_graph
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.server.drawing import MAX_NODES
+from ray_workflow_exporter.server.run_page import TASKS_PER_PAGE
 from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.snapshot import RunView
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
 from websites import write_tokens
 
@@ -186,6 +191,81 @@ async def test_a_run_too_big_to_be_drawn_by_task_is_drawn_by_stage(
     ]
 
 
+async def test_a_run_of_many_stages_shows_the_first_of_them(
+    client: Client, source: FakeSource
+) -> None:
+    many = MAX_NODES + 7
+    names = [f"of_user_{number}x" for number in range(many)]
+    tasks = {name: Task(name, name, TaskState.RUNNING, start_time=1.0) for name in names}
+    source.held = FakeSource(Run("many", "many", RunStatus.RUNNING, tasks=tasks)).held
+    page = await get(client, of("many") + f"?stage={names[-1]}")
+    assert len(page.all("tr")) == MAX_NODES + 3  # with two heads, and the task
+    assert "And 7 more in the API" in page.text
+    options = [it for it in page.all("option") if it["value"]]
+    assert len(options) == MAX_NODES + 1
+    assert [it["value"] for it in options if "selected" in it] == [names[-1]]
+    assert len((await get(client, of("many"))).all("tr")) == MAX_NODES + 2 + TASKS_PER_PAGE
+
+
+async def test_metadata_of_any_size_leaves_a_page_that_can_be_read(
+    client: Client, source: FakeSource
+) -> None:
+    noted = {f"key {number}": "x" * 5000 for number in range(60)}
+    source.held = FakeSource(replace(running_run(), user_metadata=noted)).held
+    page = await get(client, of("train-7"))
+    assert page.text.count("x" * 500 + " …") == 50
+    assert "x" * 501 not in page.text
+    assert "and 10 more" in page.text
+
+
+class Counting(FakeSource):
+    """Counts how often all runs are asked for, and by how many at once."""
+
+    made = at_once = most = 0
+    lock = threading.Lock()
+
+    def runs(self) -> Sequence[RunView]:
+        with self.lock:
+            self.made += 1
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        time.sleep(0.02)  # long enough for another one to come in
+        with self.lock:
+            self.at_once -= 1
+        return super().runs()
+
+
+@pytest.mark.parametrize("source", [Counting(running_run())])
+async def test_what_watching_costs_does_not_grow_with_the_watchers(
+    client: Client, source: Counting
+) -> None:
+    await asyncio.gather(*(get(client, "/?text=train") for _ in range(20)))
+    once = source.made
+    assert once < 20
+    await asyncio.gather(*(get(client, f"/?text={number}") for number in range(20)))
+    assert source.made == once + 20
+    assert source.most == 1, "a scrape would have to wait for all of them"
+
+
+async def test_a_page_that_is_shared_is_never_older_than_the_newest_change(
+    client: Client, source: FakeSource
+) -> None:
+    for status in (RunStatus.FAILED, RunStatus.RUNNING, RunStatus.CANCELED):
+        source.held = FakeSource(replace(running_run(), status=status)).held
+        source.change("train-7", status.value)
+        assert f"train-7 {status.value}" in (await get(client, of("train-7"))).text
+
+
+async def test_pages_are_compressed_for_who_accepts_it(client: Client) -> None:
+    bodies = []
+    for coding in ("identity", "gzip"):
+        answer = await client.get("/workflows/none", headers={"Accept-Encoding": coding})
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert answer.headers.get("Content-Encoding", "identity") == coding
+        bodies.append(re.sub('data-now="[0-9.]*"', "", await answer.text()))
+    assert bodies[0] == bodies[1]
+
+
 async def test_a_failed_run_says_why(client: Client) -> None:
     page = await get(client, of("etl/2025-06-01"))
     text = " ".join(page.text.split())
@@ -314,6 +394,19 @@ async def test_only_what_makes_sense_is_offered(
             assert "disabled" not in it
     together = labels(await get(acting, "/"))
     assert together == (["Resume the RESUMABLE run"] if status is RunStatus.RESUMABLE else [])
+
+
+async def test_each_action_tells_the_command_that_does_the_same(
+    acting: Client, source: FakeSource
+) -> None:
+    async def commands(status: RunStatus) -> list[str]:
+        source.held = FakeSource(replace(failed_run("a run"), status=status)).held
+        source.change("a run", status.value)
+        text = (await get(acting, of("a run"))).text
+        return re.findall(r"ray-workflow-exporter (\w+ 'a run'[a-z -]*)", text)
+
+    assert await commands(RunStatus.PENDING) == ["cancel 'a run' --when-started"]
+    assert await commands(RunStatus.FAILED) == ["resume 'a run'", "delete 'a run'"]
 
 
 async def test_buttons_say_why_they_do_not_work(

@@ -51,6 +51,7 @@ def create_app(
     app[FRESH] = set()
     app[GATE], app[ACTS] = gate or Gate(settings), acts
     app[events.FEED] = events.Feed(source)
+    app[pages.SHARED] = pages.Shared(lambda: source.last_change)
     app.cleanup_ctx.append(events.follow)
     app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)

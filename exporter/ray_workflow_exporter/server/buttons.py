@@ -27,6 +27,7 @@ class Button:
     question: str
     method: str
     path: str  # from the root of the exporter
+    command: str  # that does the same
     body: Mapping[str, Any] = field(default_factory=dict)
     workflow_id: str = ""
     harmful: bool = False
@@ -39,9 +40,9 @@ class Panel:
     buttons: Sequence[Button]
     obstacle: Optional[str]
     start_manager: bool  # Ray has no management actor, and is to be asked for one
-    command: str  # that does the same
 
 
+_PROGRAM = "ray-workflow-exporter"
 _CANCEL_TEXTS = {
     RunStatus.PENDING: "It waits in Ray's queue, where Ray cannot cancel it. It will be cancelled "
     "as soon as it starts.",
@@ -55,6 +56,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
     """Return what can be done to a run."""
     path = f"{API.lstrip('/')}/workflows/{quote(run.workflow_id, safe='', errors='replace')}"
     waits = run.status is RunStatus.PENDING
+    name = shlex.quote(run.workflow_id)
     offers = {
         Verb.CANCEL: Button(
             "cancel",
@@ -62,6 +64,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             _CANCEL_TEXTS.get(run.status, ""),
             "POST",
             f"{path}/cancel",
+            f"{_PROGRAM} cancel {name}{' --when-started' if waits else ''}",
             {"when_started": True} if waits else {},
             run.workflow_id,
             harmful=True,
@@ -72,8 +75,8 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "It goes on from its checkpoints; tasks without one run again.",
             "POST",
             f"{path}/resume",
-            {},
-            run.workflow_id,
+            f"{_PROGRAM} resume {name}",
+            workflow_id=run.workflow_id,
         ),
         Verb.DELETE: Button(
             "delete",
@@ -81,14 +84,12 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "Its folder in storage is removed, with all outputs. This cannot be undone.",
             "DELETE",
             path,
-            {},
-            run.workflow_id,
+            f"{_PROGRAM} delete {name}",
+            workflow_id=run.workflow_id,
             harmful=True,
         ),
     }
-    found = [offers[verb] for verb in applicable(run)]
-    words = "|".join(button.verb for button in found)
-    return _panel(request, found, f"ray-workflow-exporter {words} {shlex.quote(run.workflow_id)}")
+    return _panel(request, [offers[verb] for verb in applicable(run)])
 
 
 def for_all(request: web.Request, resumable: int) -> Panel:
@@ -98,12 +99,11 @@ def for_all(request: web.Request, resumable: int) -> Panel:
         f"Resume all {resumable} RESUMABLE runs" if resumable > 1 else "Resume the RESUMABLE run"
     )
     path = f"{API.lstrip('/')}/resume-all"
-    offers = [Button("resume-all", label, text, "POST", path)]
-    command = "ray-workflow-exporter resume --all"
-    return _panel(request, offers if resumable else [], command)
+    offers = [Button("resume-all", label, text, "POST", path, f"{_PROGRAM} resume --all")]
+    return _panel(request, offers if resumable else [])
 
 
-def _panel(request: web.Request, buttons: Sequence[Button], command: str) -> Panel:
+def _panel(request: web.Request, buttons: Sequence[Button]) -> Panel:
     actions = request.app[SOURCE].actions
     if not request.app[GATE].takes_orders:
         obstacle: Optional[str] = ACTIONS_OFF
@@ -111,4 +111,4 @@ def _panel(request: web.Request, buttons: Sequence[Button], command: str) -> Pan
         obstacle = "Actions are served at another address of this exporter: open this page there."
     else:
         obstacle = actions.obstacle
-    return Panel(buttons, obstacle, actions.lacks_manager, command)
+    return Panel(buttons, obstacle, actions.lacks_manager)

@@ -6,12 +6,13 @@ What the scripts add – the page follows what happens, the buttons act – is i
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -23,6 +24,7 @@ from ..display import moment, printable, size, span
 from ..palette import STATE_COLOURS, STATUS_COLOURS
 from . import run_page, runs_page
 from .api import view_of
+from .scrape import accepts_gzip
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,6 +39,44 @@ _FILES["page.css"] += "".join(
     f".{name} {{ --state: {colour.hex} }}\n" for name, colour in _COLOURS.items()
 ).encode()
 _VERSION = hashlib.sha256(b"".join(_FILES[name] for name in sorted(_FILES))).hexdigest()[:12]
+
+_KEPT = 20  # pages
+_KEPT_SECONDS = 1.0  # also where nothing changes, times go on
+
+
+class _Kept(NamedTuple):
+    change: int  # the newest one when it was made
+    until: float
+    body: bytes
+
+
+class Shared:
+    """Makes one page at a time, and gives it to all who ask for it before something changes.
+
+    So what watching costs, and how long a scrape waits for it, does not grow with the watchers.
+    """
+
+    def __init__(self, last_change: Callable[[], int]) -> None:
+        self._last_change = last_change
+        self._turn = asyncio.Lock()
+        self._kept: dict[str, _Kept] = {}
+
+    async def body(self, key: str, make: Callable[[], bytes]) -> bytes:
+        """Return what `make` returns, or returned just now for the same key."""
+        async with self._turn:
+            change, kept = self._last_change(), self._kept.get(key)
+            if kept is not None and kept.change == change and time.monotonic() < kept.until:
+                return kept.body
+            # In a thread: a big run takes a while, and scrapes shall not wait for it.
+            body = await asyncio.to_thread(make)
+            self._kept.pop(key, None)
+            if len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = _Kept(change, time.monotonic() + _KEPT_SECONDS, body)
+            return body
+
+
+SHARED: web.AppKey[Shared] = web.AppKey("shared")
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -54,7 +94,7 @@ def _page(handler: Handler) -> Handler:
             return await handler(request)
         except web.HTTPException as error:
             content = {"title": error.reason, "text": error.text}
-            response = await _render(request, "error.html", lambda: content)
+            response = await _render(request, "error.html", lambda: content, shared=False)
             response.set_status(error.status)
             return response
 
@@ -86,21 +126,33 @@ async def _file(request: web.Request) -> web.Response:
 
 
 async def _render(
-    request: web.Request, template: str, content: Callable[[], Mapping[str, Any]]
+    request: web.Request,
+    template: str,
+    content: Callable[[], Mapping[str, Any]],
+    *,
+    shared: bool = True,
 ) -> web.Response:
     # Relative, so that it works behind a proxy under another path.
     root = "../" if request.path.startswith("/workflows/") else ""
+
+    zipped = accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, ""))
 
     def made() -> bytes:
         text = _TEMPLATES.get_template(template).render(
             {"root": root, "now": time.time(), **content()}
         )
         # An id from a file name that is not UTF-8 holds surrogates.
-        return text.encode(errors="replace")
+        body = text.encode(errors="replace")
+        return gzip.compress(body, 1) if zipped else body
 
-    # In a thread: a run of 100,000 tasks takes a while, and scrapes shall not wait for it.
-    body = await asyncio.to_thread(made)
-    return web.Response(body=body, content_type="text/html", charset="utf-8")
+    if shared:
+        body = await request.app[SHARED].body(f"{zipped} {request.raw_path}", made)
+    else:
+        body = await asyncio.to_thread(made)
+    headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT_ENCODING}
+    if zipped:
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers)
 
 
 def _shown(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Optional
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from .source import SETTINGS
 
 TASKS_PER_PAGE = 100
 _MANY_UPSTREAM = 5
+_MANY_FACTS = 50
+_LONG_FACT = 500  # characters
 
 
 def query(request: web.Request) -> dict[str, Any]:
@@ -43,15 +46,21 @@ def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> di
     ]
     offset = query["offset"]
     details = run_details(view, messages=messages)
+    stages = details["stages"][:MAX_NODES]
+    names = dict.fromkeys(it["stage"] for it in stages)
     return {
         "query": query,
         "run": details,
         "counts": {state: count for state, count in details["task_counts"].items() if count},
         "since": run.start_time if run.status is RunStatus.RUNNING else None,
+        "stages": stages,
+        "more_stages": len(details["stages"]) - len(stages),
+        "stage_names": [*names, *([stage] if stage and stage not in names else [])],
         "metadata": [
-            (name, value if isinstance(value, str) else json.dumps(value))
-            for name, value in details["user_metadata"].items()
+            (_brief(name), _brief(value if isinstance(value, str) else json.dumps(value)))
+            for name, value in islice(details["user_metadata"].items(), _MANY_FACTS)
         ],
+        "more_metadata": max(0, len(details["user_metadata"]) - _MANY_FACTS),
         "outlined": run.outlined,
         "drawing": draw(view, query["level"], now),
         "max_nodes": MAX_NODES,
@@ -64,6 +73,10 @@ def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> di
         "tasks": [_row(run, it, messages) for it in found[offset : offset + TASKS_PER_PAGE]],
         "panel": buttons.for_run(request, run),
     }
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= _LONG_FACT else f"{text[:_LONG_FACT]} …"
 
 
 def _row(run: Run, task: Task, messages: bool) -> dict[str, Any]:

@@ -129,14 +129,15 @@ class Gate:
         return self._tokens.find(token) if self._tokens is not None and token is not None else None
 
     def _unauthorized(self, request: web.Request, config: Optional[WebConfig]) -> web.HTTPException:
-        address = request.remote or ""
-        if hdrs.AUTHORIZATION in request.headers:
+        address, tried = request.remote or "", request.headers.get(hdrs.AUTHORIZATION, "")
+        if tried:
             wait = self._wrong.wait(address)
             if wait is not None:
                 return _too_many(wait)
             self._wrong.take(address)
         users = config is not None and config.users is not None
-        scheme = "Basic" if users else "Bearer"
+        # A browser asks for a user as soon as it sees `Basic`, also if a page tried a token.
+        scheme = "Basic" if users and not tried.startswith(("Bearer ", "bearer ")) else "Bearer"
         return web.HTTPUnauthorized(
             text=f"Valid credentials are needed: {'a user or ' if users else ''}a bearer token.",
             headers={hdrs.WWW_AUTHENTICATE: f'{scheme} realm="ray-workflow-exporter"'},

@@ -3,6 +3,9 @@
 
 const root = document.body.dataset.root;
 const REFRESH_MILLISECONDS = 1000;
+const AGAIN_MILLISECONDS = 5000;
+// The clocks of the exporter and of this machine may differ.
+const skew = Number(document.body.dataset.now) * 1000 - Date.now();
 
 // --- The page follows what happens -------------------------------------------------------------
 
@@ -15,8 +18,14 @@ function morph(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
+  // What is gone goes first: what follows it then stays where it is, and so does the focus.
+  const ids = new Set(Array.from(fresh.children, (it) => it.id));
   const known = new Map();
-  for (const child of old.children) if (child.id) known.set(child.id, child);
+  for (const child of [...old.children]) {
+    if (child.id && !ids.has(child.id)) child.remove();
+    else if (child.id) known.set(child.id, child);
+  }
+  if (known.size) old.normalize(); // texts that were on both sides of it
   let at = old.firstChild;
   for (const child of [...fresh.childNodes]) {
     const match = child.id ? known.get(child.id) : alike(at, child) ? at : null;
@@ -40,6 +49,7 @@ function alike(old, fresh) {
   return old && !old.id && old.nodeName === fresh.nodeName;
 }
 
+let events;
 let refreshing = false;
 let stale = false;
 let refreshed = 0;
@@ -48,43 +58,58 @@ async function refresh() {
   stale = true;
   if (refreshing || document.hidden) return;
   refreshing = true;
-  while (stale) {
-    await sleep(refreshed + REFRESH_MILLISECONDS - Date.now());
+  let pause = REFRESH_MILLISECONDS;
+  while (stale && !document.hidden) {
+    await sleep(refreshed + pause - Date.now());
     stale = false;
+    pause = REFRESH_MILLISECONDS;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const fresh = page.getElementById("main");
-      if (fresh) {
-        morph(document.getElementById("main"), fresh);
-        document.title = page.title;
-      }
+      // Other errors, as 503, say nothing about the run: what was known of it stays.
+      if (!answer.ok && answer.status !== 404) throw new Error(answer.statusText);
+      show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      if (events.readyState === EventSource.OPEN) say(LIVE, "good");
     } catch {
-      // The exporter is away: the events say when it is back.
+      say(AWAY, "bad");
+      stale = true;
+      pause = AGAIN_MILLISECONDS;
     }
     refreshed = Date.now();
   }
   refreshing = false;
 }
 
+function show(page) {
+  const focused = document.activeElement;
+  morph(document.getElementById("main"), page.getElementById("main"));
+  document.title = page.title;
+  // An element that moves to another place loses it.
+  if (focused.isConnected && focused !== document.activeElement) {
+    focused.focus({ preventScroll: true });
+  }
+}
+
 function sleep(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
 }
 
+const LIVE = "Live";
+const AWAY = "Not live: the exporter does not answer as it should. Trying again …";
+
+// Only a tab that one sees: a browser opens six connections to a server, for all tabs together.
 function follow() {
+  events?.close();
+  if (document.hidden) return;
   const only = document.body.dataset.follow;
-  const events = new EventSource(`${root}api/v1/events${only && `?workflow_id=${only}`}`);
+  events = new EventSource(`${root}api/v1/events${only && `?workflow_id=${only}`}`);
   for (const kind of ["ready", "run", "task", "gone", "reset"]) {
     events.addEventListener(kind, () => refresh());
   }
-  events.addEventListener("open", () => say("Live", "good"));
+  events.addEventListener("open", () => say(LIVE, "good"));
   events.addEventListener("error", () => {
-    say("The exporter does not answer. Trying again …", "bad");
+    say(AWAY, "bad");
     // A browser gives up after an answer that is no stream, such as 503.
-    if (events.readyState === EventSource.CLOSED) {
-      events.close();
-      setTimeout(follow, 5000);
-    }
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, AGAIN_MILLISECONDS);
   });
 }
 
@@ -110,7 +135,7 @@ function span(seconds) {
 
 function tick() {
   for (const it of document.querySelectorAll("[data-since]")) {
-    it.textContent = span(Math.max(0, Date.now() / 1000 - Number(it.dataset.since)));
+    it.textContent = span(Math.max(0, (Date.now() + skew) / 1000 - Number(it.dataset.since)));
   }
 }
 
@@ -146,12 +171,14 @@ async function act(order, token, startManager) {
   sessionStorage.setItem(TOKEN, token);
   const what = `${order.label}${order.run ? ` ${order.run}` : ""}`;
   const headers = { Authorization: `Bearer ${token}`, "Idempotency-Key": unique() };
-  tell(`${what}: asked …`);
+  const line = newLine();
+  let taken = false;
+  tell(line, `${what}: asked …`);
   try {
-    let url = order.url;
+    const url = here(order.url);
     let body;
     if (order.method === "DELETE") {
-      if (startManager) url += "?start_manager=true";
+      if (startManager) url.search = "?start_manager=true";
     } else {
       headers["Content-Type"] = "application/json";
       body = { ...JSON.parse(order.body), ...(startManager && { start_manager: true }) };
@@ -163,21 +190,30 @@ async function act(order, token, startManager) {
     });
     if (answer.status === 401) sessionStorage.removeItem(TOKEN);
     let action = await answer.json();
-    while (answer.ok && !action.finished_at) {
-      tell(`${what}: ${action.detail ?? "under way …"}`);
-      await sleep(500);
-      answer = await fetch(`${root}api/v1/actions/${action.action_id}`, {
+    taken = answer.ok;
+    // A queued run may wait for hours.
+    for (let pause = 500; answer.ok && !action.finished_at; pause = Math.min(2 * pause, 5000)) {
+      tell(line, `${what}: ${action.detail ?? "under way …"}`);
+      await sleep(pause);
+      answer = await fetch(here(`${root}api/v1/actions/${action.action_id}`), {
         headers: { Authorization: headers.Authorization },
       });
       action = await answer.json();
     }
-    const good = answer.ok && action.state === "SUCCEEDED";
-    tell(`${what}: ${answer.ok ? `${action.state}. ` : ""}${action.detail}`, !good);
+    if (taken && !answer.ok) throw new Error(action.detail);
+    const kind = action.state === "SUCCEEDED" ? "good" : "bad";
+    tell(line, `${what}: ${taken ? `${action.state}. ` : ""}${action.detail}`, kind);
   } catch (error) {
-    tell(`${what}: no answer from the exporter (${error.message}). Whether it was done is not ` +
-      "known: look at the state of the run.", true);
+    const where = taken ? "ordered, but then no news of it" : "no answer from the exporter";
+    tell(line, `${what}: ${where} (${error.message}). Whether it was done is not known: look at ` +
+      "the state of the run.", "bad");
   }
   refresh();
+}
+
+// The address of the page may hold a user and a password, with which `fetch` takes no address.
+function here(path) {
+  return new URL(path, location.href);
 }
 
 // Not `crypto.randomUUID`: browsers have it on encrypted pages only.
@@ -185,11 +221,16 @@ function unique() {
   return Array.from(crypto.getRandomValues(new Uint32Array(4)), (it) => it.toString(16)).join("-");
 }
 
-function tell(text, bad = false) {
-  const line = document.createElement("p");
-  line.className = bad ? "bad" : "";
-  line.textContent = text;
-  document.getElementById("outcome").replaceChildren(line);
+// One for each action under way: the outcome of one must not hide that of another.
+function newLine() {
+  const outcome = document.getElementById("outcome");
+  for (const ended of outcome.querySelectorAll(".good, .bad")) ended.remove();
+  return outcome.appendChild(document.createElement("p"));
+}
+
+function tell(line, text, kind = "") {
+  line.className = kind;
+  if (line.textContent !== text) line.textContent = text; // a screen reader says it again
 }
 
 // -----------------------------------------------------------------------------------------------
@@ -216,5 +257,5 @@ document.addEventListener("change", (event) => {
 if ("follow" in document.body.dataset) {
   follow();
   setInterval(tick, 1000);
-  document.addEventListener("visibilitychange", () => stale && refresh());
+  document.addEventListener("visibilitychange", follow);
 }
