@@ -7,7 +7,7 @@ Edges over several layers bend around the nodes between them.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -20,7 +20,7 @@ Slot = Union[str, Bend]
 
 _BEND_HEIGHT = 6.0
 _MAX_BENDS = 20_000  # beyond, edges go straight
-_TALL = 12  # nodes in one layer: more than one sees at once
+_TALL = 12  # nodes in one layer, or edges of their height: more than one sees at once
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,12 @@ def _middles(
             before[following].append(slot)
             if not isinstance(following, str):
                 columns[following[2]].append(following)
-    tall = max(Counter(layers.values()).values(), default=0) > _TALL
+
+    def height(slot: Slot) -> float:
+        return box.height if isinstance(slot, str) else _BEND_HEIGHT
+
+    room = _TALL * (box.height + box.gap)
+    tall = any(sum(height(it) + box.gap for it in column) > room for column in columns.values())
     middles: dict[Slot, float] = {}
     for _, column in sorted(columns.items()):
         wanted = {
@@ -161,8 +166,8 @@ def _middles(
             if (near := [middles[it] for it in before[slot]])
         }
         column.sort(key=lambda slot: wanted.get(slot, 0.0))  # stable: else by order of appearance
-        heights = [box.height if isinstance(slot, str) else _BEND_HEIGHT for slot in column]
-        places = _apart([wanted.get(slot, 0.0) for slot in column], heights, box.gap, down=tall)
+        targets, heights = [wanted.get(slot, 0.0) for slot in column], [*map(height, column)]
+        places = _apart(targets, heights, box.gap, down=tall)
         middles.update(zip(column, places))
     return middles
 

@@ -212,6 +212,30 @@ def test_what_users_wrote_is_text_and_nothing_else(
     expect(page.get_by_role("dialog")).to_contain_text(evil)
 
 
+@pytest.mark.parametrize("width", [1300, 400])
+def test_long_and_wide_names_stay_in_their_places(
+    source: FakeSource, site: str, page: Page, width: int
+) -> None:
+    name = "MW" * 127
+    tasks = {name: Task(name, name, TaskState.RUNNING, start_time=1.0)}
+    noted = {name: name}
+    source.held["wide"] = view(
+        Run(name, name, RunStatus.RUNNING, tasks, start_time=1.0, user_metadata=noted)
+    )
+    page.set_viewport_size({"width": width, "height": 900})
+    for url in (site, of(site, "wide")):
+        page.goto(url)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    beside = page.locator("#dag .node").evaluate(
+        """node => {
+          node.scrollIntoView({block: "center"});
+          const box = node.querySelector(".box").getBoundingClientRect();
+          return document.elementFromPoint(box.right + 4, box.top + 13).tagName;
+        }"""
+    )
+    assert beside != "text"
+
+
 def see(page: Page, seen: bool) -> None:
     """Bring the tab to the front or to the back, as far as it can tell."""
     page.evaluate(

@@ -106,6 +106,13 @@ def test_beside_a_wide_fan_out_all_others_are_at_its_top() -> None:
     assert layout.nodes["m39"] == (150, 39 * 50)
 
 
+def test_what_many_long_edges_pass_stays_at_the_top() -> None:
+    nodes = [f"n{number}" for number in range(60)]
+    edges = {*zip(nodes, nodes[1:]), *(("n0", it) for it in nodes[1:])}
+    layout = lay_out(nodes, edges, BOX)
+    assert {y for _, y in layout.nodes.values()} == {0}
+
+
 def test_it_grows_with_what_there_is_to_draw() -> None:
     # 500 nodes that all depend on all before them: 124,750 edges, which would bend 20 million
     # times.

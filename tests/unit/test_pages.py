@@ -292,7 +292,6 @@ async def test_messages_are_kept_back_where_the_settings_say_so(client: Client) 
         ("?status=FAILED&status=RUNNING&text=2025", ["etl/2025-06-01"]),
         ("?class=train&text=", ["train-7"]),
         ("?class=&text=EVIL", [HOSTILE]),
-        ("?offset=2", [HOSTILE]),
         ("?class=none", []),
     ],
 )
@@ -331,6 +330,13 @@ async def test_long_lists_have_pages(client: Client, source: FakeSource) -> None
     assert seen == [f"run-run-{number:03}" for number in range(120)]
     (back,) = [it["href"] for it in page.all("a") if it.get("rel") == "prev"]
     assert back == "?text=run&offset=50"
+    page = await get(client, "/?offset=4000")
+    assert rows(page) == seen[100:], "those behind it are gone by now"
+
+
+async def test_behind_the_last_task_is_the_last_page(client: Client) -> None:
+    page = await get(client, of("train-7") + "?offset=4000&stage=fit")
+    assert rows(page) == ["task-fit", "task-fit_1"]
 
 
 async def test_an_installation_without_a_run_says_what_comes(

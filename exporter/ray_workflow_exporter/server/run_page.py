@@ -44,7 +44,8 @@ def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> di
         and (not states or task.state.value in states)
         and stage in (None, task.stage)
     ]
-    offset = query["offset"]
+    # The last page, when what came after it is gone.
+    offset = max(0, min(query["offset"], (len(found) - 1) // TASKS_PER_PAGE * TASKS_PER_PAGE))
     details = run_details(view, messages=messages)
     stages = details["stages"][:MAX_NODES]
     names = dict.fromkeys(it["stage"] for it in stages)

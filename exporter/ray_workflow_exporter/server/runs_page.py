@@ -40,7 +40,8 @@ def content(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
     runs = source.runs()
     messages = request.app[SETTINGS].expose_error_messages
     found = matching(runs, query["status"], query["class"] or None, query["text"])
-    offset = query["offset"]
+    # The last page, when what came after it is gone.
+    offset = max(0, min(query["offset"], (len(found) - 1) // PER_PAGE * PER_PAGE))
     counts = Counter(view.run.status for view in runs)
     return {
         "query": query,
