@@ -113,6 +113,7 @@ class Exporter:
         self.actions.look()
         self._own.left_to_read(self._poller.loading)
         self._own.polled(time.time(), time.monotonic() - started)
+        self._own.prepare()
         self._heartbeat = time.time()
 
     def load(self) -> None:

@@ -23,6 +23,7 @@ class Scraped:
     def __init__(self, exposition: Exposition) -> None:
         self.exposition = exposition
         self._own = SelfMetrics("1.0.0")
+        self._own.prepare()  # as each poll does
 
     def answer(self, *, gzip: bool) -> None:
         """Make each chunk that the web server would write, and let it go as a socket does."""

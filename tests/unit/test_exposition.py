@@ -273,7 +273,7 @@ def test_messages_can_be_switched_off() -> None:
 
 
 def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
-    body = SelfMetrics("1.2.3").body().decode()
+    body = b"".join(SelfMetrics("1.2.3").block().plain).decode()
     assert "_created" not in body
     for stage in ("list", "read", "manager", "render"):
         assert f'ray_workflow_exporter_poll_errors_total{{stage="{stage}"}} 0.0\n' in body
@@ -288,7 +288,7 @@ def test_own_metrics_say_what_happened() -> None:
     own.link_restarted(3)
     found = {
         (name, dict(labels).get("le", "")): value
-        for name, labels, value in samples(parsed(own.body()))
+        for name, labels, value in samples(parsed(b"".join(own.block().plain)))
     }
     prefix = "ray_workflow_exporter_"
     assert found[f"{prefix}link_restarts_total", ""] == "3.0"
@@ -299,3 +299,16 @@ def test_own_metrics_say_what_happened() -> None:
     assert found[f"{prefix}probe_duration_seconds_count", ""] == "1.0"
     assert found[f"{prefix}actions_total", ""] == "1.0"
     assert found[f"{prefix}series", ""] == "1.0"
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_own_metrics_are_ready_until_something_happens(openmetrics: bool) -> None:
+    own = own_metrics()
+    own.prepare()
+    ready = own.block(openmetrics=openmetrics)
+    assert own.block(openmetrics=openmetrics) is ready
+    own.acted("cancel", "succeeded")
+    changed = own.block(openmetrics=openmetrics)
+    assert b'{action="cancel",result="succeeded"} 1.0\n' in changed.plain[0]
+    own.prepare()
+    assert own.block(openmetrics=openmetrics) == changed

@@ -161,7 +161,7 @@ async def test_prometheus_reads_every_sample(
 
     scraped, of_tasks = await asyncio.to_thread(look)
     series = shown.exposition.series()
-    own = sum(samples(shown.own.body()).values())
+    own = sum(samples(b"".join(shown.own.block().plain)).values())
     assert scraped == sum(series.values()) + own
     # Counters of classes have such names, too.
     assert of_tasks == sum(n for name, n in series.items() if name.startswith("ray_workflow_task_"))

@@ -168,7 +168,7 @@ def page(
     """Return the whole answer to a scrape; `tiers` holds values of `Tier`, None means all."""
     parts = exposition.blocks(openmetrics=openmetrics, tiers=tiers)
     if tiers is None or Tier.EXPORTER in tiers:
-        parts.append(block(own.body(openmetrics=openmetrics)))
+        parts.append(own.block(openmetrics=openmetrics))
     if openmetrics:
         parts.append(_EOF)
     return gzip_body(parts) if gzip else plain_body(parts)

@@ -1,11 +1,13 @@
 """The exporter's own metrics: how it polls, what it shows, what it was told to do.
 
-They change with every poll and are few, so they are rendered while a scrape waits.
+They change with every poll, and are rendered at its end: a scrape costs its bytes. What happens
+between two polls is rendered by the next scrape.
 """
 
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from . import text
+from .blocks import Block, block
 from .contract import Family, Kind
 from .families import FAMILIES
 
@@ -33,6 +36,8 @@ class SelfMetrics:
         for family in self._families.values():
             self._by_name[family.name] = self._made(family)
         self._link_restarts = 0
+        self._lock = threading.Lock()
+        self._ready: dict[bool, Block] = {}  # by whether it is OpenMetrics
         # A counter that first appears at 1 has no increase for Prometheus to see.
         for stage in POLL_STAGES:
             self._of("poll_errors_total").labels(stage)
@@ -79,15 +84,25 @@ class SelfMetrics:
 
     def acted(self, action: str, result: str) -> None:
         """Count an action on a run that a user asked for."""
-        self._of("actions_total").labels(action, result).inc()
+        with self._lock:
+            self._of("actions_total").labels(action, result).inc()
 
     def link_restarted(self, total: int) -> None:
         """Take over the number of restarts of the ray link since the exporter began."""
         self._of("link_restarts_total").inc(max(0, total - self._link_restarts))
         self._link_restarts = total
 
-    def body(self, *, openmetrics: bool = False) -> bytes:
-        """Return headers and samples, without `# EOF`.
+    def prepare(self) -> None:
+        """Have ready what a scrape will ask for."""
+        with self._lock:
+            self._ready = {kind: block(self._text(openmetrics=kind)) for kind in (False, True)}
+
+    def block(self, *, openmetrics: bool = False) -> Block:
+        """Return headers and samples, without `# EOF`."""
+        return self._ready.get(openmetrics) or block(self._text(openmetrics=openmetrics))
+
+    def _text(self, *, openmetrics: bool) -> bytes:
+        """Render headers and samples.
 
         Done here and not by prometheus_client, which in the text format adds a `_created` family
         to each counter and histogram unless that is switched off for the whole process.
@@ -118,4 +133,5 @@ class SelfMetrics:
         return Gauge(*about, registry=self._registry)
 
     def _of(self, name: str) -> Any:
+        self._ready = {}  # it is about to change
         return self._by_name[_PREFIX + name]
