@@ -46,6 +46,10 @@ Two exporters that watch the same cluster count as one, whatever their `instance
 the targets of each cluster a label `cluster`: it stays on every alert, and is where inhibition
 stops. Give the targets of shards a label `shard`. Links lead to `{grafana}` and to
 `{runbooks}`: `make rules GRAFANA=URL RUNBOOKS=URL` writes the rules with yours.
+
+Commands in runbooks are for a shell on the head node, with the names of yours in place of those in
+capitals. What acts does so there as a driver of the cluster (`--address auto`), and needs neither a
+token nor an exporter; elsewhere say `--url URL --token-file FILE` instead.
 """
 
 
