@@ -8,6 +8,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from expositions import parsed
+from ray_workflow_exporter.metrics.contract import META_LABELS
+from ray_workflow_exporter.metrics.families import FAMILIES
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted({README, ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")})
@@ -58,3 +62,13 @@ def test_every_picture_is_whole() -> None:
         content = picture.read_bytes()
         assert content.startswith(b"\x89PNG\r\n"), picture
         assert content.endswith(b"IEND\xae\x42\x60\x82"), picture
+
+
+def test_the_readme_shows_samples_as_they_are_exposed() -> None:
+    labels = {it.name: (*it.scope.labels, *it.labels) for it in FAMILIES}
+    lines = re.findall(r"^ray_workflow_.*$", README.read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        (family,) = parsed(line.encode() + b"\n")
+        (sample,) = family.samples
+        assert tuple(sample.labels) == tuple(it for it in labels[sample.name] if it != META_LABELS)
