@@ -9,6 +9,7 @@ SECONDS ?= 1800
 GRAFANA ?=
 RUNBOOKS ?=
 RAY ?= 2.44.1
+OLDER_RAYS := 2.20.0 2.31.0 2.44.1
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,10 +37,10 @@ demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
 	@PYTHONPATH=tests $(BIN)/python deploy/demo/demo.py $(DURATION)
 
 test: install system ## Run all tests
-	$(BIN)/python -m pytest -m 'not slow'
-
-test-all: install system ## Run all tests, also those that take minutes
 	$(BIN)/python -m pytest
+
+test-all: test ## Run all tests, and those inside Ray with older Rays, too
+	set -e; for ray in $(OLDER_RAYS); do $(MAKE) test-ray RAY=$$ray; done
 
 test-ray: .venv-ray-$(RAY)/installed ## Run the tests inside Ray with another Ray (RAY=2.31.0)
 	.venv-ray-$(RAY)/bin/python -m pytest tests/integration/test_inside_ray.py

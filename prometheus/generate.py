@@ -6,14 +6,15 @@ Links lead to where runbooks and boards are found: `--runbooks URL`, `--grafana 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .alerts import ALERTS, Alert
-from .recording import GROUPS
+from .recording import GROUPS, LONG_WINDOWS, WINDOWS
 
 ROOT = Path(__file__).parents[1]
 RUNBOOKS = "https://github.com/ray-workflow-exporter/ray-workflow-exporter/blob/main/docs/runbooks"
@@ -46,6 +47,17 @@ Two exporters that watch the same cluster count as one, whatever their `instance
 the targets of each cluster a label `cluster`: it stays on every alert, and is where inhibition
 stops. Give the targets of shards a label `shard`. Links lead to `{grafana}` and to
 `{runbooks}`: `make rules GRAFANA=URL RUNBOOKS=URL` writes the rules with yours.
+
+Commands in runbooks are for a shell on the head node, with the names of yours in place of those in
+capitals. What acts does so there as a driver of the cluster (`--address auto`), and needs neither a
+token nor an exporter; elsewhere say `--url URL --token-file FILE` instead.
+
+## Recorded series
+
+Made by `rules/recording.yml`, for alerts, boards and queries of your own. `…` stands for a window:
+{windows}.
+
+{records}
 """
 
 
@@ -118,7 +130,23 @@ def document(runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> str:
         variant = " ".join(value for _, value in alert.labels)
         name = f"{link} {variant}".rstrip()
         lines.append(f"| {name} | {alert.severity} | {alert.after} | {alert.words} |")
-    return _DOCUMENT.format(table="\n".join(lines), runbooks=runbooks, grafana=grafana)
+    return _DOCUMENT.format(
+        table="\n".join(lines),
+        runbooks=runbooks,
+        grafana=grafana,
+        windows=", ".join((*WINDOWS, *LONG_WINDOWS)),
+        records="\n".join(_recorded()),
+    )
+
+
+def _recorded() -> Iterator[str]:
+    """Yield the lines of the table of recorded series, one for all windows of each."""
+    yield "| series | holds |"
+    yield "|---|---|"
+    windows = re.compile(rf"(?<=increase)({'|'.join((*WINDOWS, *LONG_WINDOWS))})$")
+    words = {windows.sub("…", it.record): it.words for group in GROUPS for it in group.records}
+    for record, text in words.items():
+        yield f"| `{record}` | {text} |"
 
 
 def files(runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> Mapping[Path, str]:

@@ -19,9 +19,10 @@ FAILURE_LABELS = "task_id, stage, kind, exception, message"
 
 
 class Record(NamedTuple):
-    """A recording rule."""
+    """A recording rule; `words` say what it holds."""
 
     record: str
+    words: str
     expr: str
 
 
@@ -41,12 +42,18 @@ LONG_WINDOWS = ("1d", "3d", "30d")
 
 # A cancelled run says nothing about the workflow.
 _ENDED = {
-    "workflow:ray_workflow_runs_finished": 'ray_workflow_runs_finished_total{status!="CANCELED"}',
-    "workflow:ray_workflow_runs_failed": 'ray_workflow_runs_finished_total{status="FAILED"}',
+    "workflow:ray_workflow_runs_finished": (
+        "Runs of a class that ended, without those that were cancelled.",
+        'ray_workflow_runs_finished_total{status!="CANCELED"}',
+    ),
+    "workflow:ray_workflow_runs_failed": (
+        "Runs of a class that failed.",
+        'ray_workflow_runs_finished_total{status="FAILED"}',
+    ),
 }
 
 
-def _added(record: str, counter: str) -> Record:
+def _added(record: str, words: str, counter: str) -> Record:
     """Record how many runs ended since the step before.
 
     `increase` of each step by itself would miss what a counter adds between the last scrape of one
@@ -56,6 +63,7 @@ def _added(record: str, counter: str) -> Record:
     """
     return Record(
         f"{record}:increase{STEP}",
+        f"{words[:-1]}, in ten minutes: what windows of days add up.",
         total(
             f"\n  last_over_time({counter}[1h])\n"
             f"    - last_over_time({counter}[1h] offset {STEP}) >= 0\n"
@@ -71,27 +79,32 @@ def _outcomes(window: str) -> tuple[Record, ...]:
         *(
             Record(
                 f"{record}:increase{window}",
+                words,
                 f"sum_over_time({record}:increase{STEP}[{window}:{STEP}])"
                 if window in LONG_WINDOWS
                 else total(f"increase({counter}[{window}])", "status"),
             )
-            for record, counter in _ENDED.items()
+            for record, (words, counter) in _ENDED.items()
         ),
         Record(
             f"workflow:ray_workflow_success:ratio_increase{window}",
+            "Share of the ended runs that did not fail.",
             f"1 - {failed} / ({finished} > 0)",
         ),
-        # 1: the budget, 1 - objective, is used up just as fast as it may be.
         Record(
             f"workflow:ray_workflow_budget_burn:ratio_increase{window}",
+            "How fast the success budget of a class, 1 - objective, is used up; 1: just as fast as "
+            "it may be.",
             f"{failed} / ({finished} > 0)\n  / (1 - {one('ray_workflow_objective_ratio')})",
         ),
         Record(
             f"cluster:ray_workflow_runs_failed:increase{window}",
+            "Runs that failed, over all classes.",
             f"sum without (workflow) ({failed})",
         ),
         Record(
             f"cluster:ray_workflow_budget_burn:ratio_increase{window}",
+            "How fast the success budget of all classes together is used up.",
             f"sum without (workflow) ({failed})\n"
             "  / (sum without (workflow) (\n"
             f"    {finished} * (1 - {one('ray_workflow_objective_ratio')})\n"
@@ -100,13 +113,18 @@ def _outcomes(window: str) -> tuple[Record, ...]:
     )
 
 
-def _quantiles(record: str, bucket: str, *dropped: str) -> tuple[Record, ...]:
+def _quantiles(record: str, what: str, bucket: str, *dropped: str) -> tuple[Record, ...]:
     added = f"{record}_bucket:increase{STEP}"
     return (
-        Record(added, total(f"increase({bucket}[{STEP}])", *dropped)),
+        Record(
+            added,
+            f"Histogram of the durations of {what}.",
+            total(f"increase({bucket}[{STEP}])", *dropped),
+        ),
         *(
             Record(
                 f"{record}:p{quantile[2:]}_7d",
+                f"Of last week's {what}, {int(quantile[2:])} % took no longer.",
                 f"histogram_quantile({quantile},\n  sum_over_time({added}[7d:{STEP}])\n)",
             )
             for quantile in ("0.50", "0.95")
@@ -126,39 +144,41 @@ GROUPS = (
         (
             Record(
                 "workflow_id:ray_workflow_elapsed:seconds",
+                "For how long a RUNNING run has been at work.",
                 f"(time() - {one('ray_workflow_start_timestamp_seconds')})\n  and ({RUNNING})",
             ),
             Record(
                 "workflow_id:ray_workflow_quiet:seconds",
+                "For how long nothing of a RUNNING run has changed.",
                 f"(time() - {one('ray_workflow_last_transition_timestamp_seconds')})\n"
                 f"  and ({RUNNING})",
             ),
-            # Of the tasks that wait for resources now, the longest wait.
             Record(
                 "workflow_id:ray_workflow_task_wait_seconds:max",
+                "Of the tasks that wait for resources now, the longest wait.",
                 f"max without ({TARGET}, task_id) (\n"
                 "  (time() - ray_workflow_task_submit_timestamp_seconds)\n"
                 "    and ignoring (stage, state) ray_workflow_task_state"
                 '{state="PENDING"}\n)',
             ),
-            # From submission to start, of the tasks that did start.
             Record(
                 "workflow_id:ray_workflow_task_wait_seconds:avg",
+                "Mean time from submission to start, of the tasks that did start.",
                 "avg without (task_id) (\n"
                 f"  {one('ray_workflow_task_start_timestamp_seconds')}\n"
                 f"    - {one('ray_workflow_task_submit_timestamp_seconds')}\n)",
             ),
-            # Over all runs of a class that are under way.
             Record(
                 "workflow:ray_workflow_progress:ratio",
+                "Share of tasks that are done, over all runs of a class that are under way.",
                 "sum without (workflow_id) (\n"
                 f"""  {one('ray_workflow_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
                 ") / (sum without (workflow_id) (\n"
                 f"  sum without (state) ({one('ray_workflow_tasks')}) and ({LIVE})\n) > 0)",
             ),
-            # How long the slowest of the stages at work usually keeps a task.
             Record(
                 "workflow_id:ray_workflow_usual_task_seconds:max",
+                "How long the slowest of the stages at work usually keeps a task.",
                 "max without (stage) (\n"
                 f"  clamp_max({AT_WORK} > 0, 1)\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) {RUN}\n"
@@ -166,30 +186,31 @@ GROUPS = (
                 # Where nothing ended in a week, the quantile is no number.
                 "      (workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d >= 0)\n)",
             ),
-            # When the FAILED runs of a class ended, with the error of each.
             Record(
                 "workflow_id:ray_workflow_failure:timestamp",
+                "When a FAILED run ended, with its error as labels.",
                 f"{one('ray_workflow_failure_info')}\n"
                 f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
                 f"    {one('ray_workflow_end_timestamp_seconds')}",
             ),
-            # And when these runs had started: a link to a run carries its time.
+            # A link to a run carries its time.
             Record(
                 "workflow_id:ray_workflow_failure_start:timestamp",
+                "When a FAILED run had started.",
                 f"{one('ray_workflow_start_timestamp_seconds')}\n"
                 f"""  and ({one('ray_workflow_status{status="FAILED"}', "status")} == 1)""",
             ),
-            # Of the failures, the last one of each class.
             Record(
                 "workflow:ray_workflow_last_failure:timestamp",
+                "When the last failure of a class was, with its error as labels.",
                 "workflow_id:ray_workflow_failure:timestamp\n"
                 f"  == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
                 f"    max without (workflow_id, {FAILURE_LABELS}) (\n"
                 "      workflow_id:ray_workflow_failure:timestamp\n    )",
             ),
-            # What the last successful run of a class left behind in each stage.
             Record(
                 "workflow_stage:ray_workflow_last_output_size:bytes",
+                "What the last successful run of a class left behind in each stage.",
                 "max without (workflow_id) (\n"
                 f"  {one('ray_workflow_stage_output_size_bytes')}\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) (\n    {RUN}\n"
@@ -208,6 +229,7 @@ GROUPS = (
             *(record for window in WINDOWS for record in _outcomes(window)),
             Record(
                 "workflow:ray_workflow_run_duration_seconds:avg1h",
+                "Mean duration of the runs that succeeded in the last hour.",
                 f"{total(f'increase({_RUN_SUM}[1h])', 'status')}\n"
                 f"  / ({total(f'increase({_RUN_COUNT}[1h])', 'status')} > 0)",
             ),
@@ -219,26 +241,34 @@ GROUPS = (
         "ray-workflow-history",
         "2m",
         (
-            *(_added(record, counter) for record, counter in _ENDED.items()),
+            *(_added(record, *of) for record, of in _ENDED.items()),
             *(record for window in LONG_WINDOWS for record in _outcomes(window)),
             *_quantiles(
                 _RUN_SECONDS,
+                "successful runs",
                 'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}',
                 "status",
             ),
-            *_quantiles(_STAGE_SECONDS, "ray_workflow_stage_task_duration_seconds_bucket"),
+            *_quantiles(
+                _STAGE_SECONDS,
+                "tasks of a stage",
+                "ray_workflow_stage_task_duration_seconds_bucket",
+            ),
             Record(
                 "workflow:ray_workflow_runs_succeeded:increase7d",
+                "Runs of a class that succeeded in the last week.",
                 "sum without (le) (sum_over_time(\n"
                 f'  {_RUN_SECONDS}_bucket:increase{STEP}{{le="+Inf"}}[7d:{STEP}]\n))',
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:median_7d",
+                "The last week's median of what successful runs left behind in each stage.",
                 "quantile_over_time(0.5,\n"
                 f"  workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}]\n)",
             ),
             Record(
                 "workflow:ray_workflow_last_success:changes_7d",
+                "Successful runs of the last week, counted at most once in ten minutes.",
                 f"max without ({TARGET}) (changes(\n"
                 f"  ray_workflow_last_success_timestamp_seconds[7d:{STEP}]\n))",
             ),

@@ -41,7 +41,7 @@ class _WrongSettings(click.ClickException):
 @click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @settings_flags()
 def main() -> None:
-    """Eyes for Ray Workflows: a Prometheus exporter, and its command line.
+    """Eyes and hands for Ray Workflows: a Prometheus exporter, and its command line.
 
     A setting comes from its flag, else from the variable RAY_WORKFLOW_EXPORTER_<FLAG>, else from
     the settings file. Flags may stand before or after the command.
@@ -52,6 +52,7 @@ def main() -> None:
       ray-workflow-exporter list --status FAILED
       ray-workflow-exporter show my-run
       ray-workflow-exporter watch
+      ray-workflow-exporter resume my-run --address auto
     """
     for stream in (sys.stdout, sys.stderr):
         # Ids hold any character; a terminal that cannot show one is no reason to fail.

@@ -83,7 +83,7 @@ class Poller:
         fresh = {key: it for key in view.runs if not (it := self._track(key)).was_live}
         self._reader.read_ahead({key: it.stored for key, it in fresh.items()})
         for live in view.runs.values():
-            self._see_live(live, marks, now)
+            self._see_live(live, marks)
         if marks is not None:
             self._see_marks(marks, now, budget)
             self._see_gone(marks)
@@ -154,7 +154,7 @@ class Poller:
             tracked = self._tracked[workflow_id] = Tracked()
         return tracked
 
-    def _see_live(self, live: LiveRun, marks: Optional[Mapping[str, Mark]], now: float) -> None:
+    def _see_live(self, live: LiveRun, marks: Optional[Mapping[str, Mark]]) -> None:
         workflow_id = live.workflow_id
         tracked = self._track(workflow_id)
         known = self._catalog.get(workflow_id)

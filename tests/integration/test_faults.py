@@ -115,9 +115,7 @@ def test_the_whole_ray_is_killed(cluster: Cluster, served: Served, tmp_path: Pat
         wait_until(lambda: served.value("ray_workflow_manager_up") == 1, timeout=60)
 
 
-def test_storage_disappears_and_comes_back(
-    cluster: Cluster, served: Served, tmp_path: Path
-) -> None:
+def test_storage_disappears_and_comes_back(cluster: Cluster, served: Served) -> None:
     do(cluster, "run", "before")
     becomes(served, "before", "SUCCESSFUL")
     aside = cluster.storage.with_name("aside")
@@ -132,9 +130,7 @@ def test_storage_disappears_and_comes_back(
     assert served.status("before") == "SUCCESSFUL"
 
 
-def test_the_exporter_is_killed_and_its_counters_go_on(
-    cluster: Cluster, served: Served, tmp_path: Path
-) -> None:
+def test_the_exporter_is_killed_and_its_counters_go_on(cluster: Cluster, served: Served) -> None:
     def finished() -> float:
         return served.value("ray_workflow_runs_finished_total", status="SUCCESSFUL") or 0.0
 

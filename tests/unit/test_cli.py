@@ -287,7 +287,7 @@ def test_a_url_without_an_exporter_is_one_sentence_without_the_password() -> Non
     assert run("list", "--url", "nonsense", code=1).stderr.startswith("Error: ")
 
 
-def test_watch_ends_with_its_run(url: str, source: FakeSource) -> None:
+def test_watch_ends_with_its_run(url: str) -> None:
     (line,) = run("watch", "etl/2025-06-01", "--url", url).stdout.splitlines()
     assert line.endswith("etl/2025-06-01  FAILED  1/3 1 failed  ValueError: no row password=***")
 

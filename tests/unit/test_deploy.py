@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
@@ -13,6 +15,7 @@ from ray_workflow_exporter import rays
 from ray_workflow_exporter.agent import forward, supervisor
 from ray_workflow_exporter.agent.install import find_place
 from ray_workflow_exporter.agent.node import Node
+from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.settings import Settings, variable
 from ray_workflow_exporter.values import parse_listen
 
@@ -67,6 +70,24 @@ def test_the_image_recipe_copies_what_there_is() -> None:
     sources = [source for line in copied for source in line.split()]
     assert {"pyproject.toml", "exporter", "grafana", "prometheus"} <= set(sources)
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_unit_starts_a_server_with_flags_and_settings_that_there_are() -> None:
+    # Strict: systemd adds up what stands there twice, a parser would take the last.
+    unit = configparser.ConfigParser(interpolation=None, strict=True)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(ROOT / "deploy" / "systemd" / "ray-workflow-exporter.service")
+    service = unit["Service"]
+    program, name, *arguments = service["ExecStart"].split()
+    assert Path(program).name == "ray-workflow-exporter"
+    assert name == "serve"
+    main.commands[name].make_context(name, arguments, parent=click.Context(main))
+    key, _, value = service["Environment"].partition("=")
+    assert key == variable("state_dir")
+    assert value == f"%S/{service['StateDirectory']}"
+    # Ray's sockets and the address of its cluster lie there.
+    assert service["ReadWritePaths"] == "/tmp"
+    assert "PrivateTmp" not in service
 
 
 def test_the_page_names_the_files_and_numbers_of_the_code() -> None:

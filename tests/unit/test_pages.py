@@ -411,8 +411,11 @@ async def test_each_action_tells_the_command_that_does_the_same(
         text = (await get(acting, of("a run"))).text
         return re.findall(r"ray-workflow-exporter (\w+ 'a run'[a-z -]*)", text)
 
-    assert await commands(RunStatus.PENDING) == ["cancel 'a run' --when-started"]
-    assert await commands(RunStatus.FAILED) == ["resume 'a run'", "delete 'a run'"]
+    assert await commands(RunStatus.PENDING) == ["cancel 'a run' --address auto --when-started"]
+    assert await commands(RunStatus.FAILED) == [
+        "resume 'a run' --address auto",
+        "delete 'a run' --address auto",
+    ]
 
 
 async def test_buttons_say_why_they_do_not_work(

@@ -198,9 +198,7 @@ async def test_the_same_key_orders_once(client: Client, source: FakeSource) -> N
         assert refused.status == 400
 
 
-async def test_tokens_change_without_a_restart(
-    client: Client, source: FakeSource, tokens_file: Path
-) -> None:
+async def test_tokens_change_without_a_restart(client: Client, tokens_file: Path) -> None:
     async def status(token: str) -> int:
         return (await ask(client, "GET", f"{API}/actions", token)).status
 

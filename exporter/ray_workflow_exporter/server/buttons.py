@@ -43,6 +43,7 @@ class Panel:
 
 
 _PROGRAM = "ray-workflow-exporter"
+_AS = "--address auto"  # as a driver of the cluster, which needs no token and no exporter
 _CANCEL_TEXTS = {
     RunStatus.PENDING: "It waits in Ray's queue, where Ray cannot cancel it. It will be cancelled "
     "as soon as it starts.",
@@ -64,7 +65,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             _CANCEL_TEXTS.get(run.status, ""),
             "POST",
             f"{path}/cancel",
-            f"{_PROGRAM} cancel {name}{' --when-started' if waits else ''}",
+            f"{_PROGRAM} cancel {name} {_AS}{' --when-started' if waits else ''}",
             {"when_started": True} if waits else {},
             run.workflow_id,
             harmful=True,
@@ -75,7 +76,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "It goes on from its checkpoints; tasks without one run again.",
             "POST",
             f"{path}/resume",
-            f"{_PROGRAM} resume {name}",
+            f"{_PROGRAM} resume {name} {_AS}",
             workflow_id=run.workflow_id,
         ),
         Verb.DELETE: Button(
@@ -84,7 +85,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "Its folder in storage is removed, with all outputs. This cannot be undone.",
             "DELETE",
             path,
-            f"{_PROGRAM} delete {name}",
+            f"{_PROGRAM} delete {name} {_AS}",
             workflow_id=run.workflow_id,
             harmful=True,
         ),
@@ -99,7 +100,7 @@ def for_all(request: web.Request, resumable: int) -> Panel:
         f"Resume all {resumable} RESUMABLE runs" if resumable > 1 else "Resume the RESUMABLE run"
     )
     path = f"{API.lstrip('/')}/resume-all"
-    offers = [Button("resume-all", label, text, "POST", path, f"{_PROGRAM} resume --all")]
+    offers = [Button("resume-all", label, text, "POST", path, f"{_PROGRAM} resume --all {_AS}")]
     return _panel(request, offers if resumable else [])
 
 

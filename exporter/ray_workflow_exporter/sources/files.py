@@ -15,7 +15,6 @@ from typing import Any, Callable, Optional, Protocol, TypeVar, Union
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 Result = TypeVar("Result")
-Arguments = tuple[Any, ...]
 
 # Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
 CONNECTIONS = 64

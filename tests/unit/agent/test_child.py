@@ -238,7 +238,7 @@ def test_what_is_printed_beside_the_log_begins_anew_when_it_grew_large(
         os.close(before)
 
 
-def test_one_whose_port_is_taken_touches_no_state(node: Node, start: Start, tmp_path: Path) -> None:
+def test_one_whose_port_is_taken_touches_no_state(start: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         child = start(LISTEN=f"127.0.0.1:{taken.getsockname()[1]}", INTERVAL="100ms")
         assert child.wait(30) == 2

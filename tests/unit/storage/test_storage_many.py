@@ -90,7 +90,7 @@ def test_a_long_batch_from_an_object_store_ends_between_two_groups(tree, monkeyp
     storage.close()
 
 
-def test_what_was_read_before_a_failure_is_kept(local_tree, local_storage, tmp_path, monkeypatch):
+def test_what_was_read_before_a_failure_is_kept(local_tree, local_storage, monkeypatch):
     ids = plant(local_tree, 3)
     scandir = os.scandir
 

@@ -47,7 +47,7 @@ def test_an_outline_tells_of_the_run_what_a_whole_reading_does(tree, storage, re
     )
 
 
-def test_who_asks_for_an_outline_judges_by_the_runs_own_files(tree, storage, reads) -> None:
+def test_who_asks_for_an_outline_judges_by_the_runs_own_files(tree, storage) -> None:
     succeed(tree)
     judged: list[StoredRun] = []
     found = storage.read_runs({"w": None}, enough=judged.append)  # None: it is not
