@@ -183,8 +183,11 @@ def test_without_scripts_all_can_be_read(site: str, browser: Browser) -> None:
         page.get_by_role("link", name="etl/2025-06-01").click()
         expect(page.locator("#failure")).to_contain_text("ValueError")
         expect(page.locator("#dag .node")).to_have_count(3)
-        expect(page.locator("#actions")).to_contain_text(
-            "ray-workflow-exporter resume etl/2025-06-01, ray-workflow-exporter delete"
+        expect(page.locator("#actions code")).to_have_text(
+            [
+                f"ray-workflow-exporter {verb} etl/2025-06-01 --address auto"
+                for verb in ("resume", "delete")
+            ]
         )
     finally:
         context.close()
