@@ -1,45 +1,28 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import gzip
 import io
-import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import bcrypt
 import psutil
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from certificates import Authority
 from cluster import free_port
+from forwarding import Client, point_to, problem
 from ray_workflow_exporter.agent import forward
-from ray_workflow_exporter.agent.forward import LARGEST_BODY, Forwarder
-from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.agent.forward import LARGEST_BODY
 from waiting import wait_until
-from websites import Site
 
 Start = Callable[[Callable[[web.Request], Any]], Any]
-Client = TestClient[web.Request, web.Application]
-
-
-@pytest.fixture
-async def dashboard(tmp_path: Path) -> AsyncIterator[Client]:
-    """A web server that forwards, as Ray's dashboard does with our module."""
-    forwarder = Forwarder(tmp_path / "address.json")
-    app = web.Application(client_max_size=100 << 20)
-    app.router.add_route("*", r"/api/workflows{rest:(?:/[\s\S]*)?}", forwarder.forward)
-    async with TestClient(TestServer(app)) as client:
-        yield client
-    await forwarder.close()
 
 
 @pytest.fixture
@@ -59,10 +42,6 @@ async def exporter(tmp_path: Path) -> AsyncIterator[Start]:
         await server.close()
 
 
-def point_to(folder: Path, url: str, **more: object) -> None:
-    (folder / "address.json").write_text(json.dumps({"url": url.rstrip("/"), **more}))
-
-
 async def echo(request: web.Request) -> web.Response:
     """Tell what came."""
     came = {
@@ -76,13 +55,6 @@ async def echo(request: web.Request) -> web.Response:
 
 def raw(client: Client, path: str) -> URL:
     return URL(f"{client.make_url('')!s}".rstrip("/") + path, encoded=True)
-
-
-async def problem(answer: aiohttp.ClientResponse) -> tuple[int, str]:
-    assert answer.content_type == "application/problem+json"
-    content = await answer.json()
-    assert content["status"] == answer.status
-    return answer.status, content["detail"]
 
 
 @pytest.mark.parametrize(
@@ -385,72 +357,3 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(
     answer = await dashboard.get("/api/workflows")
     with pytest.raises(aiohttp.ClientError):
         await answer.read()
-
-
-@pytest.fixture
-def secure(tmp_path: Path) -> Iterator[Callable[[str], Site]]:
-    """Start the exporter's server with TLS and more of a web config; point to it."""
-    with contextlib.ExitStack() as sites:
-
-        def start(more: str = "") -> Site:
-            Authority(tmp_path).issue("server", "exporter.example")
-            (tmp_path / "web.yml").write_text(
-                "tls_server_config: {cert_file: server.crt, key_file: server.key" + more
-            )
-            site = Site(Settings(web_config_file=tmp_path / "web.yml"))
-            sites.enter_context(site)
-            tell(site, tmp_path)
-            return site
-
-        yield start
-
-
-def tell(site: Site, folder: Path) -> None:
-    web = site.listener.web_config
-    more = {"fingerprint": web.fingerprint, "asks_certificate": web.asks_certificate}
-    point_to(folder, f"https://127.0.0.1:{site.port}", **more)
-
-
-async def test_tls_is_spoken_whatever_name_the_certificate_bears(
-    dashboard: Client, secure: Callable[..., Site]
-) -> None:
-    secure("}")
-    answer = await dashboard.get("/api/workflows")
-    assert (answer.status, answer.headers["Server"]) == (200, "ray-workflow-exporter")
-
-
-async def test_another_certificate_is_not_trusted_and_a_new_one_is_once_it_is_announced(
-    dashboard: Client, secure: Callable[..., Site], tmp_path: Path
-) -> None:
-    site = secure("}")
-    before = site.listener.web_config.fingerprint
-    Authority(tmp_path).issue("server", "exporter.example")
-    while site.listener.web_config.fingerprint == before:
-        await asyncio.sleep(0.05)
-    status, detail = await problem(await dashboard.get("/api/workflows"))
-    assert status == 503
-    assert "shows another certificate" in detail
-    tell(site, tmp_path)
-    assert (await dashboard.get("/api/workflows")).status == 200
-
-
-async def test_users_of_the_web_config_come_in_by_their_password(
-    dashboard: Client, secure: Callable[..., Site]
-) -> None:
-    hashed = bcrypt.hashpw(b"s3cret", bcrypt.gensalt(4)).decode()
-    secure(f"}}\nbasic_auth_users: {{alice: {hashed}}}")
-    answer = await dashboard.get("/api/workflows")
-    assert answer.status == 401
-    assert answer.headers["WWW-Authenticate"] == 'Basic realm="ray-workflow-exporter"'
-    for given, status in ((b"alice:wrong", 401), (b"alice:s3cret", 200)):
-        headers = {"Authorization": f"Basic {base64.b64encode(given).decode()}"}
-        assert (await dashboard.get("/api/workflows", headers=headers)).status == status
-
-
-async def test_where_a_client_certificate_is_asked_for_the_answer_says_whom_to_ask(
-    dashboard: Client, secure: Callable[..., Site]
-) -> None:
-    secure(", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt}")
-    status, detail = await problem(await dashboard.get("/api/workflows"))
-    assert status == 502
-    assert "ask the exporter itself, on its own port" in detail
