@@ -61,6 +61,7 @@ lint: install ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: install ## Format the code
 	$(BIN)/ruff format .
@@ -68,8 +69,8 @@ format: install ## Format the code
 
 docs: install ## Generate the references from the code
 	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
-	$(BIN)/python -m ray_workflow_exporter.settings > docs/settings.md
-	$(BIN)/python -m ray_workflow_exporter.server.openapi > docs/api.md
+	$(BIN)/python -m ray_workflow_exporter.settings.reference > docs/settings.md
+	$(BIN)/python -m ray_workflow_exporter.server.api.openapi > docs/api.md
 
 rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \

@@ -15,8 +15,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import prometheus as prometheus_models
 
+from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS, Colour
 from ray_workflow_exporter.model import RunStatus, TaskState
-from ray_workflow_exporter.palette import STATE_COLOURS, STATUS_COLOURS, Colour
 
 UID = "ray-workflow-"
 TAG = "ray-workflow"

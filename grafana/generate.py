@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import class_board, exporter_board, fleet_board, oncall_board, run_board
+from . import (
+    exporter_dashboard,
+    fleet_dashboard,
+    oncall_dashboard,
+    run_dashboard,
+    workflow_dashboard,
+)
 from .common import as_json
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
 BOARDS = {
-    "fleet": fleet_board,
-    "run": run_board,
-    "class": class_board,
-    "oncall": oncall_board,
-    "exporter": exporter_board,
+    "fleet": fleet_dashboard,
+    "run": run_dashboard,
+    "class": workflow_dashboard,
+    "oncall": oncall_dashboard,
+    "exporter": exporter_dashboard,
 }
 
 

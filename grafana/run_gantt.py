@@ -11,8 +11,8 @@ from grafana_foundation_sdk.builders import statetimeline
 from grafana_foundation_sdk.models import common as option_models
 from grafana_foundation_sdk.models import dashboard as models
 
+from ray_workflow_exporter.display import STATE_COLOURS
 from ray_workflow_exporter.model import TaskState
-from ray_workflow_exporter.palette import STATE_COLOURS
 
 from .common import panel, rows, word_mapping
 from .run_queries import (

@@ -12,8 +12,8 @@ from typing import Any
 from grafana_foundation_sdk.builders import nodegraph
 from grafana_foundation_sdk.models import dashboard as models
 
+from ray_workflow_exporter.display import STATE_COLOURS
 from ray_workflow_exporter.model import EdgeKind, TaskState
-from ray_workflow_exporter.palette import STATE_COLOURS
 
 from .common import GREY, PURPLE, UID, panel, rows
 from .run_queries import (

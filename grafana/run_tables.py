@@ -9,8 +9,8 @@ from grafana_foundation_sdk.builders import common as options
 from grafana_foundation_sdk.builders import table
 from grafana_foundation_sdk.models import dashboard as models
 
+from ray_workflow_exporter.display import STATE_COLOURS
 from ray_workflow_exporter.model import TaskState
-from ray_workflow_exporter.palette import STATE_COLOURS
 
 from .common import panel, rows, word_mapping
 from .run_graph import OF_STAGE

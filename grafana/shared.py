@@ -10,7 +10,7 @@ from grafana_foundation_sdk.builders import dashboard, stat, timeseries
 from grafana_foundation_sdk.models import common as option_models
 
 from prometheus.promql import one, total
-from ray_workflow_exporter.palette import STATUS_COLOURS
+from ray_workflow_exporter.display import STATUS_COLOURS
 
 from .common import (
     BLUE,

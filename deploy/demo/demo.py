@@ -23,8 +23,8 @@ from typing import Any
 import requests
 import yaml
 
-from cluster import Cluster, environment, free_port
-from waiting import wait_until
+from support.cluster import Cluster, environment, free_port
+from support.waiting import wait_until
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent

@@ -13,8 +13,8 @@ from enum import Enum
 from typing import Callable, Optional
 
 from .model import Run, RunStatus, TaskState
-from .sources.layout import MARKS, clean
 from .sources.records import LinkState, ManagerView
+from .sources.storage.layout import MARKS, clean
 
 KEPT = 1000  # actions, and the keys under which they were ordered
 _THREADS = 2

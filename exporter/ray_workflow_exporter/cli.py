@@ -13,13 +13,13 @@ import click
 from . import __version__
 from .client import RefusedActionError, UnreachableError, WorkflowNotFoundError
 from .commands.act import cancel, delete, resume
-from .commands.dashboard import dashboard
-from .commands.files import boards, rules
-from .commands.look import list_runs, show, watch
+from .commands.export import boards, rules
 from .commands.options import output_option, settings_flags
+from .commands.ray_dashboard import dashboard
 from .commands.serve import serve
+from .commands.show import list_runs, show, watch
 from .commands.token import token
-from .settings import SettingsError
+from .settings.settings import SettingsError
 
 
 class _Main(click.Group):

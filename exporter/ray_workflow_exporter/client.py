@@ -13,13 +13,12 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from .actions import Order, Refusal, RefusedError, Verb
+from .catalog.snapshot import RunView
 from .exporter import Exporter
-from .jsonable import action_metadata, run_details, run_metadata, run_tasks
-from .server.source import SERVER_NAME
-from .settings import Settings
-from .snapshot import RunView
-from .sources.files import StorageError
-from .values import parse_listen
+from .responses import SERVER_NAME, action_metadata, run_details, run_metadata, run_tasks
+from .settings.settings import Settings
+from .settings.values import parse_listen
+from .sources.storage.filesystem import StorageError
 
 _PAGE = 1000
 _TIMEOUT = (3.05, 30.0)  # seconds to connect, seconds to answer

@@ -12,20 +12,20 @@ from importlib.metadata import version
 from typing import Any, Optional
 
 from .actions import Actions
-from .archive import Archive
-from .catalog import Catalog, Change
-from .ledger import Ledger
+from .catalog.catalog import Catalog, Change
+from .catalog.counters import Ledger
+from .catalog.run_cache import RunCache
+from .catalog.snapshot import RunView, Snapshot
+from .catalog.state_files import StateFiles, StateInUseError
 from .metrics.blocks import Body
-from .metrics.contract import Options, Tier
 from .metrics.exposition import Renderer, page
-from .metrics.selfmetrics import SelfMetrics
-from .poller import Poller
-from .runcache import RunCache
-from .settings import Settings
-from .snapshot import RunView, Snapshot
+from .metrics.family import Options, Tier
+from .metrics.own import SelfMetrics
+from .poll.archive import Archive
+from .poll.poller import Poller
+from .settings.settings import Settings
+from .sources.manager.link import RayLink
 from .sources.records import LinkState, Mark
-from .sources.running import RayLink
-from .statefiles import StateFiles, StateInUseError
 
 # What one poll may spend on finished runs that it sees for the first time: live runs must not
 # wait for a long history.

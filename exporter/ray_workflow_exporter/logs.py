@@ -9,7 +9,7 @@ import time
 from typing import Optional
 
 from .display import printable
-from .settings import Settings
+from .settings.settings import Settings
 
 
 def configure(settings: Settings, handler: Optional[logging.Handler] = None) -> None:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from boards import ALL, Query, filled, queries
-from monitoring import HTTP, Monitoring, program
 from ray_workflow_exporter.metrics.exposition import Renderer, page
-from ray_workflow_exporter.metrics.selfmetrics import SelfMetrics
-from waiting import wait_until
+from ray_workflow_exporter.metrics.own import SelfMetrics
+from support.dashboards import ALL, Query, filled, queries
+from support.monitoring import HTTP, Monitoring, program
+from support.waiting import wait_until
 
 from . import population
 from .harness import RUNS, Result, Row, Table, at_most, duration, seconds

@@ -9,9 +9,9 @@ import sys
 import time
 from typing import Any
 
-from cluster import Cluster
 from ray_workflow_exporter.exporter import Exporter
-from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.settings.settings import Settings
+from support.cluster import Cluster
 
 from .harness import Goal, Result, Row, at_least, at_most, duration, faster, seconds, times
 from .history_tree import TASKS, plant

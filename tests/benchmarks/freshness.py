@@ -11,8 +11,8 @@ from typing import Any
 
 import requests
 
-from cluster import Cluster
-from served import Served
+from support.cluster import Cluster
+from support.served import Served
 
 from .harness import Result, Row, at_most, duration, percentile
 from .wall_time import Driver, watching

@@ -9,10 +9,10 @@ from unittest import mock
 
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import Run, TaskState
-from ray_workflow_exporter.settings import Settings
+from ray_workflow_exporter.settings.settings import Settings
+from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
-from ray_workflow_exporter.sources.running import RayLink
-from trees import StorageTree
+from support.trees import StorageTree
 
 from .harness import RUNS, Result, Table, duration, in_fresh_process, median_seconds, seconds, size
 from .population import NOW, TASKS, runs, runs_for, snapshot, wide_run

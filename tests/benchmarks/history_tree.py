@@ -6,7 +6,7 @@ import random
 import uuid
 from pathlib import Path
 
-from trees import StorageTree
+from support.trees import StorageTree
 
 TASKS = ("__main__.extract", "__main__.transform", "__main__.load")
 

@@ -10,7 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from ray_workflow_exporter.sources.probe import probe
+from ray_workflow_exporter.sources.manager.probe import probe
 
 from .harness import Result, Row, at_most, duration, faster, in_a_row, size, times
 

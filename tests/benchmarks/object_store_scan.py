@@ -9,8 +9,8 @@ from pathlib import Path
 from unittest import mock
 
 from ray_workflow_exporter.exporter import Exporter
-from ray_workflow_exporter.settings import Settings
-from ray_workflow_exporter.sources import files
+from ray_workflow_exporter.settings.settings import Settings
+from ray_workflow_exporter.sources.storage import filesystem as files
 
 from .harness import Result, Row, at_least, duration, faster, seconds, times
 from .history_tree import plant

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ray_workflow_exporter.catalog import Catalog
-from ray_workflow_exporter.ledger import Ledger
+from ray_workflow_exporter.catalog.catalog import Catalog
+from ray_workflow_exporter.catalog.counters import Ledger
+from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
-from ray_workflow_exporter.settings import Settings
-from ray_workflow_exporter.snapshot import Snapshot
+from ray_workflow_exporter.settings.settings import Settings
 
 NOW = 1_750_000_000.0
 CLASSES = (

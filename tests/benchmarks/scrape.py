@@ -8,7 +8,7 @@ from collections import deque
 from prometheus_client import generate_latest
 
 from ray_workflow_exporter.metrics.exposition import Exposition, Renderer, page
-from ray_workflow_exporter.metrics.selfmetrics import SelfMetrics
+from ray_workflow_exporter.metrics.own import SelfMetrics
 
 from .harness import Result, Row, at_least, at_most, duration, faster, in_turns, size, times
 from .peer import registry_of

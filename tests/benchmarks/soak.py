@@ -27,10 +27,10 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster import Cluster
-from served import Served
-from trees import StorageTree
-from waiting import wait_until
+from support.cluster import Cluster
+from support.served import Served
+from support.trees import StorageTree
+from support.waiting import wait_until
 
 from .harness import size
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from cluster import Cluster
-from served import Served
-from waiting import wait_until
+from support.cluster import Cluster
+from support.served import Served
+from support.waiting import wait_until
 
 from .harness import Result, Row, at_most, duration, percent
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from cluster import Cluster
-from monitoring import Monitoring
-from served import Served
-from waiting import wait_until
+from support.cluster import Cluster
+from support.monitoring import Monitoring
+from support.served import Served
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 PATIENCE = 90.0

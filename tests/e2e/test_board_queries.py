@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import yaml
 
-from boards import (
+from support.cluster import Cluster
+from support.dashboards import (
     ALL,
     BOARDS,
     Query,
@@ -25,12 +26,11 @@ from boards import (
     variable_queries,
     variables,
 )
-from cluster import Cluster
-from frames import Graph, graph, table, transformed
-from monitoring import HTTP, Monitoring
-from served import Served
-from trees import StorageTree
-from waiting import wait_until
+from support.frames import Graph, graph, table, transformed
+from support.monitoring import HTTP, Monitoring
+from support.served import Served
+from support.trees import StorageTree
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

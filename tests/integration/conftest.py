@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
-from cluster import Cluster
-from ray_workflow_exporter.sources.running import RayLink
+from ray_workflow_exporter.sources.manager.link import RayLink
+from support.cluster import Cluster
 
 
 @pytest.fixture(scope="session")

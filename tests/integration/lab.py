@@ -7,11 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from cluster import Cluster
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import Run
-from ray_workflow_exporter.settings import Settings
-from waiting import wait_until
+from ray_workflow_exporter.settings.settings import Settings
+from support.cluster import Cluster
+from support.waiting import wait_until
 
 SCENARIOS = Path(__file__).with_name("scenarios.py").read_text()
 

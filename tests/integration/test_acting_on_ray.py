@@ -13,10 +13,10 @@ from typing import Any, Optional
 import pytest
 from lab import Lab
 
-from cluster import Cluster
 from ray_workflow_exporter.actions import Action, ActionState, Order, Refusal, RefusedError, Verb
 from ray_workflow_exporter.model import RunStatus
-from waiting import wait_until
+from support.cluster import Cluster
+from support.waiting import wait_until
 
 LIMIT = 2  # runs at once
 PENDING_LIMIT = 20

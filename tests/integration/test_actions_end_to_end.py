@@ -9,9 +9,9 @@ from pathlib import Path
 
 import requests
 
-from cluster import Cluster, environment, free_port
-from served import PROGRAM, Served
-from waiting import wait_until
+from support.cluster import Cluster, environment, free_port
+from support.served import PROGRAM, Served
+from support.waiting import wait_until
 
 DRIVER = """
 import os

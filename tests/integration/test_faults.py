@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import Cluster
-from served import Served
-from waiting import wait_until
+from support.cluster import Cluster
+from support.served import Served
+from support.waiting import wait_until
 
 # `held` runs until a file appears; the actor that manages it is alive as long.
 DRIVER = """

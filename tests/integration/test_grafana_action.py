@@ -14,10 +14,10 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page
 
-from fake_source import FakeSource, running_run
-from ray_workflow_exporter.settings import Settings
-from waiting import wait_until
-from websites import Site, write_tokens
+from ray_workflow_exporter.settings.settings import Settings
+from support.fake_source import FakeSource, running_run
+from support.waiting import wait_until
+from support.websites import Site, write_tokens
 
 TOKEN = "the-token-of-a-board"
 GUIDE = Path(__file__).parents[2] / "docs" / "grafana-actions.md"

@@ -16,10 +16,10 @@ import psutil
 import pytest
 import requests
 
-from cluster import Cluster, environment, free_port
+from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState
-from ray_workflow_exporter.sources.running import RayLink
-from waiting import wait_until
+from support.cluster import Cluster, environment, free_port
+from support.waiting import wait_until
 
 LinkTo = Callable[[str], RayLink]
 
@@ -105,7 +105,7 @@ HOSTILE = """
 import os
 from pathlib import Path
 from ray_workflow_exporter.sources import probe
-from ray_workflow_exporter.sources.ray_link import ManagerClient
+from ray_workflow_exporter.sources.manager.driver import ManagerClient
 @ray.remote
 def held(path):
     while not os.path.exists(path): time.sleep(0.05)
@@ -192,7 +192,7 @@ def test_auto_on_a_machine_without_a_ray_starts_none() -> None:
     warnings.simplefilter("ignore")
     import ray
     from ray._private import services
-    from ray_workflow_exporter.sources.ray_link import ManagerClient
+    from ray_workflow_exporter.sources.manager.driver import ManagerClient
     services.find_gcs_addresses, services.find_bootstrap_address = set, lambda folder: None
     view = ManagerClient("auto").poll()
     print(json.dumps([view.state.value, view.reason, ray.is_initialized()]))

@@ -12,10 +12,10 @@ import psutil
 import pytest
 import requests
 
-from certificates import Authority
-from inside_ray import InsideRay, agent_among
-from private_ray import PrivateRay
-from waiting import wait_until
+from support.certificates import Authority
+from support.inside_ray import InsideRay, agent_among
+from support.private_ray import PrivateRay
+from support.waiting import wait_until
 
 RUN = """
 @ray.remote

@@ -15,13 +15,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from fake_source import HOSTILE, FakeSource, failed_run, running_run, view
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
-from ray_workflow_exporter.server.events import FEED
-from ray_workflow_exporter.settings import Settings
-from ray_workflow_exporter.sources.files import StorageError
-from waiting import wait_until
-from websites import Site, write_tokens
+from ray_workflow_exporter.server.api.events import FEED
+from ray_workflow_exporter.settings.settings import Settings
+from ray_workflow_exporter.sources.storage.filesystem import StorageError
+from support.fake_source import HOSTILE, FakeSource, failed_run, running_run, view
+from support.waiting import wait_until
+from support.websites import Site, write_tokens
 
 PATIENCE = 30_000  # milliseconds
 

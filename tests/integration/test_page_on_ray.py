@@ -12,10 +12,10 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect
 
-from cluster import Cluster
-from served import Served
-from waiting import wait_until
-from websites import write_tokens
+from support.cluster import Cluster
+from support.served import Served
+from support.waiting import wait_until
+from support.websites import write_tokens
 
 TOKEN = "the-token-of-somebody-on-call"
 PATIENCE = 30_000  # milliseconds

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import Cluster
 from ray_workflow_exporter import WorkflowNotFoundError, workflow_tasks
-from served import Served
-from waiting import wait_until
+from support.cluster import Cluster
+from support.served import Served
+from support.waiting import wait_until
 
 DRIVER = """
 import json

@@ -13,11 +13,11 @@ from typing import Optional
 
 import pytest
 
-from cluster import Cluster, free_port
-from ray_workflow_exporter.sources.ray_link import ManagerClient
+from ray_workflow_exporter.sources.manager.driver import ManagerClient
+from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
-from ray_workflow_exporter.sources.running import RayLink
-from waiting import wait_until
+from support.cluster import Cluster, free_port
+from support.waiting import wait_until
 
 LinkTo = Callable[[str], RayLink]
 NewCluster = Callable[..., Cluster]
@@ -345,7 +345,7 @@ except workflow.WorkflowExecutionError: print("failed")
 def test_a_driver_of_ones_own_is_used_and_left_alone(cluster: Cluster) -> None:
     output = cluster.run_driver(
         """
-        from ray_workflow_exporter.sources.ray_link import ManagerClient
+        from ray_workflow_exporter.sources.manager.driver import ManagerClient
         workflow.init()
         before = ray.get_runtime_context().get_job_id()
         client = ManagerClient("192.0.2.1:1")
@@ -408,7 +408,7 @@ def test_a_missing_ray_is_a_sentence(
 def test_the_child_prints_nothing_but_replies_and_leaves_at_the_end_of_its_input(
     cluster: Cluster,
 ) -> None:
-    module = "ray_workflow_exporter.sources.ray_link"
+    module = "ray_workflow_exporter.sources.manager.driver"
     with subprocess.Popen(
         [sys.executable, "-m", module, cluster.address, "by-hand", "5"],
         stdin=subprocess.PIPE,

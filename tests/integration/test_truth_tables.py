@@ -11,10 +11,10 @@ import pytest
 from lab import Lab
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster import Cluster
-from ray_workflow_exporter.analysis import analyse
+from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.model import EdgeKind, Run, Task, TaskState
-from waiting import wait_until
+from support.cluster import Cluster
+from support.waiting import wait_until
 
 PREFIX = "__main__."
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from fake_source import FakeSource, failed_run, running_run
 from ray_workflow_exporter import actions
 from ray_workflow_exporter.actions import (
     Action,
@@ -22,8 +21,9 @@ from ray_workflow_exporter.actions import (
 )
 from ray_workflow_exporter.model import RunStatus, TaskState
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
-from runs import run, task
-from waiting import wait_until
+from support.fake_source import FakeSource, failed_run, running_run
+from support.runs import run, task
+from support.waiting import wait_until
 
 CANCEL, RESUME, DELETE = Verb.CANCEL, Verb.RESUME, Verb.DELETE
 

@@ -18,12 +18,12 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 import ray_workflow_exporter
-from fake_source import HOSTILE, FakeSource, failed_run, running_run
 from ray_workflow_exporter import client, logs
 from ray_workflow_exporter.cli import COMMANDS, main
 from ray_workflow_exporter.commands import serve as serve_module
 from ray_workflow_exporter.server.app import create_app
-from ray_workflow_exporter.settings import Settings, flag
+from ray_workflow_exporter.settings.settings import Settings, flag
+from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
 
 
 class FakeExporter(FakeSource):

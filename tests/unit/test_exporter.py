@@ -14,15 +14,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from object_store import object_store, s3_uri
-from proxy import proxy
 from ray_workflow_exporter.exporter import Exporter
-from ray_workflow_exporter.metrics.contract import Tier
 from ray_workflow_exporter.metrics.exposition import render
-from ray_workflow_exporter.settings import Settings
-from ray_workflow_exporter.sources.files import LocalFiles, StorageError
-from trees import StorageTree
-from waiting import wait_until
+from ray_workflow_exporter.metrics.family import Tier
+from ray_workflow_exporter.settings.settings import Settings
+from ray_workflow_exporter.sources.storage.filesystem import LocalFiles, StorageError
+from support.object_store import object_store, s3_uri
+from support.proxy import proxy
+from support.trees import StorageTree
+from support.waiting import wait_until
 
 T0 = 1_600_000_000.0
 OBJECTS = {Tier.CLASS, Tier.RUN, Tier.STAGE, Tier.TASK, Tier.CLUSTER}

@@ -13,8 +13,8 @@ import click
 from ..actions import ActionState, Verb
 from ..client import DirectReader, Reader
 from ..display import printable
-from .look import look_options, reader
 from .options import Command
+from .show import look_options, reader
 
 _LOOK_SECONDS = 0.2
 

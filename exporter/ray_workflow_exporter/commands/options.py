@@ -8,8 +8,9 @@ from typing import Any, Callable, Optional, TypeVar
 
 import click
 
-from ..settings import CONFIG_VARIABLE, Settings, flag, kinds
-from ..values import parse_duration
+from ..settings.reference import kinds
+from ..settings.settings import CONFIG_VARIABLE, Settings, flag
+from ..settings.values import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

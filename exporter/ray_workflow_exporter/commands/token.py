@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..server.contract import Role
-from ..server.tokens import new_token
+from ..server.auth.tokens import Role, new_token
 
 
 @click.command()

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..snapshot import ClassView, Histogram, RunView, Snapshot
+from ..catalog.snapshot import ClassView, Histogram, RunView, Snapshot
 from . import text
 from .blocks import Block, Blocks, Body, Fragments, block, gzip_body, plain_body
-from .contract import (
+from .families import FAMILIES
+from .family import (
     CLASS,
     CLUSTER,
     DEFAULTS,
@@ -34,8 +35,7 @@ from .contract import (
     TaskOnPath,
     Tier,
 )
-from .families import FAMILIES
-from .selfmetrics import SelfMetrics
+from .own import SelfMetrics
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Callable, Optional, Union
 
+from ..catalog.snapshot import RunView
 from ..model import FINISHED_STATES, FINISHED_STATUSES, Failure, Run, RunStatus, Task, TaskState
-from ..snapshot import RunView
-from .contract import (
+from .family import (
     CLASS,
     CLUSTER,
     EXPORTER,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from ..ledger import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUNDS
-from .contract import Family, Kind, Tier
+from ..catalog.counters import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUNDS
 from .families import FAMILIES
+from .family import Family, Kind, Tier
 
 # Series at most, without histograms, deadline, failure and critical path: see `_BUDGET`.
 SERIES_PER_CLASS = 20

@@ -14,12 +14,14 @@ from typing import Callable, Optional
 from aiohttp import hdrs, web
 
 from ..display import printable
-from ..settings import Settings
-from . import events, openapi, operations, pages, scrape
-from .actions import ACTS
-from .contract import API
-from .security import GATE, MAX_BODY, Gate, add_headers, guard
-from .source import SERVER_NAME, SETTINGS, SOURCE, Source
+from ..responses import SERVER_NAME
+from ..settings.settings import Settings
+from . import metrics
+from .api import events, openapi, operations
+from .api.actions import ACTS
+from .auth.gate import GATE, MAX_BODY, Gate, add_headers, guard
+from .pages import pages
+from .source import API, SETTINGS, SOURCE, Source
 
 _GRACE_SECONDS = 30.0
 _HEADERS = {
@@ -56,7 +58,7 @@ def create_app(
     app.on_shutdown.append(events.close)
     app.on_response_prepare.append(_add_headers)
     app.on_response_prepare.append(add_headers)
-    app.router.add_get("/metrics", scrape.metrics)
+    app.router.add_get("/metrics", metrics.metrics)
     app.router.add_get("/-/healthy", _healthy)
     app.router.add_get("/-/ready", _ready)
     app.router.add_get(f"{API}/openapi.json", openapi.serve)

@@ -13,12 +13,12 @@ from typing import Any, Callable, Optional
 
 from aiohttp import web
 
-from ..settings import Settings, SettingsError
-from ..values import parse_listen
+from ..settings.settings import Settings, SettingsError
+from ..settings.values import parse_listen
 from .app import FRESH, create_app
-from .security import Gate
+from .auth.gate import Gate
+from .auth.web_config import WebConfig
 from .source import Source
-from .webconfig import WebConfig
 
 Addresses = Sequence[tuple[str, int]]
 

@@ -8,13 +8,13 @@ from typing import Any, Optional, Protocol
 from aiohttp import web
 
 from ..actions import Actions
-from ..catalog import Change
+from ..catalog.catalog import Change
+from ..catalog.snapshot import RunView
 from ..metrics.blocks import Body
-from ..metrics.contract import Tier
-from ..settings import Settings
-from ..snapshot import RunView
+from ..metrics.family import Tier
+from ..settings.settings import Settings
 
-SERVER_NAME = "ray-workflow-exporter"  # what the header `Server` says
+API = "/api/v1"
 
 
 class Source(Protocol):

@@ -1,0 +1,122 @@
+"""The shape of a run: what depends on what, across arguments and continuations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import chain
+from typing import Optional
+
+from ..model import Edge, EdgeKind, Task
+
+
+class Dag:
+    """The dependencies among the known tasks of one run; all ids are keys of `tasks`.
+
+    Made in linear time and without recursion, and able to grow with the run at the cost of what
+    is new. Nothing relies on the absence of cycles: half-read or overwritten storage can hold any.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.upstream: dict[str, tuple[str, ...]] = {}  # of every task: known, distinct, not itself
+        self.entries: dict[str, tuple[str, ...]] = {}  # of a continuation: where its sub-DAG begins
+        self.creators: dict[str, str] = {}  # task -> the task that returned the sub-DAG it is in
+        self._strangers: set[str] = set()  # named by tasks and not known
+        self._edges: dict[str, tuple[Edge, ...]] = {}
+        self._stage_edges: dict[tuple[str, str, EdgeKind], Edge] = {}
+        self._all_edges: Optional[tuple[Edge, ...]] = None
+        self._add(tasks, tasks)
+        for task_id, task in tasks.items():
+            if task.continuation is not None:
+                self._enter(tasks, task_id, task.continuation)
+        self._connect(tasks, tasks)
+
+    def grow(
+        self, before: Mapping[str, Task], tasks: Mapping[str, Task], changed: Collection[str]
+    ) -> bool:
+        """Take in what changed since `before`: new tasks at the end, and new continuations.
+
+        Returns whether that was possible; if not, the Dag is of no more use.
+        """
+        new, bent = [], []
+        for task_id in changed:
+            task, was = tasks[task_id], before.get(task_id)
+            if was is None:
+                if task_id in self._strangers:
+                    return False
+                new.append(task_id)
+            elif task.upstream != was.upstream or task.stage != was.stage:
+                return False
+            elif task.continuation != was.continuation:
+                if was.continuation is not None:
+                    return False
+                bent.append(task_id)
+        self._add(tasks, new)
+        bent += [task_id for task_id in new if tasks[task_id].continuation is not None]
+        for task_id in bent:
+            if not self._enter(tasks, task_id, tasks[task_id].continuation or ""):
+                return False  # which sub-DAG comes first depends on the order of all tasks
+        self._connect(tasks, dict.fromkeys([*new, *bent]))  # in the order of the tasks
+        return True
+
+    def edges(self) -> tuple[Edge, ...]:
+        """List every dependency between tasks once, in the order of the tasks.
+
+        A data edge goes from each upstream task to its consumer. A continuation edge goes from
+        the task that returned a workflow to each task of it that depends on nothing.
+        """
+        if self._all_edges is None:
+            self._all_edges = tuple(chain.from_iterable(self._edges.values()))
+        return self._all_edges
+
+    def stage_edges(self) -> Collection[Edge]:
+        """List every dependency between two different stages once, in no order."""
+        return self._stage_edges.values()
+
+    def _add(self, tasks: Mapping[str, Task], new: Collection[str]) -> None:
+        for task_id in new:
+            named = tasks[task_id].upstream
+            known = tuple([up for up in dict.fromkeys(named) if up in tasks and up != task_id])
+            if len(known) < len(named):
+                self._strangers.update(up for up in named if up not in tasks)
+            self.upstream[task_id] = known if known != named else named
+
+    def _enter(self, tasks: Mapping[str, Task], task_id: str, output: str) -> bool:
+        """Find the sub-DAG that a task returned; say whether no other one holds a part of it."""
+        if output not in tasks:
+            self._strangers.add(output)
+            return True
+        if output == task_id:
+            return True
+        alone = True
+        first = []
+        reached = [output]
+        while reached:
+            current = reached.pop()
+            # A task belongs to the first sub-DAG that reaches it: in Ray no other one does
+            # (arguments of a continuation are values by then), and so no task is visited twice.
+            creator = self.creators.get(current)
+            alone = alone and creator in (None, task_id)
+            if current == task_id or creator is not None:
+                continue
+            self.creators[current] = task_id
+            if self.upstream[current]:
+                reached.extend(self.upstream[current])
+            else:
+                first.append(current)
+        self.entries[task_id] = tuple(first) or (output,)
+        return alone
+
+    def _connect(self, tasks: Mapping[str, Task], changed: Collection[str]) -> None:
+        for task_id in changed:
+            edges = [Edge(source, task_id, EdgeKind.DATA) for source in self.upstream[task_id]]
+            edges += [
+                Edge(task_id, entry, EdgeKind.CONTINUATION)
+                for entry in self.entries.get(task_id, ())
+            ]
+            for edge in edges:
+                ends = (tasks[edge.source].stage, tasks[edge.target].stage, edge.kind)
+                if ends not in self._stage_edges and ends[0] != ends[1]:
+                    self._stage_edges[ends] = Edge(*ends)
+            if edges:
+                self._all_edges = None
+            self._edges[task_id] = tuple(edges)

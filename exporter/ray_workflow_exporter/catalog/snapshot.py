@@ -1,0 +1,70 @@
+"""The snapshot: the immutable result of a poll, and all that a scrape may read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+from ..analysis.analysis import Analysis
+from ..model import Run, RunStatus, Task, TaskState
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram at one moment. `counts[i]` observations lie at or below `bounds[i]` and above
+    the bound before it; the last count is of those above all bounds. Not cumulative."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float  # the sum of all observations
+
+
+@dataclass(frozen=True)
+class ClassTotals:
+    """The counters and histograms of one class, over the whole life of the exporter's state."""
+
+    started: int = 0
+    finished: Mapping[RunStatus, int] = field(default_factory=dict)
+    run_durations: Mapping[RunStatus, Histogram] = field(default_factory=dict)
+    tasks_finished: Mapping[TaskState, int] = field(default_factory=dict)
+    task_retries: int = 0
+    stage_durations: Mapping[str, Histogram] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassView:
+    """One class: what it holds now, and its totals."""
+
+    workflow: str
+    runs: Mapping[RunStatus, int]
+    totals: ClassTotals
+    last_success: Optional[float] = None
+    last_status: Optional[RunStatus] = None  # of the run that finished last
+    expected_interval: Optional[float] = None
+    objective: float = 0.99  # share of the runs that should succeed
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One exposed run. `stages` says whether its stage tier is shown; `tasks` are those shown in
+    the task tier: all, the failed ones, or none."""
+
+    run: Run
+    analysis: Analysis
+    stages: bool
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything exposed at one moment. Without fresh sources `runs` and `classes` are empty."""
+
+    at: float
+    storage_up: bool
+    manager_up: Optional[bool]  # None: nobody asks it
+    runs: tuple[RunView, ...] = ()
+    classes: tuple[ClassView, ...] = ()
+    running_limit: Optional[int] = None  # None: no limit, or no manager to ask
+    pending_limit: Optional[int] = None
+    dropped: Mapping[str, int] = field(default_factory=dict)  # by reason: objects held back

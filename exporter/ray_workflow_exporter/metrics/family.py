@@ -1,0 +1,118 @@
+"""The words of the metric contract: tiers, scopes, and what a row of the table says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Callable, NamedTuple, Optional, Union
+
+from ..analysis.stages import Stage
+from ..catalog.snapshot import Histogram
+from ..model import Task
+
+
+class Tier(str, Enum):
+    """How deep a family looks; the part of the metrics that can be chosen or left out."""
+
+    CLUSTER = "cluster"
+    CLASS = "class"
+    RUN = "run"
+    STAGE = "stage"
+    TASK = "task"
+    EXPORTER = "exporter"
+
+
+DETAILS = (Tier.CLASS, Tier.RUN, Tier.STAGE, Tier.TASK)  # each includes those before it
+
+
+class Kind(str, Enum):
+    """Prometheus type of a family."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Stability(str, Enum):
+    """What a user may build on: only experimental families change in a minor release."""
+
+    STABLE = "stable"
+    EXPERIMENTAL = "experimental"
+
+
+META_LABELS = "meta_*"  # in a row: the labels of the allow-listed user metadata
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of a snapshot is exposed. `meta_labels` are keys of the users' own run metadata."""
+
+    detail: Tier = Tier.TASK  # one of DETAILS
+    error_messages: bool = True
+    meta_labels: tuple[str, ...] = ()
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the samples of a family are about, and the labels that tell one of these apart."""
+
+    tier: Tier
+    labels: tuple[str, ...] = ()
+
+
+CLUSTER = Scope(Tier.CLUSTER)  # a Snapshot
+EXPORTER = Scope(Tier.EXPORTER)  # a Snapshot
+CLASS = Scope(Tier.CLASS, ("workflow",))  # a ClassView
+RUN = Scope(Tier.RUN, ("workflow", "workflow_id"))  # a RunView
+STAGE = Scope(Tier.STAGE, ("workflow_id", "stage"))  # a StageOnPath
+STAGE_EDGE = Scope(Tier.STAGE, ("workflow_id", "source", "target", "kind"))  # an Edge
+TASK = Scope(Tier.TASK, ("workflow_id", "task_id"))  # a TaskOnPath
+TASK_EDGE = Scope(Tier.TASK, ("workflow_id", "source", "target", "kind"))  # an Edge
+
+
+class StageOnPath(NamedTuple):
+    """A stage, and whether a task of it lies on the critical path of the run."""
+
+    stage: Stage
+    critical: bool
+
+
+class TaskOnPath(NamedTuple):
+    """A task, and whether it lies on the critical path of its run."""
+
+    task: Task
+    critical: bool
+
+
+Value = Union[int, float, Histogram]
+# The values of a row's own labels, and the sample's value.
+Sample = tuple[tuple[str, ...], Value]
+Sampler = Callable[[Any, Options], Iterable[Sample]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row. `labels` are those beyond the scope's own.
+
+    `samples` is None where the value is kept by `selfmetrics.py`; `bounds` are the buckets of a
+    histogram kept there.
+    """
+
+    name: str
+    kind: Kind
+    scope: Scope
+    help: str
+    samples: Optional[Sampler] = None
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+    stability: Stability = Stability.STABLE
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def tier(self) -> Tier:
+        """The tier of the scope."""
+        return self.scope.tier

@@ -1,0 +1,137 @@
+"""The exporter's own metrics: how it polls, what it shows, what it was told to do.
+
+They change with every poll, and are rendered at its end: a scrape costs its bytes. What happens
+between two polls is rendered by the next scrape.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from . import text
+from .blocks import Block, block
+from .families import FAMILIES
+from .family import Family, Kind
+
+POLL_STAGES = ("list", "read", "manager", "render")
+ACTIONS = ("cancel", "resume", "delete")
+RESULTS = ("succeeded", "refused", "failed", "denied")
+
+_PREFIX = "ray_workflow_exporter_"
+
+
+class SelfMetrics:
+    """The rows of the table that no snapshot holds. May be used by several threads at once."""
+
+    def __init__(self, version: str) -> None:
+        self._registry = CollectorRegistry()
+        self._by_name: dict[str, Any] = {}
+        self._families = {it.name: it for it in FAMILIES if it.samples is None}
+        for family in self._families.values():
+            self._by_name[family.name] = self._made(family)
+        self._link_restarts = 0
+        self._lock = threading.Lock()
+        self._ready: dict[bool, Block] = {}  # by whether it is OpenMetrics
+        # A counter that first appears at 1 has no increase for Prometheus to see.
+        for stage in POLL_STAGES:
+            self._of("poll_errors_total").labels(stage)
+        for action, result in product(ACTIONS, RESULTS):
+            self._of("actions_total").labels(action, result)
+        self._version = version
+        self.watches("")
+
+    def tell_of_process(self) -> None:
+        """Tell from now on what this process takes, as `process_…`: RAM, CPU, files, its start."""
+        ProcessCollector(registry=self._registry)
+
+    def watches(self, ray_version: str) -> None:
+        """Record the version of the cluster's Ray."""
+        build_info = self._of("build_info")
+        build_info.clear()
+        build_info.labels(self._version, platform.python_version(), ray_version).set(1)
+
+    def polled(self, at: float, seconds: float) -> None:
+        """Record a poll that ended at `at` (Unix seconds) and took `seconds`."""
+        self._of("last_poll_timestamp_seconds").set(at)
+        self._of("poll_duration_seconds").observe(seconds)
+
+    def left_to_read(self, runs: int) -> None:
+        """Record how many finished runs were listed and not read yet."""
+        self._of("runs_to_read").set(runs)
+
+    def poll_failed(self, stage: str) -> None:
+        """Count an error in one of POLL_STAGES."""
+        self._of("poll_errors_total").labels(stage).inc()
+
+    def probed(self, seconds: float) -> None:
+        """Record an answer of the WorkflowManagementActor."""
+        self._of("probe_duration_seconds").observe(seconds)
+
+    def changed(self, seconds: float) -> None:
+        """Record how long a change in Ray took to become visible."""
+        self._of("change_latency_seconds").observe(seconds)
+
+    def exposed(self, series: Mapping[str, int]) -> None:
+        """Record the number of series of each family, from `Exposition.series`."""
+        for family, count in series.items():
+            self._of("series").labels(family).set(count)
+
+    def acted(self, action: str, result: str) -> None:
+        """Count an action on a run that a user asked for."""
+        with self._lock:
+            self._of("actions_total").labels(action, result).inc()
+
+    def link_restarted(self, total: int) -> None:
+        """Take over the number of restarts of the ray link since the exporter began."""
+        self._of("link_restarts_total").inc(max(0, total - self._link_restarts))
+        self._link_restarts = total
+
+    def prepare(self) -> None:
+        """Have ready what a scrape will ask for."""
+        with self._lock:
+            self._ready = {kind: block(self._text(openmetrics=kind)) for kind in (False, True)}
+
+    def block(self, *, openmetrics: bool = False) -> Block:
+        """Return headers and samples, without `# EOF`."""
+        return self._ready.get(openmetrics) or block(self._text(openmetrics=openmetrics))
+
+    def _text(self, *, openmetrics: bool) -> bytes:
+        """Render headers and samples.
+
+        Done here and not by prometheus_client, which in the text format adds a `_created` family
+        to each counter and histogram unless that is switched off for the whole process.
+        """
+        parts: list[str] = []
+        for metric in self._registry.collect():
+            name = metric.name + ("_total" if metric.type == "counter" else "")
+            family = self._families.get(name)
+            unit = family.unit if family else ""
+            samples = [it for it in metric.samples if not it.name.endswith("_created")]
+            if samples:
+                parts.append(
+                    text.header(
+                        name, metric.type, unit, metric.documentation, openmetrics=openmetrics
+                    )
+                )
+            for sample in samples:
+                label_text = text.labels(sample.labels.keys(), sample.labels.values())
+                parts.append(text.line(sample.name, label_text, sample.value))
+        return "".join(parts).encode()
+
+    def _made(self, family: Family) -> Any:
+        about = family.name, family.help, family.labels
+        if family.kind is Kind.HISTOGRAM:
+            return Histogram(*about, buckets=family.bounds, registry=self._registry)
+        if family.kind is Kind.COUNTER:
+            return Counter(*about, registry=self._registry)
+        return Gauge(*about, registry=self._registry)
+
+    def _of(self, name: str) -> Any:
+        self._ready = {}  # it is about to change
+        return self._by_name[_PREFIX + name]

@@ -1,0 +1,137 @@
+"""What only Ray's state API knows of a task: its node, and why its worker died."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Optional
+
+from ..model import Run, RunStatus, Task, TaskState, changed_tasks
+from ..runs.merge import NO_RECORD, SUSPECT
+from ..sources.manager.link import RayLink
+from ..sources.records import LinkState, RayTaskDetail
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 100  # tasks asked for at once
+_PAUSE = 2.0  # seconds between two questions: the state API is not made for many
+_TRIES = 5  # Ray reports the end of a task a second or more after it
+_LONG_RUNNING = 2.0  # seconds: shorter tasks are gone before anyone asks where they run
+
+
+class Details:
+    """Asks the state API beside the polls, seldom, and keeps the answers by run."""
+
+    def __init__(self, link: RayLink) -> None:
+        self._link = link
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray-state-api")
+        self._asked: Optional[Future[Mapping[str, RayTaskDetail]]] = None
+        self._owners: dict[str, tuple[str, str]] = {}  # Ray task id -> (run, task) asked for
+        self._tries: dict[str, Counter[str]] = {}  # run -> Ray task id -> questions
+        self._open: dict[str, _Open] = {}
+        self._known: dict[str, dict[str, RayTaskDetail]] = {}  # run -> Ray task id -> detail
+        self._news: dict[str, set[str]] = {}
+        self._next = 0.0
+
+    def of(self, workflow_id: str) -> Mapping[str, RayTaskDetail]:
+        """Return what is known of a run's tasks, by Ray task id."""
+        return self._known.get(workflow_id, {})
+
+    def news(self, workflow_id: str) -> set[str]:
+        """Return the tasks of a run that the last update learned something about."""
+        return self._news.get(workflow_id, set())
+
+    def update(self, runs: Iterable[Run], state: LinkState, now: float) -> Iterable[str]:
+        """Take an answer that came, ask the next question; return the runs with news."""
+        news = self._collect()
+        if state is LinkState.UP and self._asked is None and now >= self._next:
+            self._ask(runs, now)
+        return news
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _collect(self) -> Iterable[str]:
+        if self._asked is None or not self._asked.done():
+            return ()
+        asked, self._asked = self._asked, None
+        try:
+            answer = asked.result()
+        except Exception:
+            # The state API is a help that workflows do without: no poll may fail with it.
+            logger.debug("Ray's state API could not be asked.", exc_info=True)
+            return ()
+        news: defaultdict[str, set[str]] = defaultdict(set)
+        for ray_task_id, detail in answer.items():
+            workflow_id, task_id = self._owners[ray_task_id]
+            known = self._known.setdefault(workflow_id, {})
+            if known.get(ray_task_id) != detail:
+                known[ray_task_id] = detail
+                news[workflow_id].add(task_id)
+        self._news = dict(news)
+        return list(news)
+
+    def _ask(self, runs: Iterable[Run], now: float) -> None:
+        owners: dict[str, tuple[str, str]] = {}
+        held = set()
+        for run in runs:
+            held.add(run.workflow_id)
+            if run.status not in (RunStatus.RUNNING, RunStatus.FAILED):
+                continue
+            it = self._open.setdefault(run.workflow_id, _Open())
+            it.see(run)
+            tries = self._tries.setdefault(run.workflow_id, Counter())
+            for task in it.tasks.values():
+                if len(owners) >= _BATCH:
+                    break
+                ray_task_id = task.ray_task_id
+                if ray_task_id and _is_due(task, now) and tries[ray_task_id] < _TRIES:
+                    owners[ray_task_id] = (run.workflow_id, task.task_id)
+                    tries[ray_task_id] += 1
+        self._open = {key: value for key, value in self._open.items() if key in held}
+        self._known = {key: value for key, value in self._known.items() if key in held}
+        self._tries = {key: value for key, value in self._tries.items() if key in held}
+        self._next = now + _PAUSE
+        if owners:
+            self._owners = owners
+            self._asked = self._pool.submit(self._link.task_details, list(owners))
+
+
+class _Open:
+    """The tasks of one run of which something is still to be known."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, Task] = {}
+        self._seen: Mapping[str, Task] = {}
+
+    def see(self, run: Run) -> None:
+        """Take the run as it is now, at the cost of what changed."""
+        if run.tasks is self._seen:
+            return
+        changed = changed_tasks(self._seen, run.tasks)
+        if changed is None:
+            self.tasks, changed = {}, list(run.tasks)
+        for task_id in changed:
+            task = run.tasks[task_id]
+            if _is_open(task):
+                self.tasks[task_id] = task
+            else:
+                self.tasks.pop(task_id, None)
+        self._seen = run.tasks
+
+
+def _is_open(task: Task) -> bool:
+    return (task.state is TaskState.RUNNING and task.node_id is None) or _left_no_record(task)
+
+
+def _left_no_record(task: Task) -> bool:
+    return task.failure is not None and task.failure.exception in (NO_RECORD, SUSPECT)
+
+
+def _is_due(task: Task, now: float) -> bool:
+    return _left_no_record(task) or (
+        task.start_time is not None and now - task.start_time > _LONG_RUNNING
+    )

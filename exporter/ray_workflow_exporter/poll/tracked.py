@@ -1,0 +1,88 @@
+"""What the poller remembers of one run, and when it looks at an ended one again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Optional
+
+from ..model import Run, RunStatus, TaskState
+from ..sources.records import Mark, StoredRun
+
+# Tasks beside a failed one run on and write their files after the run's end: look again after
+# these many seconds, as long as they write.
+_RECHECKS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
+FOLLOWED_SECONDS = sum(_RECHECKS)  # after its end; what has not ended by then was cut off
+
+# Of the oldest tasks, and of the others by turns.
+FEWEST_CHECKS, MOST_CHECKS = 50, 500
+
+
+class Pending:
+    """The tasks of one run that were submitted to Ray and not seen to start, oldest first.
+
+    Ray submits all ready tasks at once, so thousands may wait for a CPU. They start about in the
+    order of their submission, save those that need other resources than the ones before them.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+        self._checks = MOST_CHECKS
+        self._turn = 0
+
+    def choose(self) -> set[str]:
+        """Choose tasks to look at: the oldest ones, and as many of the others by turns."""
+        ids, checks = list(self._ids), self._checks
+        turn = self._turn if self._turn < len(ids) else 0
+        self._turn = turn + checks
+        return {*ids[:checks], *ids[turn : turn + checks]}
+
+    def found(self, started: int) -> None:
+        """Take how many of those chosen had started: while many do, more are looked at."""
+        self._checks = min(MOST_CHECKS, FEWEST_CHECKS + 4 * started)
+
+    def update(self, run: Run, touched: Optional[Collection[str]]) -> None:
+        """Take a run as it is now; `touched` are the tasks that may have changed, None for all."""
+        if touched is None:
+            self._ids.clear()
+            touched = run.tasks
+        new = []
+        for task_id in touched:
+            task = run.tasks.get(task_id)
+            if task is None or task.state is not TaskState.PENDING:
+                self._ids.pop(task_id, None)
+            elif task_id not in self._ids:
+                new.append((task.submit_time or 0.0, task_id))
+        self._ids.update(dict.fromkeys([task_id for _, task_id in sorted(new)]))
+
+
+@dataclass
+class Tracked:
+    """One run between polls.
+
+    `stored` is kept for runs that may still change. `lost` and `absent` count polls in a row.
+    """
+
+    mark: Optional[Mark] = None
+    stored: Optional[StoredRun] = None
+    was_live: bool = False
+    lost: int = 0
+    absent: int = 0
+    disagreed: int = 0
+    recheck: int = 0
+    recheck_at: Optional[float] = None
+    touched: set[str] = field(default_factory=set)
+    pending: Pending = field(default_factory=Pending)
+
+    def plan_recheck(self, run: Run, mark: Mark, now: float, *, again: bool) -> bool:
+        """Plan when to look at an ended run the next time; tell whether that is needed.
+
+        `again` says whether its mark was known before.
+        """
+        self.recheck = self.recheck + 1 if again else 0
+        still = any(it.state is TaskState.RUNNING for it in run.tasks.values())
+        unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
+        young = now - mark.time < _RECHECKS[-1]
+        needed = unsettled and (still or young) and self.recheck < len(_RECHECKS)
+        self.recheck_at = now + _RECHECKS[self.recheck] if needed else None
+        return needed

@@ -1,0 +1,1 @@
+"""Make one Run of what both sources know of it."""

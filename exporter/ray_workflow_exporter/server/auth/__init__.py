@@ -1,0 +1,1 @@
+"""Who may read and who may act: TLS, basic auth, tokens, rate limits."""

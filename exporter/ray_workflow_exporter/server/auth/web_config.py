@@ -1,0 +1,295 @@
+"""`--web.config.file`: TLS, headers and users, in the format of Prometheus's exporter-toolkit.
+
+https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md; what Python's
+TLS cannot do is an error, not silence. Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import bcrypt
+import pydantic
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ...settings.settings import SettingsError
+
+_VERSIONS = {
+    "TLS10": ssl.TLSVersion.TLSv1,
+    "TLS11": ssl.TLSVersion.TLSv1_1,
+    "TLS12": ssl.TLSVersion.TLSv1_2,
+    "TLS13": ssl.TLSVersion.TLSv1_3,
+}
+_CLIENT_AUTH = {
+    "": ssl.CERT_NONE,
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert")
+# What Go calls them, and OpenSSL. Those of TLS 1.3 cannot be chosen, in Go as in Python.
+_CIPHERS = {
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+}
+_HEADERS = (
+    "Content-Security-Policy",
+    "X-Frame-Options",
+    "X-Content-Type-Options",
+    "X-XSS-Protection",
+    "Strict-Transport-Security",
+)
+_KEPT = 1000  # passwords that were found right, so that bcrypt is not asked again and again
+
+
+def _empty(value: Any) -> Any:
+    return {} if value is None else value  # a section of which all keys are commented out
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Tls(_Section):
+    cert_file: str
+    key_file: str
+    client_auth_type: str = "NoClientCert"
+    client_ca_file: str = ""
+    client_allowed_sans: tuple[str, ...] = ()
+    min_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS12"
+    max_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS13"
+    cipher_suites: tuple[str, ...] = ()
+    prefer_server_cipher_suites: bool = True
+    curve_preferences: tuple[str, ...] = ()
+
+
+class _Http(_Section):
+    http2: bool = True  # taken for the sake of the format: aiohttp serves HTTP/1.1 alone
+    headers: Mapping[Literal[_HEADERS], Annotated[str, Field(pattern=r"^[ -~]*$")]] = {}  # type: ignore[valid-type]
+
+
+class _Config(_Section):
+    tls_server_config: Optional[_Tls] = None
+    http_server_config: Annotated[_Http, BeforeValidator(_empty)] = _Http()
+    basic_auth_users: Annotated[
+        Mapping[
+            Annotated[str, Field(pattern=r"^[^:\x00-\x1f]{1,256}$")],
+            Annotated[str, Field(pattern=r"^\$2[aby]?\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}$")],
+        ],
+        BeforeValidator(_empty),
+    ] = {}
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """What a web-config file asks for; `files` are all that it was made of.
+
+    `fingerprint` is the SHA-256 of the TLS certificate, in hex.
+    """
+
+    files: tuple[Path, ...] = ()
+    tls: Optional[ssl.SSLContext] = None
+    fingerprint: Optional[str] = None
+    allowed_sans: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    users: Optional[Users] = None
+
+    @property
+    def asks_certificate(self) -> bool:
+        """Whether nobody is let in without a client certificate."""
+        return self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
+
+
+def read_web_config(path: Path) -> WebConfig:
+    """Read a web-config file and the certificates it names. Raises SettingsError."""
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"The web config {path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)  # its own text quotes the file
+        place = f" at line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"The web config {path} is not valid YAML{place}.") from None
+    try:
+        config = _Config.model_validate(content or {})
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise SettingsError(f"The web config {path} is wrong: {_problem(first)}") from None
+    files, tls, fingerprint = [path], None, None
+    if config.tls_server_config is not None:
+        section = config.tls_server_config
+        names = (section.cert_file, section.key_file, section.client_ca_file)
+        files += [path.parent / name for name in names if name]
+        try:
+            tls = _context(section, path.parent)
+            fingerprint = _fingerprint(path.parent / section.cert_file)
+        except ValueError as error:
+            raise SettingsError(f"The web config {path} is wrong: {error}") from None
+    return WebConfig(
+        files=tuple(files),
+        tls=tls,
+        fingerprint=fingerprint,
+        allowed_sans=config.tls_server_config.client_allowed_sans
+        if config.tls_server_config
+        else (),
+        headers=tuple(config.http_server_config.headers.items()),
+        users=Users(config.basic_auth_users) if config.basic_auth_users else None,
+    )
+
+
+def _context(section: _Tls, folder: Path) -> ssl.SSLContext:
+    """Return the TLS context of a section. Raises ValueError with a sentence."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    low, high = _VERSIONS[section.min_version], _VERSIONS[section.max_version]
+    if low > high:
+        raise ValueError("min_version is above max_version.")
+    context.minimum_version, context.maximum_version = low, high
+    if not section.prefer_server_cipher_suites:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if section.curve_preferences:
+        raise ValueError("curve_preferences cannot be chosen with Python's TLS; leave them out.")
+    unknown = [it for it in section.cipher_suites if it not in _CIPHERS and "_WITH_" in it]
+    if unknown:
+        raise ValueError(f"the cipher suite {unknown[0]!r} is not known or not secure.")
+    chosen = [_CIPHERS[it] for it in section.cipher_suites if it in _CIPHERS]
+    if chosen:
+        context.set_ciphers(":".join(chosen))
+    if not section.cert_file or not section.key_file:
+        raise ValueError("tls_server_config needs cert_file and key_file.")
+    cert, key = folder / section.cert_file, folder / section.key_file
+    for file in (cert, key):
+        _check_readable(file)
+    try:
+        # Without one, OpenSSL would ask the terminal for the password of an encrypted key.
+        context.load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError("cert_file and key_file do not belong together.") from None
+        raise ValueError(
+            "cert_file or key_file holds no certificate or no unencrypted key in PEM."
+        ) from None
+    _ask_clients(context, section, folder)
+    return context
+
+
+def _fingerprint(file: Path) -> str:
+    # The first is the server's own; the format's home knows no other form of it either.
+    first = re.search(
+        "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read_text("latin-1"), re.S
+    )
+    if first is None:
+        raise ValueError("cert_file holds no certificate in PEM.")
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[0])).hexdigest()
+
+
+def _ask_clients(context: ssl.SSLContext, section: _Tls, folder: Path) -> None:
+    kind = section.client_auth_type
+    if kind in _UNVERIFIED:
+        raise ValueError(f"client_auth_type {kind} cannot be had with Python's TLS: verify them.")
+    if kind not in _CLIENT_AUTH:
+        known = ", ".join(name for name in _CLIENT_AUTH if name)
+        raise ValueError(f"client_auth_type must be one of {known}.")
+    context.verify_mode = _CLIENT_AUTH[kind]
+    verifies = context.verify_mode is not ssl.CERT_NONE
+    if verifies and not section.client_ca_file:
+        raise ValueError(f"client_auth_type {kind} needs a client_ca_file.")
+    if section.client_ca_file and not verifies:
+        raise ValueError("client_ca_file is of no use without a client_auth_type that verifies.")
+    if section.client_allowed_sans and context.verify_mode is not ssl.CERT_REQUIRED:
+        raise ValueError("client_allowed_sans needs client_auth_type RequireAndVerifyClientCert.")
+    if verifies:
+        file = folder / section.client_ca_file
+        _check_readable(file)
+        try:
+            context.load_verify_locations(file)
+        except ssl.SSLError:
+            raise ValueError("client_ca_file holds no certificate in PEM.") from None
+
+
+def _check_readable(file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]") or "the file"
+    if error["type"] == "missing":
+        return f"{where} is missing."
+    if error["type"] == "extra_forbidden":
+        return f"{where} is unknown."
+    if error["type"] in ("dict_type", "mapping_type", "model_type", "model_attributes_type"):
+        return f"{where} must be a mapping."
+    if error["loc"][:1] == ("basic_auth_users",):
+        return f"{where} must be a user's name and a bcrypt hash, as `htpasswd -nB` makes it."
+    if error["type"] == "literal_error":
+        return f"{where} must be {error['ctx']['expected']}."
+    return f"{where} is not what it should be: {error['msg'].lower()}."
+
+
+class Users:
+    """Names and bcrypt hashes."""
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = hashes
+        self._secret = secrets.token_bytes(32)
+        self._right: dict[bytes, str] = {}
+        # An unknown name must take as long as a wrong password.
+        self._nobody = next(iter(hashes.values()))
+
+    def recall(self, authorization: str) -> Optional[str]:
+        """Return the user of credentials that were found right before."""
+        return self._right.get(self._digest(authorization))
+
+    def check(self, authorization: str) -> Optional[str]:
+        """Return the user of an `Authorization` header, None if it is wrong; takes long."""
+        credentials = _basic(authorization)
+        if credentials is None:
+            return None
+        name, password = credentials
+        # bcrypt itself looks at no more, and Python's refuses more.
+        right = bcrypt.checkpw(password[:72], self._hashes.get(name, self._nobody).encode())
+        if not right or name not in self._hashes:
+            return None
+        if len(self._right) >= _KEPT:
+            self._right.clear()
+        self._right[self._digest(authorization)] = name
+        return name
+
+    def _digest(self, authorization: str) -> bytes:
+        text = authorization.encode("utf-8", "surrogateescape")
+        return hmac.digest(self._secret, text, hashlib.sha256)
+
+
+def _basic(authorization: str) -> Optional[tuple[str, bytes]]:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return (name.decode(), password) if colon and b"\0" not in password else None
+    except (binascii.Error, ValueError):
+        return None

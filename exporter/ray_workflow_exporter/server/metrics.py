@@ -1,0 +1,60 @@
+"""`/metrics`: format, tiers and gzip, as the scraper asks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Optional
+
+from aiohttp import hdrs, web
+
+from ..metrics.exposition import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
+from ..metrics.family import Tier
+from .source import SOURCE
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Answer a scrape with the bytes that the source has ready."""
+    openmetrics = wants_openmetrics(_header(request, hdrs.ACCEPT))
+    gzip = accepts_gzip(_header(request, hdrs.ACCEPT_ENCODING))
+    body = request.app[SOURCE].metrics(openmetrics=openmetrics, tiers=_tiers(request), gzip=gzip)
+    response = web.StreamResponse()
+    response.headers[hdrs.CONTENT_TYPE] = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+    response.headers[hdrs.VARY] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
+    if gzip:
+        response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    response.content_length = body.length
+    await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
+    try:
+        for chunk in body.chunks():
+            await response.write(chunk)
+            # Writing waits only for a reader that is slow: with a fast one, the others must not.
+            await asyncio.sleep(0)
+    except ConnectionError:
+        pass  # the scraper gave up and is gone
+    return response
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether an `Accept-Encoding` header allows gzip (RFC 9110, 12.5.3)."""
+    qualities = {}
+    for item in accept_encoding.lower().split(","):
+        coding, _, quality = item.replace(" ", "").partition(";q=")
+        try:
+            qualities[coding] = float(quality or 1)
+        except ValueError:
+            qualities[coding] = 0.0
+    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+
+
+def _tiers(request: web.Request) -> Optional[frozenset[Tier]]:
+    try:
+        return frozenset(map(Tier, request.query.getall("tier", ()))) or None
+    except ValueError:
+        known = ", ".join(tier.value for tier in Tier)
+        raise web.HTTPBadRequest(text=f"`tier` must be one of {known}.") from None
+
+
+def _header(request: web.Request, name: str) -> str:
+    return ",".join(request.headers.getall(name, ()))

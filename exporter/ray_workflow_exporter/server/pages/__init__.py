@@ -1,0 +1,1 @@
+"""The web page: list of runs, one run, its DAG, its buttons."""

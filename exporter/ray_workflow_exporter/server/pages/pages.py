@@ -1,0 +1,213 @@
+"""The pages: the list of runs at `/`, and one run at `/workflows/{id}`, to be read without scripts.
+
+What the scripts add – the page follows what happens, the buttons act – is in `static/page.js`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+from urllib.parse import quote, urlencode
+
+import jinja2
+from aiohttp import hdrs, web
+from markupsafe import Markup
+
+from ... import __version__
+from ...display import STATE_COLOURS, STATUS_COLOURS, moment, printable, size, span
+from ..api.runs import view_of
+from ..metrics import accepts_gzip
+from . import run_page, runs_page
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_HERE = Path(__file__).parent
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_COLOURS = {
+    **{state.value: colour for state, colour in STATE_COLOURS.items()},
+    **{status.value: colour for status, colour in STATUS_COLOURS.items()},
+}
+_FILES = {path.name: path.read_bytes() for path in (_HERE / "static").iterdir()}
+_FILES["page.css"] += "".join(
+    f".{name} {{ --state: {colour.hex} }}\n" for name, colour in _COLOURS.items()
+).encode()
+_VERSION = hashlib.sha256(b"".join(_FILES[name] for name in sorted(_FILES))).hexdigest()[:12]
+
+_KEPT = 20  # pages
+_KEPT_SECONDS = 1.0  # also where nothing changes, times go on
+
+
+class _Kept(NamedTuple):
+    change: int  # the newest one when it was made
+    until: float
+    body: bytes
+
+
+class Shared:
+    """Makes one page at a time, and gives it to all who ask for it before something changes.
+
+    So what watching costs, and how long a scrape waits for it, does not grow with the watchers.
+    """
+
+    def __init__(self, last_change: Callable[[], int]) -> None:
+        self._last_change = last_change
+        self._turn = asyncio.Lock()
+        self._kept: dict[str, _Kept] = {}
+
+    async def body(self, key: str, make: Callable[[], bytes]) -> bytes:
+        """Return what `make` returns, or returned just now for the same key."""
+        async with self._turn:
+            change, kept = self._last_change(), self._kept.get(key)
+            if kept is not None and kept.change == change and time.monotonic() < kept.until:
+                return kept.body
+            # In a thread: a big run takes a while, and scrapes shall not wait for it.
+            body = await asyncio.to_thread(make)
+            self._kept.pop(key, None)
+            if len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = _Kept(change, time.monotonic() + _KEPT_SECONDS, body)
+            return body
+
+
+SHARED: web.AppKey[Shared] = web.AppKey("shared")
+
+
+def add_routes(router: web.UrlDispatcher) -> None:
+    """Add the pages and what they are made of."""
+    router.add_get("/", _page(_runs))
+    router.add_get("/workflows/{workflow_id:[^/]+}", _page(_run))
+    router.add_get("/static/{name}", _file)
+
+
+def _page(handler: Handler) -> Handler:
+    """Show an error as a page: it is people who come here."""
+
+    async def shown(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            content = {"title": error.reason, "text": error.text}
+            response = await _render(request, "error.html", lambda: content, shared=False)
+            response.set_status(error.status)
+            return response
+
+    return shown
+
+
+async def _runs(request: web.Request) -> web.StreamResponse:
+    query = runs_page.query(request)
+    return await _render(request, "runs.html", lambda: runs_page.content(request, query))
+
+
+async def _run(request: web.Request) -> web.StreamResponse:
+    query = run_page.query(request)
+    view = await view_of(request)
+    return await _render(request, "run.html", lambda: run_page.content(request, query, view))
+
+
+async def _file(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    if name not in _FILES:
+        raise web.HTTPNotFound
+    return web.Response(
+        body=_FILES[name],
+        content_type=_TYPES[Path(name).suffix],
+        charset="utf-8",
+        # Its address changes with its content.
+        headers={hdrs.CACHE_CONTROL: "public, max-age=31536000, immutable"},
+    )
+
+
+async def _render(
+    request: web.Request,
+    template: str,
+    content: Callable[[], Mapping[str, Any]],
+    *,
+    shared: bool = True,
+) -> web.Response:
+    # Relative, so that it works behind a proxy under another path.
+    root = "../" if request.path.startswith("/workflows/") else ""
+
+    zipped = accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, ""))
+
+    def made() -> bytes:
+        text = _TEMPLATES.get_template(template).render(
+            {"root": root, "now": time.time(), **content()}
+        )
+        # An id from a file name that is not UTF-8 holds surrogates.
+        body = text.encode(errors="replace")
+        return gzip.compress(body, 1) if zipped else body
+
+    if shared:
+        body = await request.app[SHARED].body(f"{zipped} {request.raw_path}", made)
+    else:
+        body = await asyncio.to_thread(made)
+    headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT_ENCODING}
+    if zipped:
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return web.Response(body=body, content_type="text/html", charset="utf-8", headers=headers)
+
+
+def _shown(value: object) -> object:
+    """Make what users wrote visible and harmless, character by character; Jinja escapes it."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _lines(text: str) -> Markup:
+    return Markup("\n").join(printable(line) for line in text.splitlines())
+
+
+def _exact(text: str) -> Markup:
+    """Return a value that a form sends back as it is."""
+    return Markup("").join(
+        char if char.isprintable() else Markup("&#%d;") % ord(char) for char in text
+    )
+
+
+def _segment(text: str) -> str:
+    """Return an id as one segment of a path, or as the id of an element."""
+    return quote(text, safe="", errors="replace")
+
+
+def _utc(seconds: Optional[float]) -> str:
+    return moment(seconds, timezone.utc)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+
+
+def _with(query: Mapping[str, Any], **changes: object) -> str:
+    """Return a query with changes; None takes a parameter away."""
+    merged: dict[str, Any] = {**query, **changes}
+    pairs: list[tuple[str, object]] = []
+    for name, value in merged.items():
+        values: Sequence[object] = value if isinstance(value, list) else [value]
+        pairs += [(name, it) for it in values if it not in (None, "")]
+    return "?" + urlencode(pairs, errors="replace")
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=_shown,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters.update(
+    utc=_utc, iso=_iso, span=span, size=size, lines=_lines, exact=_exact, segment=_segment
+)
+_TEMPLATES.globals.update(
+    version=__version__,
+    assets=_VERSION,
+    statuses=[status.value for status in STATUS_COLOURS],
+    states=[state.value for state in STATE_COLOURS],
+    with_query=_with,
+)

@@ -1,0 +1,91 @@
+"""What the list of runs shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ...catalog.snapshot import RunView
+from ...display import NOTHING
+from ...model import RunStatus, TaskState
+from ...redact import masked
+from ..api import parameters
+from ..api.parameters import query_of
+from ..api.runs import matching
+from ..source import SETTINGS, SOURCE
+from . import buttons
+
+PER_PAGE = 50
+
+ENDPOINTS = {
+    "metrics": "for Prometheus; ?tier= chooses cluster, class, run, stage, task, exporter",
+    "api/v1/workflows": "all runs as JSON; takes what the search above takes",
+    "api/v1/openapi.json": "all of the API, as OpenAPI",
+    "api/v1/events": "what changes, as server-sent events",
+    "-/healthy": "whether the poll loop is alive",
+    "-/ready": "whether the first poll is done",
+}
+
+
+def query(request: web.Request) -> dict[str, Any]:
+    """Read the query. Raises HTTPBadRequest."""
+    return query_of(
+        request, parameters.STATUS, parameters.CLASS, parameters.SEARCH, parameters.OFFSET
+    )
+
+
+def content(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template needs."""
+    source = request.app[SOURCE]
+    runs = source.runs()
+    messages = request.app[SETTINGS].expose_error_messages
+    found = matching(runs, query["status"], query["class"] or None, query["text"])
+    # The last page, when what came after it is gone.
+    offset = max(0, min(query["offset"], (len(found) - 1) // PER_PAGE * PER_PAGE))
+    counts = Counter(view.run.status for view in runs)
+    return {
+        "query": query,
+        "counts": {status.value: counts[status] for status in RunStatus},
+        "classes": sorted({view.run.workflow for view in runs}),
+        "total": len(runs),
+        "found": len(found),
+        "runs": [_row(view, messages) for view in found[offset : offset + PER_PAGE]],
+        "first": offset + 1,
+        "before": max(0, offset - PER_PAGE) if offset else None,
+        "after": offset + PER_PAGE if offset + PER_PAGE < len(found) else None,
+        "panel": buttons.for_all(request, counts[RunStatus.RESUMABLE]),
+        "endpoints": ENDPOINTS,
+        "facts": {name.replace("_", " "): _fact(it) for name, it in source.status.items()},
+    }
+
+
+def _row(view: RunView, messages: bool) -> dict[str, Any]:
+    run, analysis = view.run, view.analysis
+    cause = analysis.root_cause
+    error = ""
+    if cause is not None:
+        error = cause.failure.exception
+        if messages and cause.failure.message:
+            error += f": {masked(cause.failure.message)}"
+    return {
+        "id": run.workflow_id,
+        "workflow": run.workflow,
+        "status": run.status.value,
+        "progress": analysis.progress,
+        "done": analysis.tasks.get(TaskState.SUCCESSFUL, 0),
+        "tasks": sum(analysis.tasks.values()),
+        "start": run.start_time,
+        "since": run.start_time if run.status is RunStatus.RUNNING else None,
+        "duration": run.duration,
+        "error": error,
+    }
+
+
+def _fact(value: object) -> object:
+    # The only floats among the facts are times. The URI of a storage may hold a key.
+    if isinstance(value, float):
+        return value
+    return NOTHING if value in (None, "") else masked(str(value))

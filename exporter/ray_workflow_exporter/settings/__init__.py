@@ -1,0 +1,1 @@
+"""Settings: their definition, their values and their reference."""

@@ -1,0 +1,298 @@
+"""One typed settings object: file (YAML) < environment < flags; unknown keys are errors.
+
+To add a setting, add a field: its flag, its variable and its line in the docs follow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import pydantic
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from .values import Count, Duration, Listen, Names, Origins, Shard, Share, parse_shard, read_mapping
+
+ENV_PREFIX = "RAY_WORKFLOW_EXPORTER_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+
+# Kubernetes sets these for every Service of a namespace: one called `ray-workflow-exporter` must
+# not look like unknown settings.
+_SERVICE_LINK = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+class SettingsError(ValueError):
+    """Say in one sentence which setting is wrong, where it was set and what is allowed.
+
+    The sentence never repeats a value, which may be a secret.
+    """
+
+
+class ClassSettings(BaseModel):
+    """What the owner of a workflow class expects of its runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expected_interval: Optional[Duration] = None
+    deadline: Optional[Duration] = None
+    objective: Optional[Share] = None
+
+
+class Settings(BaseModel):
+    """All settings of the exporter."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    storage: Optional[str] = Field(
+        None,
+        min_length=1,
+        description="Workflow storage, as given to `ray start --storage`. Default: the cluster is "
+        "asked for it.",
+    )
+    address: str = Field(
+        "auto",
+        min_length=1,
+        description="Address of the Ray cluster. `auto` finds a local one; `none` reads storage "
+        "only.",
+    )
+    listen: Listen = Field(
+        ":20729",
+        description="Where the web server listens. Without a host: on all interfaces. An IPv6 "
+        "address stands in brackets.",
+    )
+    actions_listen: Optional[Listen] = Field(
+        None,
+        description="Where actions are served, if not at `listen`. Page and metrics are served "
+        "there too.",
+    )
+    tokens_file: Optional[Path] = Field(
+        None,
+        description="YAML file of bearer tokens; see `docs/security.md`. Without one, actions are "
+        "off. Read again when it changes.",
+    )
+    web_config_file: Optional[Path] = Field(
+        None,
+        description="TLS, headers and users, in Prometheus's web-config format. Read again when it "
+        "changes. The flag may also be written `--web.config.file`.",
+    )
+    public_reading: bool = Field(
+        True,
+        description="Whether metrics, page and API may be read without credentials. Not where the "
+        "web config has users.",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may use the API from a browser, such as "
+        "`https://grafana.example`.",
+    )
+    interval: Duration = Field(
+        1.0, ge=0.1, description="Time from one poll to the next, at least 100ms."
+    )
+    shard: Shard = Field(
+        "0/1",
+        description="Which part of the runs this exporter watches: the i-th of n, counted from 0. "
+        "Each run belongs to one part, by its id.",
+    )
+    detail: Literal["class", "run", "stage", "task"] = Field(
+        "task", description="The finest tier of metrics that is exposed."
+    )
+    finished_retention: Duration = Field(
+        86_400.0, description="How long the metrics of a finished run are exposed."
+    )
+    max_finished_runs: Count = Field(
+        1000, description="How many finished runs are exposed at most, newest first."
+    )
+    task_retention: Duration = Field(
+        3_600.0,
+        description="How long the tasks of a finished run are exposed. Failed tasks stay as long "
+        "as their run.",
+    )
+    max_tasks_per_run: Count = Field(
+        1000, description="A run with more tasks than this is exposed by its stages alone."
+    )
+    max_classes: Count = Field(
+        200, description="How many workflow classes are told apart; all others count as `other`."
+    )
+    max_staleness: Duration = Field(
+        60.0, description="How long the last good poll is served while polls fail."
+    )
+    manager_timeout: Duration = Field(
+        5.0, description="How long Ray's workflow manager may take to answer one poll."
+    )
+    storage_timeout: Duration = Field(
+        30.0, description="How long workflow storage may be silent before a poll gives up on it."
+    )
+    manager_grace: Duration = Field(
+        30.0,
+        description="How long runs keep their status while Ray cannot be reached, before they "
+        "count as RESUMABLE.",
+    )
+    expose_error_messages: bool = Field(
+        True,
+        description="Whether the messages of exceptions are exposed, or only their types. What "
+        "looks like a secret is masked in any case.",
+    )
+    metadata_labels: Names = Field(
+        (), description="Keys of user metadata that are exposed as labels, prefixed `meta_`."
+    )
+    workflow_key: str = Field(
+        "workflow",
+        min_length=1,
+        description="The key of user metadata that names the class of a run.",
+    )
+    classes: Annotated[dict[str, ClassSettings], BeforeValidator(read_mapping)] = Field(
+        default_factory=dict,
+        description="For each workflow class: `expected_interval` (time from one run to the "
+        "next), `deadline` (longest duration of a run) and `objective` (share of its runs that "
+        "should succeed).",
+    )
+    objective: Share = Field(
+        0.99,
+        description="Share of the runs of a class that should succeed, between 0 and 1, for "
+        "classes without an objective of their own.",
+    )
+    state_dir: Optional[Path] = Field(
+        None,
+        description="Folder of the counters' state and of the cache of finished runs. Default: "
+        "`ray-workflow-exporter` under `$XDG_STATE_HOME` or `~/.local/state`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged, at least this severe."
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How a log line is written to stderr."
+    )
+
+    @property
+    def state_path(self) -> Path:
+        """The folder of the counters' state, default applied."""
+        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return (self.state_dir or Path(base, "ray-workflow-exporter")).expanduser()
+
+    @property
+    def shards(self) -> int:
+        """How many exporters share the runs."""
+        return parse_shard(self.shard)[1]
+
+    def holds(self, workflow_id: str) -> bool:
+        """Tell whether a run belongs to this shard; of all shards, exactly one holds it."""
+        index, count = parse_shard(self.shard)
+        if count == 1:
+            return True
+        digest = hashlib.blake2b(workflow_id.encode("utf-8", "surrogatepass"), digest_size=8)
+        return int.from_bytes(digest.digest(), "big") % count == index
+
+    @classmethod
+    def load(
+        cls, file: Optional[Path], environ: Mapping[str, str], flags: Mapping[str, Any]
+    ) -> Settings:
+        """Merge `file`, the variables of `environ` and `flags`; the later one wins.
+
+        A flag that is None is not set, nor is an empty variable. Raises SettingsError.
+        """
+        values: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        for key, value, where in (*_from_file(file), *_from_environ(environ), *_from_flags(flags)):
+            values[key], origin[key] = value, where
+        try:
+            return cls.model_validate(values)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise SettingsError(f"{origin[str(first['loc'][0])]}{_problem(first)}") from None
+
+
+def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:
+    if file is None:
+        return
+    try:
+        content = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"The file {file} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)  # its own text quotes the file
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SettingsError(f"The file {file} is not valid YAML{place}.") from None
+    if content is not None and not isinstance(content, dict):
+        raise SettingsError(f"The file {file} must hold `key: value` lines, one for a setting.")
+    for key, value in (content or {}).items():
+        if key not in Settings.model_fields:
+            hint = _hint(str(key), Settings.model_fields)
+            raise SettingsError(f"The file {file} has the unknown key {str(key)!r}; {hint}")
+        yield key, value, f"{key!r} in the file {file}"
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    known = {variable(key): key for key in Settings.model_fields}
+    for name, value in environ.items():
+        if name in known and value:
+            yield known[name], value, f"The variable {name}"
+        elif (
+            name.startswith(ENV_PREFIX)
+            and name not in (*known, CONFIG_VARIABLE)
+            and not _SERVICE_LINK.fullmatch(name[len(ENV_PREFIX) :])
+        ):
+            raise SettingsError(f"The variable {name} names no setting; {_hint(name, known)}")
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    for key, value in flags.items():
+        if value is not None:
+            yield key, value, f"The flag {flag(key)}"
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a setting."""
+    return ENV_PREFIX + key.upper()
+
+
+def flag(key: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + key.replace("_", "-")
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+
+
+# What pydantic finds, in our words; a validator of ours says it in its own.
+_PROBLEMS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "model_type": "must be a mapping",
+    "path_type": "must be a path",
+    "string_too_short": "must not be empty",
+    "string_type": "must be a text",
+    "value_error": "{error}",
+}
+
+
+def _problem(error: Any) -> str:
+    """Return the predicate of a sentence for one of pydantic's errors."""
+    inside = [str(part) for part in error["loc"][1:]]
+    if error["type"] == "extra_forbidden":
+        key = inside.pop()
+        problem = f"has the unknown key {key!r}; {_hint(key, ClassSettings.model_fields)}"
+    else:
+        problem = _PROBLEMS.get(error["type"], "is not valid").format(**error.get("ctx", {})) + "."
+    if error["type"] == "literal_error":
+        allowed = re.findall("'(.*?)'", error["ctx"]["expected"])
+        near = difflib.get_close_matches(str(error["input"]).lower(), allowed, n=1)
+        problem = f"{problem[:-1]}; did you mean {near[0]!r}?" if near else problem
+    return f", at {'.'.join(inside)}, {problem}" if inside else f" {problem}"

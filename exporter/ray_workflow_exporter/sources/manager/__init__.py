@@ -1,0 +1,1 @@
+"""Ray's WorkflowManagementActor: running workflows, read and acted upon through a child process."""

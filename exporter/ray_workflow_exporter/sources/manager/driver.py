@@ -1,0 +1,356 @@
+"""Talk to the WorkflowManagementActor (WMA) as a Ray driver; as a program, for `running.RayLink`.
+
+A driver can hang, and is aborted by Ray when its cluster dies: the exporter therefore keeps it in
+a child process, `ray_workflow_exporter.sources.ray_link ADDRESS CLIENT_ID TIMEOUT`. The
+child reads one JSON request a line from standard input, `{"id": 1, "op": "poll", "args": {…}}`,
+answers `{"id": 1, "result": …}` or `{"id": 1, "error": "…"}` on standard output in any order, and
+leaves when its input ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pickle
+import socket
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Optional
+
+from ..records import LinkState, ManagerView, NoManagerError
+from . import probe, remote_actions, versions
+from .action_client import Hands
+from .mirror import Mirror
+from .state_api import task_states
+
+# ray/workflow/common.py; importing it here would drag in all of ray.workflow.
+MANAGER_NAME = "WorkflowManagementActor"
+MANAGER_NAMESPACE = "workflow"
+# Ray hides the jobs of such a namespace from its job list.
+OUR_NAMESPACE = "_ray_internal_workflow_exporter"
+THREADS = 4
+LEAVE_SECONDS = 1.0
+
+
+class _Shipped:
+    """A function that was pickled by value once: anew for each call it would cost 4 ms."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self._pickled,)
+
+
+class ManagerClient:
+    """A client of the WMA of one Ray. Uses the driver of this process if there is one already.
+
+    `address` is "auto" or host:port; a Ray is never started. `client_id` names the cursor that
+    the WMA keeps for us. `timeout` bounds each wait for an answer, in seconds.
+    """
+
+    def __init__(
+        self, address: str = "auto", *, timeout: float = 5.0, client_id: Optional[str] = None
+    ) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._client_id = client_id or uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self._mirror = Mirror()
+        self._ray: Any = None  # the module, once connected
+        self._about_ray: dict[str, Optional[str]] = {}
+        self._owns_driver = False
+        self._raylet_socket: Optional[str] = None
+        self._manager: Any = None
+        self._probe: Any = None
+        self._asked: Any = None  # the one call without an answer yet
+
+    def poll(self) -> ManagerView:
+        """Look at the WMA, and return all that it holds. Never raises."""
+        with self._lock:
+            return self._mirror.read(self._look(self._mirror.seq))
+
+    def look(self, seq: int) -> dict[str, Any]:
+        """Return what changed since answer `seq`, in plain JSON types. Never raises.
+
+        `answers` holds those of `probe.probe` without their first word, to be applied in order
+        whatever `state` says; `connected` and `final` are those of NoManagerError.
+        """
+        with self._lock:
+            return self._look(seq)
+
+    def _look(self, seq: int) -> dict[str, Any]:
+        answers: list[Any] = []
+        state, reason, connected, final = LinkState.UP, "", True, False
+        try:
+            self._connect()
+            self._fetch(seq, answers)
+        except NoManagerError as error:
+            # A look that ran out of time half-way still names every run, and goes on next time.
+            half_way = bool(answers) and error.connected and error.state is LinkState.UNREACHABLE
+            if not half_way:
+                state, reason = error.state, str(error)
+            connected, final = error.connected, error.final
+        except Exception as error:
+            state, connected = LinkState.UNREACHABLE, False
+            reason = f"Ray at {self._address} failed with {describe(error)}"
+        return {
+            "state": state.value,
+            "reason": reason,
+            "answers": answers,
+            "ray": self._about_ray,
+            "connected": connected,
+            "final": final,
+        }
+
+    def _fetch(self, seq: int, answers: list[Any]) -> None:
+        deadline = time.monotonic() + self._timeout
+        more = True
+        while more:
+            if self._asked is None:
+                self._asked = self._submit(self._probe, self._client_id, seq)
+            word, *answer = self._wait(self._asked, deadline)
+            self._asked = None
+            if word != "ok":
+                raise NoManagerError(
+                    LinkState.UNREACHABLE,
+                    f"The probe failed inside the management actor with {answer[0]}.",
+                    connected=True,
+                )
+            answers.append(answer)
+            _, seq, more, *_ = answer
+
+    def send(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return `function(manager, *args)`, run inside the WMA beside its own work.
+
+        The function is shipped by value with its module, and must catch SystemExit, which would
+        end the WMA. Raises NoManagerError, and Ray's own errors.
+        """
+        with self._lock:
+            self._connect()
+            answer = self._submit(function, *args)
+            return self._wait(answer, time.monotonic() + self._timeout)
+
+    def start_manager(self, max_running_workflows: Optional[int]) -> None:
+        """Start a WMA where there is none; its limits hold for all users from then on."""
+        with self._lock:
+            self._connect()
+            from ray import workflow
+
+            workflow.init(max_running_workflows=max_running_workflows)
+
+    def _submit(self, function: Any, *args: Any) -> Any:
+        if self._manager is None:
+            self._check_raylet()
+            try:
+                # The handle must stay in a variable: a method only holds a weak reference to it.
+                self._manager = self._ray.get_actor(MANAGER_NAME, namespace=MANAGER_NAMESPACE)
+            except ValueError:
+                raise NoManagerError(
+                    LinkState.ABSENT,
+                    "No workflow has run on this Ray yet: it has no management actor.",
+                    connected=True,
+                ) from None
+        return self._manager.__ray_call__.options(
+            # On a thread of its own: it neither blocks the users' calls nor waits behind them.
+            concurrency_group="_ray_system",
+            enable_task_events=False,
+        ).remote(function, *args)
+
+    def _wait(self, answer: Any, deadline: float) -> Any:
+        errors = self._ray.exceptions
+        try:
+            result = self._ray.get(answer, timeout=max(0.01, deadline - time.monotonic()))
+        except errors.GetTimeoutError:
+            # `_asked` stays: a busy WMA must not find a queue of our calls when it comes to them.
+            self._check_raylet()
+            raise NoManagerError(
+                LinkState.UNREACHABLE,
+                f"The management actor did not answer within {self._timeout:g} s.",
+                connected=True,
+            ) from None
+        except errors.RayActorError as error:
+            self._asked = self._manager = None
+            # Also all that the driver of a killed cluster ever gets, a new cluster at the same
+            # address notwithstanding (seen with 2.47.1). By name: not every Ray has this class.
+            if type(error).__name__ == "ActorUnavailableError":
+                raise NoManagerError(
+                    LinkState.UNREACHABLE, "The management actor cannot be reached by Ray."
+                ) from None
+            raise NoManagerError(
+                LinkState.ABSENT,
+                "The management actor has died; the next workflow call of a user starts it again.",
+                connected=True,
+            ) from None
+        except BaseException:
+            self._asked = None
+            raise
+        return result
+
+    def _connect(self) -> None:
+        if self._ray is not None:
+            return
+        ray = _supported_ray()
+        if not ray.is_initialized():
+            address = _address(self._address)
+            try:
+                ray.init(
+                    address,
+                    namespace=OUR_NAMESPACE,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    logging_level=logging.ERROR,
+                )
+            except Exception as error:
+                state = (
+                    LinkState.UNSUPPORTED
+                    if "ersion mismatch" in str(error)
+                    else LinkState.UNREACHABLE
+                )
+                raise NoManagerError(
+                    state, f"Ray at {address} refused us: {describe(error)}"
+                ) from error
+            self._owns_driver = True
+        from ray import cloudpickle
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        # It takes 10 MB. Now, for memory would seem to leak when, hours later, a task first runs
+        # for long enough to be asked for. A Ray without its dashboard may not have it.
+        with suppress(ImportError):
+            importlib.import_module("ray.util.state")
+        cloudpickle.register_pickle_by_value(probe)
+        cloudpickle.register_pickle_by_value(remote_actions)
+        self._probe = _Shipped(cloudpickle.dumps(probe.probe))
+        session = {key: _internal_kv_get(key, namespace=b"session") for key in _SESSION_KEYS}
+        self._about_ray = {
+            name: value.decode() if value else None
+            for name, value in zip(("storage_uri", "session_name"), session.values())
+        }
+        self._about_ray["ray_version"] = ray.__version__
+        raylet_socket = ray._private.worker.global_worker.node.raylet_socket_name
+        # Not visible from another network namespace: then there is nothing to go by.
+        self._raylet_socket = raylet_socket if _listens(raylet_socket) else None
+        self._ray = ray
+
+    def _check_raylet(self) -> None:
+        # A driver that lost its raylet is of no use ever again, but Ray lets it wait for minutes.
+        if self._raylet_socket and not _listens(self._raylet_socket):
+            raise NoManagerError(LinkState.UNREACHABLE, "The Ray we were connected to is gone.")
+
+    def task_details(self, ray_task_ids: Collection[str]) -> dict[str, list[Optional[str]]]:
+        """Return what `task_states` does. Needs a poll before."""
+        return task_states(ray_task_ids, self._timeout) if self._ray and ray_task_ids else {}
+
+    def close(self) -> None:
+        """Disconnect from Ray, unless the driver is not ours."""
+        if self._owns_driver:
+            self._owns_driver = False
+            self._ray.shutdown()
+
+
+_SESSION_KEYS = ("storage", "session_name")
+
+
+def _supported_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"Ray is not installed beside the exporter ({error}): install the extra `ray`, "
+            "or ask for storage only.",
+            final=True,
+        ) from None
+    if not versions.supported(ray.__version__):
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"Ray {ray.__version__} is installed beside the exporter; running workflows can be "
+            f"read from Ray {versions.SUPPORTED}. Storage is read all the same.",
+            final=True,
+        )
+    return ray
+
+
+def _address(wanted: str) -> str:
+    """Return an address with which `ray.init` connects or fails, and never starts a Ray."""
+    # ray.init lets RAY_ADDRESS speak for "auto", and starts a Ray when it says "local".
+    address = (os.environ.get("RAY_ADDRESS") or "auto") if wanted == "auto" else wanted
+    if address == "auto":
+        return address
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        raise NoManagerError(
+            LinkState.UNSUPPORTED,
+            f"{address!r} is no address of a Ray to watch: give its head's host:port, or auto.",
+            final=True,
+        )
+    try:
+        # With nobody there, ray.init does not come back (seen with 2.47.1).
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError as error:
+        raise NoManagerError(
+            LinkState.UNREACHABLE, f"No Ray answers at {address}: {error}."
+        ) from None
+    return address
+
+
+def _listens(path: str) -> bool:
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
+            return any(line.rstrip("\n").endswith(path) for line in sockets)
+    except OSError:  # not Linux
+        return False
+
+
+def describe(error: BaseException) -> str:
+    """Return type and text of an error on one line, cut to a readable length."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else f"{type(error).__name__}."
+
+
+def main(address: str, client_id: str, timeout: str) -> None:
+    """Serve requests until standard input ends, then end this process without delay."""
+    # Ray and its libraries print: what they write to standard output goes to standard error.
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)  # importing Ray sets the levels of its loggers again
+    client = ManagerClient(address, timeout=float(timeout), client_id=client_id)
+    operations: dict[str, Callable[..., Any]] = {
+        "poll": client.look,
+        "task_details": client.task_details,
+        "act": Hands(client).act,
+    }
+    writing = threading.Lock()
+
+    def serve(request: dict[str, Any]) -> None:
+        reply = {"id": request["id"]}
+        try:
+            reply["result"] = operations[request["op"]](**request["args"])
+        except Exception as error:
+            reply["error"] = describe(error)
+        with writing:
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+
+    pool = ThreadPoolExecutor(THREADS)
+    for line in sys.stdin:
+        pool.submit(serve, json.loads(line))
+    leaving = threading.Thread(target=client.close, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_SECONDS)
+    # Ray's exit handlers wait for a cluster that may be gone.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Workflow storage: what Ray wrote, read without changing it."""

@@ -1,0 +1,217 @@
+"""How Ray lays runs out in a storage: names, paths, and what each small file says of its run.
+
+Source: ray/workflow/workflow_storage.py, the same from Ray 2.3 to 2.47. Everything in the files
+is untrusted: a value of a wrong type counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Callable, NamedTuple, Optional
+
+import orjson
+
+from ...model import RunStatus
+from .exceptions import read_exception
+from .filesystem import is_text
+
+RUNS = "workflows"
+MARKS = f"{RUNS}/__status__"
+DIRTY = "dirty"
+META = "workflow_meta.json"
+TASKS = "tasks"
+COUNTERS = "duplicate_name_counter"
+OBJECTS = "objects"
+ENTRY = f"{TASKS}/outputs.json"
+INPUTS = "inputs.json"
+STARTED = "pre_task_metadata.json"
+OUTPUT = "output.pkl"
+EXCEPTION = "exception.pkl"
+
+JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
+EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
+
+# Both decoders go deeper than Python's stack allows to those who use what they read.
+_MAX_DEPTH = 200
+
+Fields = dict[str, Any]
+
+
+class Content(NamedTuple):
+    """What one file of a run or a task is good for.
+
+    `parse` turns its bytes into fields of the record, or None if it is only half written: Ray
+    writes in place, so that a reader sees empty and cut files. `fields` names those fields.
+    """
+
+    parse: Callable[[bytes], Optional[Fields]]
+    fields: tuple[str, ...]
+    limit: int = JSON_LIMIT
+    immutable: bool = False
+
+
+def clean(identifier: str, backslash_divides: bool) -> Optional[str]:
+    """Return the path that Ray makes of a run's or task's id, None if it would lead elsewhere."""
+    parts = (identifier.replace("\\", "/") if backslash_divides else identifier).split("/")
+    if identifier.startswith("/") or "\0" in identifier or ".." in parts or not is_text(identifier):
+        return None
+    return "/".join(part for part in parts if part not in ("", ".")) or None
+
+
+def is_counted(path: str, base_names: Collection[str]) -> bool:
+    """Tell whether Ray gave out this task id: `f` or `f_2`, with the base name `f`."""
+    base, _, number = path.rpartition("_")
+    return path in base_names or (number.isdecimal() and base in base_names)
+
+
+def could_be_a_file_of_a_run(mark: str) -> bool:
+    """Tell whether a file among the marks is perhaps a file of a run called `__status__/FAILED`."""
+    return not _NAMES_IN_A_RUN.isdisjoint(mark.split("/"))
+
+
+def _document(data: bytes) -> Optional[Mapping[str, Any]]:
+    if data.count(b"{") + data.count(b"[") > _MAX_DEPTH:
+        return _lenient(data)
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _lenient(data)
+    return value if isinstance(value, dict) else {}
+
+
+def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
+    """Read what Python writes and JSON does not know, None if it is only half written."""
+    try:
+        text = data.decode().strip()
+        value, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            return None
+        if "\\ud" in text or "\\uD" in text:
+            # Half of a surrogate pair is legal in JSON, but no text that could be served.
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and not _too_deep(value) else {}
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for it in level
+            for child in (it.values() if isinstance(it, dict) else it)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _nothing(_constant: str) -> None:
+    return None  # NaN and infinities
+
+
+def _finite(text: str) -> Optional[float]:
+    return value if math.isfinite(value := float(text)) else None
+
+
+def _reasonable(text: str) -> Optional[int]:
+    return int(text) if len(text) <= 20 else None
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_nothing, parse_float=_finite, parse_int=_reasonable
+)  # json.loads would make one for each call
+
+
+def _json(read: Callable[[Mapping[str, Any]], Fields]) -> Callable[[bytes], Optional[Fields]]:
+    def parse(data: bytes) -> Optional[Fields]:
+        document = _document(data)
+        return None if document is None else read(document)
+
+    return parse
+
+
+def _status(document: Mapping[str, Any]) -> Fields:
+    try:
+        return {"status": RunStatus(document.get("status"))}
+    except ValueError:
+        return {"status": None}
+
+
+def _time(key: str, field: str) -> Callable[[Mapping[str, Any]], Fields]:
+    def read(document: Mapping[str, Any]) -> Fields:
+        value = document.get(key)
+        sane = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return {field: float(value) if value is not None and sane and 0 < value < 1e11 else None}
+
+    return read
+
+
+def _inputs(document: Mapping[str, Any]) -> Fields:
+    options = document.get("task_options")
+    options = options if isinstance(options, dict) else {}
+    refs = document.get("workflow_refs")
+    retries = options.get("max_retries")
+    checkpoint, catches = options.get("checkpoint"), options.get("catch_exceptions")
+    user_metadata = document.get("user_metadata")
+    return {
+        "task_id": _identifier(document.get("task_id")),
+        # An argument used twice is listed twice.
+        "upstream": tuple(dict.fromkeys(ref for ref in refs if _identifier(ref)))
+        if isinstance(refs, list)
+        else None,
+        "max_retries": retries if type(retries) is int and abs(retries) < 1 << 31 else None,
+        "checkpoint": checkpoint if isinstance(checkpoint, bool) else None,
+        "catch_exceptions": catches if isinstance(catches, bool) else None,
+        "user_metadata": user_metadata if isinstance(user_metadata, dict) else {},
+    }
+
+
+def _output_of(field: str) -> Callable[[Mapping[str, Any]], Fields]:
+    def read(document: Mapping[str, Any]) -> Fields:
+        # Ray writes only the dynamic id when the returning task skipped its checkpoint.
+        names = (document.get("output_task_id"), document.get("dynamic_output_task_id"))
+        return {field: _identifier(names[0]) or _identifier(names[1])}
+
+    return read
+
+
+def _identifier(value: Any) -> Optional[str]:
+    return value if isinstance(value, str) and value else None
+
+
+def _exception(data: bytes) -> Optional[Fields]:
+    # Every pickle ends with the opcode STOP, a dot.
+    whole = data.endswith(b".") or len(data) == EXCEPTION_LIMIT
+    return {"exception": read_exception(data)} if whole else None
+
+
+RUN_FILES: Mapping[str, Content] = {
+    META: Content(_json(_status), ("status",)),
+    "pre_run_metadata.json": Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    "post_run_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
+    "user_run_metadata.json": Content(
+        _json(lambda document: {"user_metadata": document}), ("user_metadata",)
+    ),
+    ENTRY: Content(_json(_output_of("output_task_id")), ("output_task_id",)),
+}
+
+# user_task_metadata.json says again what inputs.json says; func_body.pkl and args.pkl are never
+# opened, and of output.pkl only the size counts.
+TASK_FILES: Mapping[str, Content] = {
+    INPUTS: Content(
+        _json(_inputs),
+        ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
+        immutable=True,
+    ),
+    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
+    "outputs.json": Content(_json(_output_of("continuation")), ("continuation",)),
+    EXCEPTION: Content(_exception, ("exception", "exception_time"), limit=EXCEPTION_LIMIT),
+}
+
+_NAMES_IN_A_RUN = frozenset((TASKS, COUNTERS, OBJECTS, *RUN_FILES))

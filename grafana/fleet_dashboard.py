@@ -1,0 +1,283 @@
+"""The board that shows all workflows of a cluster: how they do, and where to look."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import common as options
+from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common as option_models
+from grafana_foundation_sdk.models import heatmap as heatmap_models
+from grafana_foundation_sdk.models import prometheus as prometheus_models
+
+from prometheus.promql import total
+from ray_workflow_exporter.display import STATUS_COLOURS
+
+from .common import (
+    BLUE,
+    CLASS,
+    CLUSTER,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    board,
+    cluster,
+    colour_series,
+    fixed,
+    now,
+    panel,
+    rows,
+    series,
+    steps,
+    word_mapping,
+    workflow,
+)
+from .shared import alert_counts, budget_left, ended_by_status, many, side_by_side
+from .tables import (
+    BAR,
+    RUN,
+    WORD,
+    class_link,
+    column,
+    columns,
+    each,
+    greatest_first,
+    number,
+    rows_panel,
+    run_link,
+)
+
+_LIVE = f'ray_workflow_status{{{CLASS}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
+_FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{CLASS}}}"
+# The exporter may learn more about an error later: of a run, only what was said last counts.
+_FAILURES = (
+    f"({_FAILURE}\n    or on (cluster, workflow_id)\n"
+    f"    topk by (cluster, workflow_id) (1, last_over_time({_FAILURE}[$__range])))\n"
+    "  >= time() - $__range_s"
+)
+# No class, no series: an exporter that sees storage then says that there are none.
+_NONE = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
+_RUNS = f"ray_workflow_run_duration_seconds_sum{{{CLASS}}}"
+
+
+def _live(expr: str, ref: str) -> prometheus.Dataquery:
+    return rows(f"{each(RUN, expr)}\n  and on (cluster, workflow_id) ({_LIVE})", ref)
+
+
+def _finished(statuses: str, by: str = "") -> str:
+    counter = f'ray_workflow_runs_finished_total{{{CLASS}, status=~"{statuses}"}}'
+    return f"sum by ({by}) ({total(f'increase({counter}[$__range])')})"
+
+
+def _success(by: str = "") -> str:
+    return f"{_finished('SUCCESSFUL', by)}\n  / ({_finished('SUCCESSFUL|FAILED', by)} > 0)"
+
+
+def _statuses() -> stat.Panel:
+    runs = {
+        status.value: total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
+        for status in STATUS_COLOURS
+    }
+    it = (
+        panel(stat.Panel(), "Runs by status",
+            "All runs that are known now. PENDING ones wait for a place: see the queue below. "
+            "RESUMABLE ones wait for somebody to resume them: see the board On-call.", 12, 4)
+        .unit("short").no_value("–")
+    )  # fmt: skip
+    asked = {status: f"sum({it})\n  or {_NONE}" for status, it in runs.items()}
+    return colour_series(side_by_side(it, asked), STATUS_COLOURS)
+
+
+def _running() -> table.Panel:
+    it = (
+        rows_panel("Live runs",
+            "What runs, waits or must be resumed, the oldest first. The bar is the share of tasks "
+            "that are done; the expected end supposes that tasks take as long as those before "
+            "them. A run leads to its own board.", "No run is under way.", 14, 8)
+        .with_target(rows(each(f"{RUN}, status", _LIVE), "A"))
+        .with_target(_live(f"ray_workflow_progress_ratio{{{CLASS}}}", "B"))
+        .with_target(_live(f"time() - ray_workflow_start_timestamp_seconds{{{CLASS}}}", "C"))
+        .with_target(_live(
+            f"1000 * ray_workflow_expected_end_timestamp_seconds{{{CLASS}}}", "D"))
+        .with_target(_live(
+            f"round(1000 * (ray_workflow_start_timestamp_seconds{{{CLASS}}}\n"
+            # A PENDING run has no start yet.
+            f"    or ray_workflow_last_transition_timestamp_seconds{{{CLASS}}}))", "E"))
+        .sort_by([greatest_first("Elapsed")])
+    )  # fmt: skip
+    it = columns(it, {
+        "workflow_id": "Run", "workflow": "Workflow", "cluster": "Cluster", "status": "Status",
+        "Value #B": "Progress", "Value #C": "Elapsed", "Value #D": "Ends",
+        "Value #A": "", "Value #E": "",
+    })  # fmt: skip
+    it = column(
+        it, "Run", {"links": [run_link(f"from={number('E')}&to=now")], "custom.minWidth": 90}
+    )
+    it = column(it, "Workflow", {"links": [class_link()], "custom.minWidth": 90})
+    it = column(it, "Status", {
+        "mappings": [word_mapping(STATUS_COLOURS)], "custom.width": 105,
+        "custom.cellOptions": WORD,
+    })  # fmt: skip
+    it = column(it, "Progress", {
+        "unit": "percentunit", "decimals": 0, "min": 0, "max": 1, "color": fixed(BLUE),
+        "custom.minWidth": 100,
+        "custom.cellOptions": BAR,
+    })  # fmt: skip
+    it = column(it, "Elapsed", {"unit": "s", "decimals": 0, "custom.width": 95})
+    return column(it, "Ends", {"unit": "dateTimeFromNow", "custom.width": 135})
+
+
+def _failed() -> table.Panel:
+    it = (
+        rows_panel("Failed in the time range",
+            "The newest hundred FAILED runs that ended in the time range, with the task that "
+            "brought each down. A run leads to its board as of then.",
+            "No run failed in the time range.", 10, 8)
+        .with_target(rows(
+            f"topk(100, 1000 * {each(f'{RUN}, task_id, error', _error())})", "A"))
+        .with_target(rows(each(RUN,
+            f"round(1000 * last_over_time(\n"
+            f"  workflow_id:ray_workflow_failure_start:timestamp{{{CLASS}}}[$__range]))\n"
+            f"  and on (cluster, workflow_id) ({_FAILURES})"), "B"))
+        .with_target(rows(f"60000 + 1000 * {each(RUN, _FAILURES)}", "C"))
+        .sort_by([greatest_first("Ended")])
+    )  # fmt: skip
+    it = columns(it, {
+        "Value #A": "Ended", "workflow_id": "Run", "cluster": "Cluster", "task_id": "Task",
+        "error": "Error", "workflow": "", "Value #B": "", "Value #C": "",
+    })  # fmt: skip
+    it = column(it, "Run", {
+        "links": [run_link(f"from={number('B')}&to={number('C')}"), class_link()],
+        "custom.minWidth": 90,
+    })  # fmt: skip
+    it = column(it, "Task", {"custom.minWidth": 90})
+    it = column(it, "Error", {"custom.minWidth": 140, "custom.inspect": True})
+    return column(it, "Ended", {"unit": "dateTimeFromNow", "custom.width": 135})
+
+
+def _error() -> str:
+    return f'label_join({_FAILURES}, "error", ": ", "exception", "message")'
+
+
+def _durations() -> timeseries.Panel:
+    average = f"workflow:ray_workflow_run_duration_seconds:avg1h{{{CLASS}}}"
+    return many(
+        panel(timeseries.Panel(), "Duration by class, the slowest ten",
+            "Average of the successful runs that ended in the hour before. A line that climbs: "
+            "open the board of the class and see which stage does.", 8, 8)
+        .unit("s").min(0).no_value("No run has succeeded yet.")
+        .with_target(series(
+            f"avg by (workflow) ({average})\n"
+            f"  and topk(10, avg by (workflow) (avg_over_time({average}[$__range] @ end())))",
+            "{{workflow}}"))
+    )  # fmt: skip
+
+
+def _queue() -> timeseries.Panel:
+    pending = f'ray_workflow_runs{{{CLASS}, status="PENDING"}}'
+    longest = f"sum by (workflow) ({total(f'max_over_time({pending}[$__range] @ end())')})"
+    return many(
+        panel(timeseries.Panel(), "Queue by class, the longest ten",
+            "Runs that are PENDING because as many runs as allowed are at work. A queue that "
+            "grows: raise max_running_workflows, or submit less.", 8, 8)
+        .unit("short").min(0).decimals(0).no_value("No run had to wait.")
+        .fill_opacity(40).line_width(1)
+        .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
+        .with_target(series(
+            f"sum by (workflow) ({total(pending)})\n  and topk(10, {longest} > 0)",
+            "{{workflow}}"))
+    )  # fmt: skip
+
+
+def _heat() -> heatmap.Panel:
+    bucket = f'ray_workflow_run_duration_seconds_bucket{{{CLASS}, status="SUCCESSFUL"}}'
+    runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
+    # This kind of panel has no text of ours for an answer without rows, and zeros it does not draw.
+    none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
+    return (
+        panel(heatmap.Panel(), "Durations of successful runs",
+            "How many runs took how long, by the time of their end. A second band, or one that "
+            "moves up: look for the class in the table below.", 8, 8)
+        .unit("s")
+        .calculate(False)
+        .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME)
+            .scheme("Blues").steps(32).exponent(0.5))
+        .filter_values(heatmap.FilterValueRange().le(1e-9))
+        .cell_gap(1).hide_legend().interval("2m")
+        .y_axis(heatmap.YAxisConfig().unit("s"))
+        .with_target(
+            series(f"{runs}\n  or {none}", "{{le}}")
+            .format(prometheus_models.PromQueryFormat.HEATMAP))
+    )  # fmt: skip
+
+
+def _classes() -> table.Panel:
+    key = "cluster, workflow"
+    it = (
+        rows_panel("Classes: the busiest and the slowest",
+            "Sorted by the time that runs spent, the busiest first: click on 95 % for the slowest, "
+            "or on success for the worst. Medians and percentiles are of the last week. A class "
+            "leads to its own board.", "No class is known yet.", 17, 9)
+        .with_target(rows(_finished("SUCCESSFUL|FAILED|CANCELED", key), "A"))
+        .with_target(rows(_success(key), "B"))
+        .with_target(rows(budget_left(CLASS, key), "C"))
+        .with_target(rows(
+            f"sum by ({key}) ({total(f'increase({_RUNS}[$__range])')})", "D"))
+        .with_target(rows(each(key,
+            f"workflow:ray_workflow_run_duration_seconds:p50_7d{{{CLASS}}} >= 0"), "E"))
+        .with_target(rows(each(key,
+            f"workflow:ray_workflow_run_duration_seconds:p95_7d{{{CLASS}}} >= 0"), "F"))
+        .with_target(rows(each(key,
+            f"1000 * ray_workflow_last_success_timestamp_seconds{{{CLASS}}}"), "G"))
+        .sort_by([greatest_first("Time spent")])
+    )  # fmt: skip
+    it = columns(it, {
+        "workflow": "Workflow", "cluster": "Cluster", "Value #D": "Time spent",
+        "Value #A": "Runs", "Value #B": "Success", "Value #C": "Budget left",
+        "Value #E": "Median", "Value #F": "95 %", "Value #G": "Last success",
+    })  # fmt: skip
+    it = column(it, "Workflow", {"links": [class_link()]})
+    it = column(it, "Time spent", {
+        "unit": "s", "min": 0, "fieldMinMax": True, "color": fixed(BLUE), "custom.minWidth": 150,
+        "custom.cellOptions": BAR,
+    })  # fmt: skip
+    it = column(it, "Runs", {"unit": "short", "decimals": 0, "custom.width": 65})
+    for name in ("Success", "Budget left"):
+        it = column(it, name, {
+            "unit": "percentunit", "decimals": 0, "custom.width": 100})  # fmt: skip
+    for name in ("Median", "95 %"):
+        it = column(it, name, {"unit": "s", "decimals": 1, "custom.width": 90})
+    return column(it, "Last success", {"unit": "dateTimeFromNow", "custom.width": 120})
+
+
+def build() -> dashboard.Dashboard:
+    """Return the board."""
+    return (
+        board("fleet", "Fleet", "How do all workflows do, and where should I look?",
+            (*cluster(), workflow()), since="now-6h")
+        .with_panel(_statuses())
+        .with_panel(
+            panel(stat.Panel(), "Success",
+                "Share of the runs that ended in the time range which succeeded; canceled ones do "
+                "not count. If it falls, see what failed below.", 4, 4)
+            .unit("percentunit").decimals(1).no_value("–")
+            .with_target(now(_success()))
+            .color_mode(option_models.BigValueColorMode.NONE)
+        )
+        .with_panel(
+            panel(stat.Panel(), "Budget left",
+                "Of the failures that the objectives allow in 30 days, the share that is left. "
+                "Below 0: more runs failed than may; find the class in the table below.", 4, 4)
+            .unit("percentunit").decimals(0).no_value("–")
+            .with_target(now(budget_left(CLASS)))
+            .thresholds(steps((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN)))
+            .color_mode(option_models.BigValueColorMode.VALUE)
+        )
+        .with_panel(alert_counts(4))
+        .with_panel(_running())
+        .with_panel(_failed())
+        .with_panel(_durations())
+        .with_panel(_queue())
+        .with_panel(_heat())
+        .with_panel(_classes())
+        .with_panel(ended_by_status(CLASS, 7, 9))
+    )  # fmt: skip

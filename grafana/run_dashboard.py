@@ -1,0 +1,252 @@
+"""The board that shows one run: its DAG, how far it is, what took how long, and why it failed."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import bargauge, dashboard, stat, text, timeseries
+from grafana_foundation_sdk.builders import common as options
+from grafana_foundation_sdk.models import common as option_models
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import text as text_models
+
+from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS
+from ray_workflow_exporter.model import RunStatus
+
+from . import run_gantt, run_graph, run_tables
+from .common import (
+    BLUE,
+    GREEN,
+    GREY,
+    address,
+    board,
+    cluster,
+    colour_series,
+    exporter,
+    now,
+    panel,
+    rows,
+    run,
+    run_cluster,
+    series,
+    stage,
+    steps,
+    workflow,
+)
+from .run_queries import (
+    RUNNING,
+    label,
+    of_run,
+    selector,
+)
+
+_READING = """\
+**Everything is as it was at the end of the time range: move the time picker, and the DAG shows \
+that moment.** Rings: tasks by state. Large circles, thick lines: the critical path. Dashed lines: \
+the source returned the workflow of the target. More: [this run's page](\
+${exporter}/workflows/${run:percentencode}), [Ray's dashboard](${ray}).
+"""
+
+
+def _stat(
+    expr: str, title: str, description: str, width: int, unit: str, *, none: str = "–"
+) -> stat.Panel:
+    return (
+        panel(stat.Panel(), title, description, width, 3)
+        .unit(unit)
+        .no_value(none)
+        .thresholds(steps((None, BLUE)))
+        .color_mode(option_models.BigValueColorMode.NONE)
+        .graph_mode(option_models.BigValueGraphMode.NONE)
+        .with_target(now(expr))
+    )
+
+
+def _status() -> stat.Panel:
+    expr = "\nor ".join(
+        f"""{number} * ({of_run("ray_workflow_status", where=f'status="{status.value}"')} == 1)"""
+        for number, status in enumerate(RunStatus)
+    )
+    words = {
+        str(number): models.ValueMappingResult(
+            text=status.value, color=STATUS_COLOURS[status].hex, index=number
+        )
+        for number, status in enumerate(RunStatus)
+    }
+    it = _stat(
+        expr,
+        "Status ${run_cluster}",
+        "The run's status in Ray's words, and the cluster if there are several. RESUMABLE: nobody works on it; resume or delete it.",
+        4,
+        "none",
+        none="no run",
+    )
+    return (
+        it.mappings([models.ValueMap(options=words)])
+        .thresholds(steps((None, GREY)))
+        .color_mode(option_models.BigValueColorMode.BACKGROUND_SOLID)
+    )
+
+
+def _elapsed() -> stat.Panel:
+    start, end = (of_run(f"ray_workflow_{point}_timestamp_seconds") for point in ("start", "end"))
+    until = (
+        f"({end}\nor (0 * {start} + time() and on () {RUNNING})\n"
+        f"or {of_run('ray_workflow_last_transition_timestamp_seconds')})"
+    )
+
+    def milliseconds(name: str, time: str) -> str:
+        return f'count_values by (workflow_id) ("{name}", floor(1000 * ({time})))'
+
+    # The time of the run, as labels for the link.
+    to = milliseconds("to", f"{until} + 30")
+    to = f"({label(f'{to} and on () {RUNNING}', 'to', 'now')}\nor on (workflow_id) {to})"
+    expr = (
+        f"({until} - {start})\n"
+        f"* on (workflow_id) group_left (from) {milliseconds('from', f'{start} - 15')}\n"
+        f"* on (workflow_id) group_left (to) {to}"
+    )
+    whole = {
+        "title": "Choose the time of this run",
+        "url": "/d/ray-workflow-run?from=${__data.fields.from}&to=${__data.fields.to}"
+        "&var-run=${run:percentencode}&${datasource:queryparam}&${cluster:queryparam}"
+        "&${SessionName:queryparam}&${workflow:queryparam}&${exporter:queryparam}"
+        "&${ray:queryparam}",
+        "targetBlank": False,
+    }
+    it = _stat(
+        expr,
+        "Elapsed",
+        "From its start to its end, or to the end of the time range while it runs. Click to "
+        "choose the time of this run for the whole board.",
+        4,
+        "s",
+    )
+    return (
+        it.targets([rows(expr)])
+        .decimals(0)
+        .reduce_options(options.ReduceDataOptions().values(True).fields("/^Value$/"))
+        .override_by_regexp(
+            "/^(from|to)$/", [models.DynamicConfigValue(id_val="unit", value="string")]
+        )
+        .override_by_name("Value", [models.DynamicConfigValue(id_val="links", value=[whole])])
+    )
+
+
+def _progress() -> bargauge.Panel:
+    return (
+        panel(
+            bargauge.Panel(),
+            "Progress",
+            "Share of the known tasks that are SUCCESSFUL. It steps back when a task returns a "
+            "workflow with more tasks.",
+            5,
+            3,
+        )
+        .unit("percentunit")
+        .min(0)
+        .max(1)
+        .decimals(0)
+        .no_value("–")
+        .thresholds(steps((None, GREEN)))
+        .display_mode(option_models.BarGaugeDisplayMode.BASIC)
+        .orientation(option_models.VizOrientation.HORIZONTAL)
+        .text(options.VizTextDisplayOptions().value_size(20))
+        .with_target(now(of_run("ray_workflow_progress_ratio")))
+    )
+
+
+def _end() -> stat.Panel:
+    expected = of_run("ray_workflow_expected_end_timestamp_seconds")
+    expr = f"1000 * ({of_run('ray_workflow_end_timestamp_seconds')}\nor ({expected} and on () {RUNNING}))"
+    return _stat(
+        expr,
+        "Ends",
+        "When it ended; while it runs, when it will if its tasks take as long as those of earlier "
+        "runs of its class. Later than you can wait: see what the critical path does.",
+        4,
+        "dateTimeAsIsoNoDateIfToday",
+        none="not known yet",
+    )
+
+
+def _over_time() -> timeseries.Panel:
+    it = (
+        panel(
+            timeseries.Panel(),
+            "Tasks by state, over time",
+            "How the run got on. PENDING that stays: tasks wait for resources. WAITING that does "
+            "not shrink while little runs: one task holds up all others.",
+            24,
+            7,
+        )
+        .unit("short")
+        .min(0)
+        .fill_opacity(70)
+        .line_width(0)
+        .no_value("The run was not seen in this range.")
+        .show_points(option_models.VisibilityMode.NEVER)
+        .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
+        .with_target(series(f"max by (state) ({selector('ray_workflow_tasks')})", "{{state}}"))
+    )
+    return colour_series(it, STATE_COLOURS)
+
+
+def _reading() -> text.Panel:
+    return (
+        panel(
+            text.Panel(),
+            "How to read this board",
+            "The time picker chooses the moment that is shown.",
+            24,
+            3,
+        )
+        .mode(text_models.TextMode.MARKDOWN)
+        .content(_READING)
+    )
+
+
+def build() -> dashboard.Dashboard:
+    """Return the board."""
+    critical = _stat(
+        of_run("ray_workflow_critical_path_seconds"),
+        "Critical path",
+        "What the tasks on the critical path took, one after the other. Near the elapsed time: "
+        "only faster tasks help. Far below: tasks wait; more resources help.",
+        4,
+        "s",
+    )
+    output = _stat(
+        of_run("ray_workflow_output_size_bytes"),
+        "Output",
+        "Bytes of all task outputs whose size is known. Much more than usual: look for the task "
+        "in the table below.",
+        3,
+        "bytes",
+    )
+    ray = address("ray", "Ray", "Ray's dashboard", "http://localhost:8265")
+    it = board(
+        "run",
+        "Run",
+        "How far is this run, what holds it up, and why did it fail?",
+        [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray],
+    )
+    for x, y, each in (
+        (0, 0, _status()),
+        (4, 0, _progress()),
+        (9, 0, _elapsed()),
+        (13, 0, _end()),
+        (17, 0, critical),
+        (21, 0, output),
+        (0, 3, run_graph.stages(15, 12)),
+        (15, 3, run_tables.failure()),
+        (15, 9, run_gantt.stages(9, 6)),
+        (0, 15, _reading()),
+        (0, 18, run_graph.by_task(15, 14)),
+        (15, 18, run_gantt.by_task(9, 14)),
+        (0, 32, run_tables.tasks()),
+        (0, 43, _over_time()),
+    ):
+        # Two panels beside a higher one are more than the builder can place by itself.
+        place = each.build().grid_pos
+        place.x, place.y = x, y
+        it = it.with_panel(each)
+    return it

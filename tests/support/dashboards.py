@@ -1,0 +1,116 @@
+"""The boards as Grafana reads them: panels, queries, variables, links."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+FOLDER = Path(__file__).parents[2] / "grafana" / "dashboards"
+BOARDS: dict[str, dict[str, Any]] = {
+    path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
+}
+
+
+class Query(NamedTuple):
+    """An expression of a board, and where it stands."""
+
+    board: str
+    panel: str  # its title; "" for a variable or an annotation
+    ref: str
+    expr: str
+    instant: bool
+    interval: str = ""  # the least step that its panel asks for
+
+    def __str__(self) -> str:
+        return f"{self.board}/{self.panel or 'board'}/{self.ref}"
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return all panels of a board, those inside rows too, without the rows themselves."""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            yield from panel["panels"]
+        else:
+            yield panel
+
+
+def variables(board: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variables of a board by name."""
+    return {it["name"]: it for it in board["templating"]["list"]}
+
+
+def queries() -> Iterator[Query]:
+    """Return every expression of every panel and annotation."""
+    for name, board in BOARDS.items():
+        for panel in panels(board):
+            for target in panel.get("targets", ()):
+                instant = bool(target.get("instant"))
+                yield Query(
+                    name, panel["title"], target["refId"], target["expr"], instant,
+                    panel.get("interval") or "",
+                )  # fmt: skip
+        for annotation in board["annotations"]["list"]:
+            target = annotation["target"]
+            yield Query(name, "", annotation["name"], target["expr"], False, target["interval"])
+
+
+def variable_queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return name and query of each variable that asks Prometheus, in their order."""
+    for name, variable in variables(board).items():
+        if variable["type"] == "query":
+            query = variable["query"]
+            yield name, query if isinstance(query, str) else query["query"]
+
+
+def row_links(panel: Mapping[str, Any]) -> Iterator[str]:
+    """Return the addresses that a panel's rows lead to."""
+    return (url for url in links(panel["fieldConfig"]["overrides"]) if "${__data.fields" in url)
+
+
+def page_links(board: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of pages of runs, in links and in texts."""
+    return re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(board))
+
+
+def links(found: Any) -> Iterator[str]:
+    """Return the addresses of all links in a part of a board."""
+    if isinstance(found, dict):
+        if isinstance(found.get("url"), str) and found["url"]:
+            yield found["url"]
+        for value in found.values():
+            yield from links(value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from links(value)
+
+
+def filled(text: str, values: Mapping[str, str], *, link: bool = False) -> str:
+    """Put values in the place of variables, as Grafana does in a query or in a link.
+
+    What stands for All stays as it is.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name, _, form = (match[1] or match[2]).partition(":")
+        it = values[name]
+        if (it == ALL and form != "queryparam") or (link and not form):
+            return it
+        return _FORMATS[form](name, it)
+
+    return re.sub(r"\$(?:\{([^}]+)\}|([A-Za-z_]\w*))", value, text)
+
+
+ALL = ".*"
+_FORMATS: Mapping[str, Callable[[str, str], str]] = {
+    "raw": lambda _, it: it,
+    "regex": lambda _, it: re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\g<0>", it),
+    "percentencode": lambda _, it: quote(it, safe=""),
+    "queryparam": lambda name, it: f"var-{name}={quote(it, safe='')}",
+    # For a regular expression between double quotes, if the variable offers All; of our others
+    # that stand there without a format, no value is changed by it.
+    "": lambda _, it: re.sub(r"[$^*{}\[\]+?.()|]", r"\\\\\g<0>", it.replace("\\", "\\" * 4)),
+}

@@ -1,0 +1,90 @@
+"""What tests ask of an exposition, whatever it shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from prometheus_client import Metric
+from prometheus_client import parser as text_parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
+
+from ray_workflow_exporter.catalog.snapshot import Snapshot
+from ray_workflow_exporter.metrics import exposition, text
+from ray_workflow_exporter.metrics.exposition import render
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.family import Options
+from ray_workflow_exporter.metrics.own import SelfMetrics
+from support.snapshots import START
+
+
+def own_metrics() -> SelfMetrics:
+    own = SelfMetrics("1.2.3")
+    own.watches("2.47.1")
+    own.polled(START, 0.02)
+    own.poll_failed("read")
+    own.probed(0.0007)
+    own.changed(0.75)
+    own.exposed({"ray_workflow_up": 1})
+    own.acted("cancel", "done")
+    own.link_restarted(2)
+    return own
+
+
+def page(*about: Any, **wanted: Any) -> bytes:
+    """Return a whole answer in one piece."""
+    return bytes(exposition.page(*about, **wanted))
+
+
+def parsed(body: bytes, *, openmetrics: bool = False) -> list[Metric]:
+    parse: Callable[[str], Iterable[Metric]] = (
+        openmetrics_parser.text_string_to_metric_families
+        if openmetrics
+        else text_parser.text_string_to_metric_families
+    )
+    return list(parse(body.decode()))
+
+
+def samples(families: Iterable[Metric]) -> list[tuple[str, frozenset[tuple[str, str]], str]]:
+    return [
+        # As text, because NaN is not equal to itself.
+        (sample.name, frozenset(sample.labels.items()), repr(float(sample.value)))
+        for family in families
+        for sample in family.samples
+    ]
+
+
+def check(snapshot: Snapshot, options: Options) -> list[Metric]:
+    """Hold the rules that every exposition keeps; return its families."""
+    plain = render(snapshot, options=options)
+    families = parsed(plain)
+    strict = parsed(
+        render(snapshot, options=options, openmetrics=True) + b"# EOF\n", openmetrics=True
+    )
+    assert samples(families) == samples(strict)
+    assert [(it.name, it.type, it.documentation) for it in families] == [
+        (it.name, it.type, it.documentation) for it in strict
+    ]
+
+    # Families are contiguous and in the order of the table, and no series is there twice.
+    headers = [line.split(" ")[2] for line in plain.decode().split("\n") if line[:6] == "# TYPE"]
+    assert headers == [family.name for family in FAMILIES if family.name in headers]
+    assert len(families) == len(headers)
+    assert all(family.samples for family in families)
+    repeated = Counter((name, labels) for name, labels, _ in samples(families))
+    assert {series: count for series, count in repeated.items() if count > 1} == {}
+
+    for family in families:
+        for sample in family.samples:
+            for name, label in sample.labels.items():
+                assert len(label) <= (text.MAX_MESSAGE if name == "message" else text.MAX_LABEL)
+
+    of = {family.name: [sample.labels for sample in family.samples] for family in families}
+    for tier, label in (("stage", "stage"), ("task", "task_id")):
+        nodes_of = "ray_workflow_stage_tasks" if tier == "stage" else "ray_workflow_task_state"
+        nodes = {(it["workflow_id"], it[label]) for it in of.get(nodes_of, [])}
+        for edge in of.get(f"ray_workflow_{tier}_edge", []):
+            assert (edge["workflow_id"], edge["source"]) in nodes
+            assert (edge["workflow_id"], edge["target"]) in nodes
+    return families

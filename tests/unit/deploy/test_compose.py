@@ -1,0 +1,75 @@
+"""What of `docker compose up` can be held without an engine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.monitoring import FILES
+
+FOLDER = Path(__file__).parents[3] / "deploy" / "compose"
+COMPOSE = yaml.safe_load((FOLDER / "compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_pinned_watched_and_not_open(name: str) -> None:
+    service = SERVICES[name]
+    if "build" in service:
+        build = service["build"]
+        assert (FOLDER / build["context"] / build["dockerfile"]).is_file()
+    else:
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    assert service["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_mounts_exists(name: str) -> None:
+    for volume in SERVICES[name]["volumes"]:
+        source = re.match(r"(\$\{[^}]*\}|[^:]*):", volume)
+        assert source, volume
+        if source[1].startswith("."):
+            assert (FOLDER / source[1]).exists(), volume
+        elif not source[1].startswith("$"):
+            assert source[1] in COMPOSE["volumes"]
+
+
+def test_a_service_waits_for_services_that_exist() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", ())) <= set(SERVICES)
+
+
+def test_prometheus_scrapes_and_alerts_as_in_the_file_that_users_copy() -> None:
+    ours = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    copied = yaml.safe_load((FILES / "prometheus.yml").read_text())
+    assert ours["global"] == copied["global"]
+    assert ours["rule_files"] == copied["rule_files"]
+    assert [job["job_name"] for job in ours["scrape_configs"]] == ["ray-workflow"]
+    targets = yaml.safe_load((FOLDER / "targets" / "exporter.yml").read_text())
+    for target in (
+        targets[0]["targets"] + ours["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    ):
+        host, _, port = target.partition(":")
+        assert any(published.endswith(f":{port}") for published in SERVICES[host]["ports"])
+
+
+def test_grafana_gets_every_variable_that_its_provisioning_names() -> None:
+    texts = [it.read_text() for it in (FOLDER / "../../grafana/provisioning").rglob("*.yml")]
+    named = {name for text in texts for name in re.findall(r"\$(\w+)", text)}
+    assert named
+    assert named <= set(SERVICES["grafana"]["environment"])
+
+
+def test_grafana_finds_the_boards_where_it_looks_for_them() -> None:
+    file = FOLDER / "../../grafana/provisioning/dashboards/ray-workflow.yml"
+    path = yaml.safe_load(file.read_text())["providers"][0]["options"]["path"]
+    mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    assert path in mounts
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).parent == Path(path)

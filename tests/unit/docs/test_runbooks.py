@@ -1,0 +1,130 @@
+"""What the runbooks tell somebody to ask, to run and to open exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import click
+import pytest
+import yaml
+
+from prometheus.alerts import ALERTS, Board
+from prometheus.generate import ROOT
+from prometheus.recording import GROUPS
+from ray_workflow_exporter.cli import main
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.family import Kind
+from support.monitoring import program
+
+RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Escalation", "Silence")
+VARIABLES = {"cluster", "workflow", "run", "stage"}
+
+KEYWORDS = {"and", "or", "unless", "on", "ignoring", "group_left", "offset", "bool"}
+
+each_runbook = pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.stem)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(path: Path, name: str) -> list[list[str]]:
+    """Return the words after `name` wherever it is called: in shell up to a pipe, and in words."""
+    lines = "".join(blocks(path, "sh")).replace("\\\n", " ").splitlines()
+    lines += re.findall(rf"`({name} [^`]+)`", path.read_text())
+    calls = [shlex.split(line.partition(" | ")[0], comments=True) for line in lines]
+    return [words[1:] for words in calls if words[:1] == [name]]
+
+
+def known_metrics() -> set[str]:
+    known = {"up", "ALERTS", "ray_workflow:threshold"}
+    known |= {record.record for group in GROUPS for record in group.records}
+    for family in FAMILIES:
+        parts = ("_bucket", "_sum", "_count") if family.kind is Kind.HISTOGRAM else ("",)
+        known |= {family.name + part for part in parts}
+    return known
+
+
+def named_metrics(expression: str) -> set[str]:
+    """Return the names in an expression that are neither functions, labels nor keywords."""
+    bare = re.sub(r"#.*", "", re.sub(r'"[^"]*"', "", expression))
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left)\s*\([^)]*\)", " ", bare)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", bare)
+    return set(re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*(?![\w:])(?!\s*\()", bare)) - KEYWORDS
+
+
+@each_runbook
+def test_a_runbook_has_all_its_sections_in_order(path: Path) -> None:
+    headings = re.findall(r"^#+ .*", path.read_text(), re.MULTILINE)
+    assert headings == [f"# {path.stem}", *(f"## {section}" for section in SECTIONS)]
+
+
+def test_prometheus_understands_every_query(tmp_path: Path) -> None:
+    queries = [query for path in RUNBOOKS for query in blocks(path, "promql")]
+    rules = [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    command = [program("promtool"), "check", "rules", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@each_runbook
+def test_every_query_names_metrics_that_exist(path: Path) -> None:
+    queries = blocks(path, "promql")
+    assert queries
+    named = set().union(*map(named_metrics, queries))
+    assert {name for name in named if not name.startswith("process_")} <= known_metrics()
+
+
+@each_runbook
+def test_every_command_of_ours_would_be_accepted(path: Path) -> None:
+    for name, *arguments in commands(path, "ray-workflow-exporter"):
+        command = main.commands[name]
+        command.make_context(name, arguments, parent=click.Context(main))
+
+
+@each_runbook
+def test_what_acts_asks_nobody_and_needs_no_token(path: Path) -> None:
+    for name, *arguments in commands(path, "ray-workflow-exporter"):
+        if name in ("cancel", "resume", "delete"):
+            assert " ".join(arguments).endswith("--address auto --yes")
+
+
+@each_runbook
+def test_python_is_python(path: Path) -> None:
+    for code in blocks(path, "python"):
+        compile(code, str(path), "exec")
+
+
+@each_runbook
+def test_the_silence_is_for_the_alert_itself_and_says_why_and_how_long(path: Path) -> None:
+    silences = commands(path, "amtool")
+    assert silences
+    for words in silences:
+        assert words[:3] == ["silence", "add", f"alertname={path.stem}"]
+        assert {word.partition("=")[0] for word in words} >= {"--comment", "--duration"}
+
+
+@each_runbook
+def test_links_lead_to_boards_that_exist(path: Path) -> None:
+    boards = set()
+    for link in re.findall(r"`(/d/[^`]*)`", path.read_text()):
+        parts = urlsplit(link)
+        boards.add(parts.path.removeprefix("/d/ray-workflow-"))
+        assert {name.removeprefix("var-") for name in parse_qs(parts.query)} <= VARIABLES
+    assert boards <= set(Board.__args__)
+    assert {alert.board for alert in ALERTS if alert.name == path.stem} <= boards
+
+
+@each_runbook
+def test_the_numbers_that_an_alert_compares_with_are_named(path: Path) -> None:
+    text = path.read_text()
+    expressions = "".join(alert.expr for alert in ALERTS if alert.name == path.stem)
+    named = re.findall(r'threshold\{name="(\w+)"', expressions)
+    assert all(f"`{name}`" in text for name in named)

@@ -1,0 +1,323 @@
+"""The boards hold what Grafana, its linter and our users expect, before any server is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from itertools import combinations
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from prometheus.alerts import ALERTS
+from prometheus.generate import board_url
+from prometheus.recording import GROUPS
+from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.family import Kind
+from support.dashboards import (
+    BOARDS,
+    Query,
+    filled,
+    links,
+    page_links,
+    panels,
+    queries,
+    row_links,
+    variable_queries,
+    variables,
+)
+
+KEYS = ("class", "exporter", "fleet", "oncall", "run")
+PANELS = [(name, panel) for name, board in BOARDS.items() for panel in panels(board)]
+ASKING = [(name, panel) for name, panel in PANELS if panel["type"] not in ("text", "alertlist")]
+SCALARS = ("stat", "gauge", "bargauge", "table", "timeseries", "heatmap", "barchart")
+
+by_board = pytest.mark.parametrize("name", BOARDS)
+by_panel = pytest.mark.parametrize(
+    ("name", "panel"), PANELS, ids=[f"{name}/{panel['title']}" for name, panel in PANELS]
+)
+by_asking = pytest.mark.parametrize(
+    ("name", "panel"), ASKING, ids=[f"{name}/{panel['title']}" for name, panel in ASKING]
+)
+
+
+def test_there_are_the_five_boards() -> None:
+    assert set(BOARDS) == {f"ray-workflow-{key}" for key in KEYS}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Grafana's builder needs Python 3.11")
+def test_no_board_is_stale() -> None:
+    from grafana.generate import files
+
+    stale = [path.name for path, text in files().items() if path.read_text() != text]
+    assert not stale, "run `make boards`"
+
+
+@by_board
+def test_a_board_keeps_the_rules_of_provisioning(name: str) -> None:
+    board = BOARDS[name]
+    assert board["uid"] == name
+    assert board["title"]
+    assert board["schemaVersion"] == 41
+    assert "id" not in board
+    assert board["editable"] is False
+    assert board["timezone"] == "browser"
+    assert board["tags"] == ["ray-workflow"]
+    assert board["description"].endswith("?"), "it says which question it answers"
+    assert board["refresh"]
+    (to_others,) = [it for it in board["links"] if it["type"] == "dashboards"]
+    assert to_others["tags"] == board["tags"]
+    assert to_others["keepTime"]
+    assert to_others["includeVars"]
+
+
+def test_titles_differ() -> None:
+    assert len({board["title"] for board in BOARDS.values()}) == len(BOARDS)
+
+
+@by_board
+def test_variables_keep_the_rules_of_grafanas_linter(name: str) -> None:
+    found = variables(BOARDS[name])
+    assert next(iter(found)) == "datasource"
+    assert found["datasource"]["label"] == "Data source"
+    assert found["datasource"]["type"] == "datasource"
+    # Not `job` and `instance`: a class, a run or a task is no matter of the exporter's address.
+    assert {"cluster", "SessionName"} <= set(found)
+    known = {"datasource"}
+    for variable in found.values():
+        assert variable["label"]
+        if variable["type"] != "query":
+            known.add(variable["name"])
+    for variable, query in variable_queries(BOARDS[name]):
+        assert found[variable]["refresh"] == 2, "read again when the time range changes"
+        assert set(re.findall(r"\$(\w+)", query)) <= known, "it asks for a later variable"
+        known.add(variable)
+
+
+@by_panel
+def test_a_panel_says_what_it_is_and_what_to_do(name: str, panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert len(panel["description"]) >= 30
+    assert panel["description"].endswith((".", "?"))
+
+
+@by_asking
+def test_a_panel_asks_the_chosen_data_source(name: str, panel: dict[str, Any]) -> None:
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
+    assert panel["datasource"] == chosen
+    assert panel["targets"]
+    for target in panel["targets"]:
+        assert target["datasource"] == chosen
+        assert bool(target.get("instant")) is not bool(target.get("range"))
+    refs = [target["refId"] for target in panel["targets"]]
+    assert len(set(refs)) == len(refs)
+
+
+@by_asking
+def test_a_number_has_a_unit_and_an_empty_panel_a_word(name: str, panel: dict[str, Any]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    if panel["type"] in SCALARS:
+        overridden = [
+            prop
+            for override in panel["fieldConfig"]["overrides"]
+            for prop in override["properties"]
+            if prop["id"] == "unit"
+        ]
+        assert defaults.get("unit") or defaults.get("mappings") or overridden
+    if panel["type"] in ("stat", "gauge", "bargauge", "table"):
+        assert defaults.get("noValue"), "what does it show on a fresh installation?"
+
+
+@by_board
+def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
+    boxes = [
+        (it["x"], it["y"], it["x"] + it["w"], it["y"] + it["h"])
+        for it in (panel["gridPos"] for panel in BOARDS[name]["panels"])
+    ]
+    assert all(left >= 0 and right <= 24 for left, _, right, _ in boxes)
+    for one, other in combinations(boxes, 2):
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, (one, other)
+
+
+def test_colours_are_those_of_the_palette_alone() -> None:
+    palette = {it.hex for it in (*STATE_COLOURS.values(), *STATUS_COLOURS.values())}
+    for name, board in BOARDS.items():
+        assert set(re.findall(r"#[0-9a-fA-F]{6}\b", json.dumps(board))) <= palette, name
+
+
+def test_the_same_word_has_the_same_colour_everywhere() -> None:
+    known = {
+        state.value: colour.hex
+        for colours in (STATE_COLOURS, STATUS_COLOURS)
+        for state, colour in colours.items()
+    }
+    seen = Counter[str]()
+    for _, panel in PANELS:
+        for override in panel["fieldConfig"]["overrides"]:
+            word = override["matcher"].get("options")
+            for prop in override["properties"]:
+                fixed = prop["id"] == "color" and prop["value"]["mode"] == "fixed"
+                if fixed and word in known:
+                    assert prop["value"]["fixedColor"] == known[word], panel["title"]
+                    seen[word] += 1
+                if prop["id"] == "mappings":
+                    _check_mappings(prop["value"], known, seen)
+        _check_mappings(panel["fieldConfig"]["defaults"].get("mappings", ()), known, seen)
+    assert set(seen) >= {"RUNNING", "SUCCESSFUL", "FAILED"}
+
+
+def _check_mappings(mappings: Any, known: dict[str, str], seen: Counter[str]) -> None:
+    for mapping in mappings:
+        for result in mapping["options"].values() if mapping["type"] == "value" else ():
+            word = result.get("text")
+            if word in known and "color" in result:
+                assert result["color"] == known[word]
+                seen[word] += 1
+
+
+def metrics() -> dict[str, Kind]:
+    """Return every name that a board may ask for; those of rules count as gauges."""
+    found = {"ALERTS": Kind.GAUGE, "ALERTS_FOR_STATE": Kind.GAUGE, "up": Kind.GAUGE}
+    found["ray_workflow:threshold"] = Kind.GAUGE
+    found |= {record.record: Kind.GAUGE for group in GROUPS for record in group.records}
+    found |= dict.fromkeys(
+        ("process_resident_memory_bytes", "process_start_time_seconds"), Kind.GAUGE
+    )
+    found["process_cpu_seconds_total"] = Kind.COUNTER
+    for family in FAMILIES:
+        if family.kind is Kind.HISTOGRAM:
+            found |= {family.name + it: Kind.COUNTER for it in ("_bucket", "_sum", "_count")}
+        else:
+            found[family.name] = family.kind
+    return found
+
+
+NAME = re.compile(r"(?<![\w\"'=~/.-])((?:\w+:)?(?:ray_workflow|process|ALERTS|up\b)[\w:]*)")
+
+
+@pytest.mark.parametrize("query", list(queries()), ids=str)
+def test_a_query_names_metrics_that_exist_and_rates_only_counters(query: Query) -> None:
+    known = metrics()
+    named = NAME.findall(re.sub(r'"(?:[^"\\]|\\.)*"', '""', query.expr))
+    assert named
+    assert set(named) <= set(known)
+    rated = re.findall(r"\b(?:i?rate|increase)\(([\w:]+)", query.expr)
+    assert all(known[name] is Kind.COUNTER for name in rated)
+    assert not re.search(r"\birate?\([^[]*\[\d", query.expr)
+    for name in named:
+        if known[name] is Kind.COUNTER:
+            pattern = rf"(?:rate|increase|last_over_time)\({name}\b"
+            assert re.search(pattern, query.expr), f"{name} is a counter: take its increase"
+    for window in re.findall(r"\brate\([^[]*\[([^\]]+)\]", query.expr):
+        assert window == "$__rate_interval"
+
+
+@by_board
+def test_labels_of_variables_exist(name: str) -> None:
+    labels = {label for family in FAMILIES for label in (*family.scope.labels, *family.labels)}
+    for _, query in variable_queries(BOARDS[name]):
+        match = re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (\w+)\)", query)
+        assert match, query
+        assert match[1] in metrics()
+        assert match[2] in labels | {"cluster", "SessionName"}
+
+
+@by_board
+def test_links_lead_to_boards_and_variables_that_exist(name: str) -> None:
+    for url in links(BOARDS[name]):
+        target = urlsplit(url)
+        if not target.path.startswith("/d/"):
+            assert re.match(r"\$\{\w+\}/|https?://", url), url
+            continue
+        key = target.path.split("/")[2]
+        assert key in BOARDS, url
+        asked = [part for part in parse_qsl(target.query) if part[0].startswith("var-")]
+        for variable, _ in asked:
+            assert variable[4:] in variables(BOARDS[key]), url
+        for shared in re.findall(r"\$\{(\w+):queryparam\}", url):
+            assert shared in variables(BOARDS[name])
+            assert shared in variables(BOARDS[key])
+
+
+ROW_LINKS = [
+    (panel, url)
+    for _, panel in PANELS
+    if panel["type"] == "table"
+    for url in row_links(panel)
+    if "&var-workflow=" in url
+]
+
+
+@pytest.mark.parametrize(
+    ("panel", "url"), ROW_LINKS, ids=[f"{panel['title']}: {url}" for panel, url in ROW_LINKS]
+)
+def test_a_row_leads_to_what_is_in_its_own_cluster(panel: dict[str, Any], url: str) -> None:
+    assert "&var-cluster=${__data.fields.cluster:percentencode}&" in url
+    assert "cluster:queryparam" not in url
+    about = dict(re.findall(r"&var-(workflow|run)=([^&]+)", url))
+    assert about["workflow"] == "${__data.fields.workflow:percentencode}"
+    assert about.get("run", "") in ("", "${__data.fields.workflow_id:percentencode}")
+    for target in panel["targets"]:
+        assert re.search(r"\bby \([^)]*\bcluster\b", target["expr"]), "rows lose their cluster"
+    (empty,) = [
+        prop["value"]
+        for override in panel["fieldConfig"]["overrides"]
+        if override["matcher"]["options"] == "Cluster"
+        for prop in override["properties"]
+        if prop["id"] == "noValue"
+    ]
+    assert empty == "", "a link would ask for what an empty cell says"
+
+
+@pytest.mark.parametrize(
+    "panel", list(panels(BOARDS["ray-workflow-run"])), ids=lambda it: it["title"]
+)
+def test_the_board_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any]) -> None:
+    for target in panel.get("targets", ()):
+        selectors = re.findall(r"ray_workflow_\w+\{([^}]*\}[^}]*\}[^}]*)\}", target["expr"])
+        assert len(selectors) == target["expr"].count("ray_workflow_")
+        for selector in selectors:
+            assert "cluster=`${run_cluster:raw}`" in selector
+            assert "workflow_id=`${run:raw}`" in selector
+
+
+def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
+    found = Counter[str]()
+    for name, board in BOARDS.items():
+        for url in page_links(board):
+            values = {"exporter": "http://host"}
+            values |= dict.fromkeys(("run", "__data.fields.workflow_id"), 'a/b "c" (d)?#%\\`')
+            expected = "http://host/workflows/a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
+            assert filled(url, values, link=True) == expected
+            found[name] += 1
+    assert found == {"ray-workflow-oncall": 1, "ray-workflow-run": 1}
+
+
+@by_board
+def test_variables_leave_out_what_no_query_can_say(name: str) -> None:
+    for variable, _ in variable_queries(BOARDS[name]):
+        # In a query, their values stand between backquotes.
+        pattern = variables(BOARDS[name])[variable]["regex"].strip("/")
+        assert re.search(pattern, 'etl "a"\\\n/b')
+        assert not re.search(pattern, "tick`tock")
+
+
+def test_graphs_look_at_what_has_settled() -> None:
+    graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
+    assert graphs
+    for panel in graphs:
+        assert panel["timeShift"] == "2s", "nodes and edges are asked one after the other"
+        assert panel["hideTimeOverride"]
+
+
+def test_alerts_lead_to_boards_and_variables_that_exist() -> None:
+    for alert in ALERTS:
+        url = urlsplit(board_url(alert, "http://grafana"))
+        asked = re.findall(r"var-(\w+)=", url.query)
+        assert asked
+        assert set(asked) <= set(variables(BOARDS[url.path.split("/")[2]])), alert.name

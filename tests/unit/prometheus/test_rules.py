@@ -1,0 +1,114 @@
+"""The files for Prometheus and Alertmanager hold what their tables say, and name what exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prometheus.alerts import ALERTS
+from prometheus.generate import ROOT, files
+from prometheus.recording import GROUPS
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.family import Kind
+from support.monitoring import FILES, program
+
+NAMES = {alert.name for alert in ALERTS}
+RULES = sorted((FILES / "rules").glob("*.yml"))
+TESTS = sorted((FILES / "tests").glob("*.yml"))
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(
+        [program(command[0]), *command[1:]], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def expressions() -> list[str]:
+    recorded = [record.expr for group in GROUPS for record in group.records]
+    return [*recorded, *(alert.expr for alert in ALERTS)]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_no_generated_file_is_stale(path: Path) -> None:
+    assert path.read_text() == files()[path], "run `make rules`"
+
+
+def test_the_servers_accept_rules_and_configuration() -> None:
+    run("promtool", "check", "rules", *map(str, RULES))
+    run("promtool", "check", "config", str(FILES / "prometheus.yml"))
+    run("amtool", "check-config", str(FILES / "alertmanager.yml"))
+
+
+def test_the_rules_do_what_their_tests_say() -> None:
+    run("promtool", "test", "rules", *map(str, TESTS))
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert {path.stem for path in (ROOT / "docs" / "runbooks").glob("*.md")} == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_alert_is_seen_to_fire_to_stay_silent_and_to_lose_its_series(name: str) -> None:
+    tests = yaml.safe_load((FILES / "tests" / f"{name}.yml").read_text())["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", ())]
+    wanted = [case.get("exp_alerts") for case in cases if case["alertname"] == name]
+    assert any(wanted), "no test sees it fire"
+    assert not all(wanted), "no test sees it silent"
+    for alert in filter(None, wanted):
+        for instance in alert:
+            assert {"summary", "description", "runbook_url", "dashboard_url"} <= set(
+                instance["exp_annotations"]
+            )
+    values = " ".join(series["values"] for test in tests for series in test["input_series"])
+    assert "stale" in values or "_" in values, "in no test its series vanish"
+
+
+def test_every_metric_and_label_of_a_rule_exists() -> None:
+    known: set[str] = {"up", "process_start_time_seconds", "ray_workflow:threshold"}
+    known |= {record.record for group in GROUPS for record in group.records}
+    for family in FAMILIES:
+        histogram = family.kind is Kind.HISTOGRAM
+        known |= (
+            {family.name + suffix for suffix in ("_bucket", "_sum", "_count")}
+            if histogram
+            else {family.name}
+        )
+    named = {
+        name
+        for expression in expressions()
+        for name in re.findall(r"\b(?:\w+:)?(?:ray_workflow|process)[\w:]*", expression)
+    }
+    assert named <= known
+
+
+def test_every_threshold_is_used_and_every_one_that_is_used_exists() -> None:
+    rules = yaml.safe_load((FILES / "rules" / "thresholds.yml").read_text())["groups"][0]["rules"]
+    used = re.findall(r'threshold\{name="(\w+)"', "".join(expressions()))
+    assert {rule["labels"]["name"] for rule in rules} == set(used)
+
+
+def inhibitions() -> list[dict[str, Any]]:
+    rules = yaml.safe_load((FILES / "alertmanager.yml").read_text())["inhibit_rules"]
+    return list(rules)
+
+
+def test_inhibition_names_alerts_that_exist() -> None:
+    for rule in inhibitions():
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            if matcher == 'shard=""':
+                continue
+            pattern = re.fullmatch(r'alertname(?:=~|!~|=)"(.+)"', matcher)
+            assert pattern, matcher
+            for name in _alternatives(pattern[1]):
+                assert any(re.fullmatch(name, known) for known in NAMES), name
+
+
+def _alternatives(pattern: str) -> list[str]:
+    match = re.fullmatch(r"(\w*)\(([\w|]+)\)", pattern)
+    return [match[1] + it for it in match[2].split("|")] if match else [pattern]

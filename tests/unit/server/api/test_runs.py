@@ -1,0 +1,136 @@
+"""The API over a fake source: its document, its entity tags, its pages and its graph."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from ray_workflow_exporter.server.api import openapi
+from ray_workflow_exporter.server.api.operations import OPERATIONS
+from ray_workflow_exporter.server.app import create_app
+from ray_workflow_exporter.settings.settings import Settings
+from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
+
+Client = TestClient[Any, Any]
+API = "/api/v1/workflows"
+DOCS = Path(__file__).parents[4] / "docs" / "api.md"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    source = FakeSource(running_run(), failed_run(), failed_run(HOSTILE))
+    async with TestClient(TestServer(create_app(source, Settings()))) as client:
+        yield client
+
+
+def test_the_documentation_is_up_to_date() -> None:
+    assert DOCS.read_text(encoding="utf-8") == openapi.page(), "run `make docs`"
+
+
+async def test_the_document_is_served_and_names_every_operation(client: Client) -> None:
+    document = await (await client.get("/api/v1/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    names = {it["operationId"] for path in document["paths"].values() for it in path.values()}
+    assert names == {it.name for it in OPERATIONS}
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("", "RunPage"),
+        ("/train-7", "Run"),
+        ("/etl%2F2025-06-01", "Run"),
+        ("/etl%2F2025-06-01/graph", "Graph"),
+        ("/train-7/graph?level=task", "Graph"),
+        ("/nothing", "Problem"),
+    ],
+)
+async def test_answers_have_the_shape_that_the_document_tells(
+    client: Client, path: str, shape: str
+) -> None:
+    content = await (await client.get(API + path)).json()
+    schema = {"$ref": f"#/components/schemas/{shape}", **openapi.document()}
+    jsonschema.Draft202012Validator(schema).validate(content)
+
+
+async def test_tasks_have_the_shape_that_the_document_tells(client: Client) -> None:
+    tasks = await (await client.get(f"{API}/etl%2F2025-06-01/tasks")).json()
+    schema = {"$ref": "#/components/schemas/Task", **openapi.document()}
+    for task in tasks.values():
+        jsonschema.Draft202012Validator(schema).validate(task)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("state=failed&state=NOT_RUN", ["check", "report"]),
+        ("stage=load", ["load"]),
+        ("stage=load&state=FAILED", []),
+    ],
+)
+async def test_tasks_are_filtered(client: Client, query: str, found: list[str]) -> None:
+    tasks = await (await client.get(f"{API}/etl%2F2025-06-01/tasks?{query}")).json()
+    assert list(tasks) == found
+
+
+async def test_a_page_names_the_next_one_until_the_last(client: Client) -> None:
+    seen, path = [], f"{API}?limit=1&status=FAILED&status=RUNNING"
+    for _ in range(2):
+        answer = await client.get(path)
+        seen += [run["workflow_id"] for run in (await answer.json())["items"]]
+        path = answer.links["next"]["url"].path_qs
+    answer = await client.get(path)
+    seen += [run["workflow_id"] for run in (await answer.json())["items"]]
+    assert seen == ["train-7", "etl/2025-06-01", HOSTILE]
+    assert "next" not in answer.links
+
+
+async def test_what_the_caller_has_already_is_not_sent_again(client: Client) -> None:
+    first = await client.get(API)
+    etag = first.headers["ETag"]
+    for header in (etag, f'"other", W/{etag}', "*"):
+        again = await client.get(API, headers={"If-None-Match": header})
+        assert (again.status, await again.read()) == (304, b"")
+        assert again.headers["ETag"] == etag
+    other = await client.get(API, headers={"If-None-Match": '"other"'})
+    assert other.status == 200
+    assert other.headers["Cache-Control"] == "no-cache, private"
+
+
+async def test_a_change_gives_another_entity_tag(client: Client) -> None:
+    tags = {(await client.get(API + path)).headers["ETag"] for path in ("", "?limit=1", "/train-7")}
+    assert len(tags) == 3
+
+
+async def test_the_graph_shows_stages_or_tasks(client: Client) -> None:
+    stages = await (await client.get(f"{API}/train-7/graph")).json()
+    assert [node["id"] for node in stages["nodes"]] == ["prepare", "fit"]
+    assert stages["edges"] == [{"source": "prepare", "target": "fit", "kind": "data"}]
+    tasks = await (await client.get(f"{API}/train-7/graph?level=task")).json()
+    assert [(node["id"], node["state"]) for node in tasks["nodes"]] == [
+        ("prepare", "SUCCESSFUL"),
+        ("fit", "RUNNING"),
+        ("fit_1", "PENDING"),
+    ]
+    ids = {node["id"] for node in tasks["nodes"]}
+    assert all({edge["source"], edge["target"]} <= ids for edge in tasks["edges"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/train-7?status=FAILED",
+        "/train-7/graph?level=both",
+        "/train-7/tasks?state=x",
+        "?text=a&text=b",
+    ],
+)
+async def test_a_wrong_parameter_is_refused_everywhere(client: Client, path: str) -> None:
+    assert (await client.get(API + path)).status == 400

@@ -1,0 +1,336 @@
+"""What the probe tells of a run, and that the looks add up."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ray_workflow_exporter.sources.manager import probe
+from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
+from support.fake_manager import Client, FakeManager, Script, ray_task_id
+
+
+@pytest.fixture
+def manager() -> FakeManager:
+    return FakeManager()
+
+
+@pytest.fixture
+def client(manager: FakeManager) -> Client:
+    return Client(manager, "client")
+
+
+def items(run: Any) -> int:
+    """Return how many tasks and rows an answer tells of a run."""
+    tasks, rows = run[4:6]
+    return len(tasks) + (len(rows[0]) if rows else 0)
+
+
+def test_first_look_tells_everything(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": ["a"]})
+    script.submit("a")
+
+    view = client.look()
+
+    assert view.state is LinkState.UP
+    assert view.running_limit is None
+    assert view.runs["w"] == LiveRun(
+        "w",
+        queued=False,
+        output_task_id="b",
+        tasks={
+            "a": LiveTask(
+                (), 3, True, False, submit_time=1.0, running=True, ray_task_id=ray_task_id(1)
+            ),
+            "b": LiveTask(("a",), 3, True, False),
+        },
+        changed=frozenset({"a", "b"}),
+    )
+
+
+def test_second_look_tells_only_what_changed(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": ["a"], "c": ["b"]})
+    script.submit("a")
+    client.look()
+    script.finish("a")
+    script.submit("b")
+
+    run = client.look().runs["w"]
+
+    assert run.changed == {"a", "b"}
+    assert run.tasks["a"].done
+    assert not run.tasks["a"].running
+    assert run.tasks["b"].running
+
+
+def test_idle_look_is_empty(manager: FakeManager, client: Client) -> None:
+    Script(manager, "w", {"a": []}).submit("a")
+    client.look()
+
+    view = client.look()
+
+    assert [answer[-1] for answer in client.answers] == [[]]
+    assert view.runs["w"].changed == frozenset()
+
+
+def test_runs_handed_out_never_change(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    before = client.look().runs["w"]
+    script.submit("a")
+    client.look()
+    assert before.tasks == {"a": LiveTask((), 3, True, False)}
+
+
+def test_retry_between_two_looks_is_seen(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.fail("a")
+    script.submit("a")
+
+    task = client.look().runs["w"].tasks["a"]
+
+    assert (task.running, task.retries, task.submit_time) == (True, 1, 2.0)
+    assert task.ray_task_id == ray_task_id(2)
+
+
+def test_retry_submitted_after_a_look_is_seen(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    assert not client.look().runs["w"].tasks["a"].running
+    script.submit("a")
+    assert client.look().runs["w"].tasks["a"].running
+
+
+def test_retries_stay_known_after_ray_has_dropped_them(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    client.look()
+    script.submit("a")
+    script.finish("a")
+    assert client.look().runs["w"].tasks["a"].retries == 1
+    client.mirror.seq = 99  # an answer got lost: all is told again
+    assert client.look().runs["w"].tasks["a"].retries == 1
+
+
+def test_continuation_root_is_done_only_at_the_end_of_all(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.continue_as("a", {"x": [], "y": ["x"]})
+    root = client.look().runs["w"].tasks["a"]
+    assert (root.continuation, root.running, root.done) == ("y", False, False)
+    assert root.finish_time
+    for task_id in ("x", "y"):
+        script.submit(task_id)
+        script.finish(task_id)
+    tasks = client.look().runs["w"].tasks
+    assert tasks["a"].done
+    assert not tasks["y"].done
+    assert tasks["y"].finish_time
+
+
+def test_caught_task_is_done_without_a_finish_time(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    client.look()
+    script.catch("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert task.done
+    assert task.finish_time is None
+
+
+def test_finish_time_that_came_after_the_look_is_told_later(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.pop("a")
+    client.look()
+    script.state.task_execution_metadata["a"].finish_time = 5.0
+    script.state.done_tasks.add("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert (task.done, task.finish_time) == (True, 5.0)
+
+
+def test_inner_task_whose_finish_time_came_after_the_look_is_told_later(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.continue_as("a", {"x": []})
+    script.submit("x")
+    script.pop("x")
+    assert client.look().runs["w"].tasks["x"].finish_time is None
+    script.state.task_execution_metadata["x"].finish_time = 5.0
+    script.state.done_tasks.add("a")
+    tasks = client.look().runs["w"].tasks
+    assert (tasks["x"].finish_time, tasks["a"].done) == (5.0, True)
+
+
+def test_task_whose_continuation_could_not_be_fetched_runs_again(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    script.submit("a")
+    script.fail("a")
+    script.state.task_execution_metadata["a"].finish_time = 5.0  # its body had succeeded
+    assert client.look().runs["w"].tasks["a"].finish_time == 5.0
+    script.submit("a")
+    task = client.look().runs["w"].tasks["a"]
+    assert (task.running, task.finish_time) == (True, None)
+
+
+def test_resumed_run_is_marked_and_names_what_only_storage_knows(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"b": ["a"]})
+    script.state.tasks["b"].task_id = ""
+    script.state.append_continuation("root", "b")
+
+    run = client.look().runs["w"]
+
+    assert run.resumed
+    assert run.tasks["a"] == LiveTask()
+    assert run.tasks["root"] == LiveTask(continuation="b")
+    script.submit("b")
+    script.finish("b")
+    assert client.look().runs["w"].tasks["root"].done
+
+
+def test_second_life_of_an_id_is_told_in_full(manager: FakeManager, client: Client) -> None:
+    script = Script(manager, "w", {"a": [], "b": []})
+    script.submit("a")
+    script.fail("a")
+    client.look()
+    Script(manager, "w", {"a": []})
+
+    run = client.look().runs["w"]
+
+    assert run.tasks == {"a": LiveTask((), 3, True, False)}
+    assert run.changed == {"a"}
+
+
+def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: Client) -> None:
+    Script(manager, "w", {"a": []})
+    client.look()
+    manager._workflow_executors.clear()
+    assert client.look().runs == {}
+    assert manager.__dict__["_workflow_exporter"]["client"].runs == {}
+
+
+def test_a_queue_of_size_nothing_has_no_limit_as_in_pythons_queue(
+    manager: FakeManager, client: Client
+) -> None:
+    manager._max_running_workflows, manager._max_pending_workflows = 0, 0
+    view = client.look()
+    assert (view.running_limit, view.pending_limit) == (0, None)
+
+
+def test_leaving_the_queue_is_a_change(manager: FakeManager, client: Client) -> None:
+    manager._max_running_workflows, manager._max_pending_workflows = 1, 5
+    Script(manager, "w", {"a": []})
+    manager._queued_workflows["w"] = None
+    view = client.look()
+    assert view.runs["w"].queued
+    assert (view.running_limit, view.pending_limit) == (1, 5)
+    manager._queued_workflows.clear()
+    assert not client.look().runs["w"].queued
+
+
+def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
+    manager: FakeManager, client: Client
+) -> None:
+    dag: dict[str, list[str]] = {f"t{i}": [] for i in range(2_500)}
+    script = Script(manager, "w", dag)
+    for task_id in dag:
+        script.submit(task_id)
+    Script(manager, "v", {"a": []})
+
+    runs = client.look().runs
+
+    assert len(client.answers) == 6
+    told = [items(run) for answer in client.answers for run in answer[-1][:1]]
+    assert told == [*[probe.ITEMS_PER_ANSWER] * 5, 1]
+    assert {run[0] for run in client.answers[0][-1]} == {"v", "w"}, "each answer names every run"
+    assert list(runs["w"].tasks) == list(dag)
+    assert all(task.running for task in runs["w"].tasks.values())
+    named = [task_id for task_id, task in runs["w"].tasks.items() if task.ray_task_id]
+    assert named == list(dag)[: probe.NAMED_TASKS]
+
+
+def test_answer_about_two_hundred_tasks_is_small(manager: FakeManager, client: Client) -> None:
+    maps = [f"__main__.transform_{number}" for number in range(300)]
+    script = Script(manager, "w", {task_id: [] for task_id in maps})
+    for task_id in maps[:200]:
+        script.submit(task_id)
+    client.look()
+    for done, begun in zip(maps[:100], maps[200:]):
+        script.finish(done)
+        script.submit(begun)
+    run = client.look().runs["w"]
+    assert len(run.changed) == 200
+    assert len(pickle.dumps(client.answers, 5)) < 12_000
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_looks_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
+    manager = FakeManager()
+    patient, seldom = Client(manager, "patient"), Client(manager, "seldom")
+    script = Script(manager, "w", {f"t{i}": [f"t{i - 1}"] if i % 3 else [] for i in range(8)})
+    waiting, running = [f"t{i}" for i in range(8)], list[str]()
+    steps = ["submit", "finish", "fail", "catch", "continue", "look", "look seldom"]
+    for number, step in enumerate(data.draw(st.lists(st.sampled_from(steps), max_size=40))):
+        if step == "look":
+            patient.look()
+        elif step == "look seldom":
+            seldom.look()
+        elif step == "submit" and waiting:
+            running.append(waiting.pop(0))
+            script.submit(running[-1])
+        elif step != "submit" and running:
+            task_id = running.pop(data.draw(st.integers(0, len(running) - 1)))
+            if step == "fail":
+                script.fail(task_id)
+                waiting.append(task_id)
+            elif step == "continue":
+                sub = {f"x{number}": [], f"y{number}": [f"x{number}"]}
+                script.continue_as(task_id, sub)
+                waiting.extend(sub)
+            else:
+                getattr(script, step)(task_id)
+    fresh = comparable(Client(manager, "fresh").look())
+    assert comparable(patient.look()) == fresh
+    assert comparable(seldom.look()) == fresh
+
+
+def comparable(view: ManagerView) -> dict[str, LiveTask]:
+    """Without what a client that came later cannot know: numbers and ids of ended attempts."""
+    return {
+        task_id: task._replace(retries=0, ray_task_id=task.running and task.ray_task_id)
+        for task_id, task in view.runs["w"].tasks.items()
+    }
+
+
+def test_a_shuffle_is_told_in_parts_that_travel_inline(manager: FakeManager) -> None:
+    maps = {f"some.module.map_{number}": [] for number in range(200)}
+    reduces = {f"some.module.reduce_{number}": list(maps) for number in range(200)}
+    Script(manager, "w", {**maps, **reduces})
+    seq, more, told = 0, True, 0
+    while more:
+        answer = probe.probe(manager, "client", seq)
+        assert len(pickle.dumps(answer)) < 100_000
+        _, _, seq, more, *_, runs = answer
+        told += sum(len(run[4]) for run in runs)
+    assert told == 400
