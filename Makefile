@@ -1,6 +1,6 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-ray bench soak lint format docs rules boards system \
+.PHONY: help install demo test test-all test-ray bench soak lint format docs rules dashboards system \
   clean
 
 DURATION ?=
@@ -76,7 +76,7 @@ rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \
 	  $(if $(RUNBOOKS),--runbooks $(RUNBOOKS))
 
-boards: install ## Write the boards for Grafana from their code
+dashboards: install ## Write the dashboards for Grafana from their code
 	$(BIN)/python -m grafana.generate
 
 clean: ## Remove what the other targets made

@@ -1,1 +1,1 @@
-"""Boards as code: `make boards` writes dashboards/*.json from them."""
+"""Dashboards as code: `make dashboards` writes dashboards/*.json from them."""

@@ -1,4 +1,4 @@
-"""What all boards share: data source, variables, links, colours, and panels with our manners.
+"""What all dashboards share: data source, variables, links, colours, and panels with our manners.
 
 Write new panels with the functions here: they ask for a title, for a description that says what
 to do with what one sees, and for a unit.
@@ -22,9 +22,9 @@ UID = "ray-workflow-"
 TAG = "ray-workflow"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-# What the variables of a board choose; to be put into the braces of every selector.
+# What the variables of a dashboard choose; to be put into the braces of every selector.
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
-CLASS = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
+WORKFLOW = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
 # Ids may hold quotes and backslashes: between backquotes they need no escape.
 CHOSEN_RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
 # Of one cluster: two of them may have a run of the same id.
@@ -40,7 +40,7 @@ GREY = STATE_COLOURS[TaskState.WAITING].hex
 Panel = TypeVar("Panel", bound=Any)
 
 
-def board(
+def make_dashboard(
     key: str,
     title: str,
     question: str,
@@ -49,7 +49,7 @@ def board(
     refresh: str = "10s",
     since: str = "now-1h",
 ) -> dashboard.Dashboard:
-    """Begin the board with the stable uid `ray-workflow-KEY`, which answers a question."""
+    """Begin the dashboard with the stable uid `ray-workflow-KEY`, which answers a question."""
     it = (
         dashboard.Dashboard(f"Ray Workflows / {title}")
         .uid(UID + key)
@@ -111,7 +111,7 @@ def variable(
     """Return a variable of values that Prometheus knows in the time range.
 
     `every` offers All, which also matches series that lack the label. Values with a backquote are
-    left out: no way to write them in a query is open to a board, and each panel would be an error.
+    left out: no way to write them in a query is open to a dashboard, and each panel would be an error.
     """
     it = (
         dashboard.QueryVariable(name)
@@ -130,28 +130,28 @@ def variable(
 def cluster() -> Sequence[dashboard.QueryVariable]:
     """Return the variables that choose a cluster, by our label and by Ray's."""
     return (
-        variable("cluster", "Cluster", "label_values(ray_workflow_up, cluster)"),
+        variable("cluster", "Cluster", "label_values(ray_workflow_storage_up, cluster)"),
         variable(
             "SessionName",
             "Ray session",
-            'label_values(ray_workflow_up{cluster=~"$cluster"}, SessionName)',
+            'label_values(ray_workflow_storage_up{cluster=~"$cluster"}, SessionName)',
         ),
     )
 
 
 def workflow(*, every: bool = True) -> dashboard.QueryVariable:
-    """Return the variable that chooses a class."""
+    """Return the variable that chooses a workflow."""
     query = f"label_values(ray_workflow_runs{{{CLUSTER}}}, workflow)"
     return variable("workflow", "Workflow", query, every=every, multi=every)
 
 
 def run() -> dashboard.QueryVariable:
-    """Return the variable that chooses one run among those of the class."""
-    query = f"label_values(ray_workflow_info{{{CLASS}}}, workflow_id)"
+    """Return the variable that chooses one run among those of the workflow."""
+    query = f"label_values(ray_workflow_run_info{{{WORKFLOW}}}, workflow_id)"
     it = variable("run", "Run", query, every=False)
     return it.description(
-        "Of the chosen classes and the time range. An id with a backquote is not offered, because "
-        "no board can ask for it: see the exporter's page of that run."
+        "Of the chosen workflows and the time range. An id with a backquote is not offered, because "
+        "no dashboard can ask for it: see the exporter's page of that run."
     )
 
 
@@ -160,7 +160,7 @@ def run_cluster() -> dashboard.QueryVariable:
 
     It is empty where Prometheus gives clusters no label, and then matches just what lacks it.
     """
-    query = f"label_values(ray_workflow_info{{{CHOSEN_RUN}}}, cluster)"
+    query = f"label_values(ray_workflow_run_info{{{CHOSEN_RUN}}}, cluster)"
     it = variable("run_cluster", "Cluster of the run", query, every=False)
     return it.hide(models.VariableHide.HIDE_VARIABLE)
 
@@ -184,7 +184,7 @@ def exporter() -> dashboard.TextBoxVariable:
 def link(
     key: str, title: str, *, time: str = "${__url_time_range}", **variables: str
 ) -> dict[str, Any]:
-    """Return a link to another of our boards, the time range kept unless `time` says another.
+    """Return a link to another of our dashboards, the time range kept unless `time` says another.
 
     `variables` are texts of Grafana such as `${__data.fields.workflow_id}`; the data source, the
     cluster and Ray's session stay as they are unless these say another.

@@ -1,4 +1,4 @@
-"""The board that shows whether the exporter can be believed, and what it costs."""
+"""The dashboard that shows whether the exporter can be believed, and what it costs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .common import (
     GREEN,
     ORANGE,
     RED,
-    board,
     cluster,
+    make_dashboard,
     now,
     panel,
     series,
@@ -61,21 +61,21 @@ def _latencies(name: str, title: str, description: str) -> timeseries.Panel:
 
 
 def build() -> dashboard.Dashboard:
-    """Return the board."""
+    """Return the dashboard."""
     own = "ray_workflow_exporter_"
-    dropped = one(_metric(own + "dropped"))
+    hidden = one(_metric(own + "hidden_objects"))
     restarts, errors = _metric(own + "link_restarts_total"), _metric(own + "poll_errors_total")
     job = 'job="ray-workflow"'
     memory = _metric("process_resident_memory_bytes", job)
     cpu = _metric("process_cpu_seconds_total", job)
     return (
-        board(
+        make_dashboard(
             "exporter",
             "Exporter",
-            "Can the other boards be believed, and what does watching cost?",
+            "Can the other dashboards be believed, and what does watching cost?",
             cluster(),
         )
-        .with_panel(_up("ray_workflow_up", "Storage",
+        .with_panel(_up("ray_workflow_storage_up", "Storage",
             "Whether the last poll could list the workflow storage. If not, see the exporter's "
             "log: everything but live runs is as it was."))
         .with_panel(_up("ray_workflow_manager_up", "Manager",
@@ -83,7 +83,7 @@ def build() -> dashboard.Dashboard:
             "runs waiting, resume them. Empty where only storage is watched."))
         .with_panel(_number("Age of what is shown",
             "Seconds since the last poll ended. More than a minute: the exporter hangs, and "
-            "every board shows old values.", "s",
+            "every dashboard shows old values.", "s",
             f"time() - min({one(_metric(own + 'last_poll_timestamp_seconds'))})",
             (30, ORANGE), (120, RED)))
         .with_panel(_number("Runs still to read",
@@ -91,10 +91,10 @@ def build() -> dashboard.Dashboard:
             "start; history is incomplete until then.", "short",
             f"sum({one(_metric(own + 'runs_to_read'))})"))
         .with_panel(_number("Left out by limits",
-            "Objects that a limit keeps out of the metrics. More than 0: boards and alerts do "
+            "Objects that a limit keeps out of the metrics. More than 0: dashboards and alerts do "
             "not see them; raise the limit that is named, or choose a smaller detail.", "short",
-            f"sum by (reason) ({dropped}) > 0\n"
-            f'or label_replace(sum({dropped}) == 0, "reason", "nothing", "", "")', (1, ORANGE))
+            f"sum by (reason) ({hidden}) > 0\n"
+            f'or label_replace(sum({hidden}) == 0, "reason", "nothing", "", "")', (1, ORANGE))
             .text_mode(option_models.BigValueTextMode.VALUE_AND_NAME))
         .with_panel(_number("Link restarts, last hour",
             "How often the process that talks to Ray was started again. Often: Ray's GCS or "
@@ -127,7 +127,7 @@ def build() -> dashboard.Dashboard:
                 "a fault of the exporter: report it with its log.", 6, 9)
             .unit("short").min(0)
             .with_target(series(
-                f"60 * sum by (stage) ({one(f'rate({errors}[$__rate_interval])')})", "{{stage}}"))
+                f"60 * sum by (phase) ({one(f'rate({errors}[$__rate_interval])')})", "{{phase}}"))
         )
         .with_panel(
             panel(timeseries.Panel(), "Memory and CPU of the exporter",

@@ -1,4 +1,4 @@
-"""The board that shows all workflows of a cluster: how they do, and where to look."""
+"""The dashboard that shows all workflows of a cluster: how they do, and where to look."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ray_workflow_exporter.display import STATUS_COLOURS
 
 from .common import (
     BLUE,
-    CLASS,
     CLUSTER,
     GREEN,
     GREY,
     ORANGE,
     RED,
-    board,
+    WORKFLOW,
     cluster,
     colour_series,
     fixed,
+    make_dashboard,
     now,
     panel,
     rows,
@@ -36,7 +36,6 @@ from .tables import (
     BAR,
     RUN,
     WORD,
-    class_link,
     column,
     columns,
     each,
@@ -44,19 +43,20 @@ from .tables import (
     number,
     rows_panel,
     run_link,
+    workflow_link,
 )
 
-_LIVE = f'ray_workflow_status{{{CLASS}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
-_FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{CLASS}}}"
+_LIVE = f'ray_workflow_run_status{{{WORKFLOW}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
+_FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{WORKFLOW}}}"
 # The exporter may learn more about an error later: of a run, only what was said last counts.
 _FAILURES = (
     f"({_FAILURE}\n    or on (cluster, workflow_id)\n"
     f"    topk by (cluster, workflow_id) (1, last_over_time({_FAILURE}[$__range])))\n"
     "  >= time() - $__range_s"
 )
-# No class, no series: an exporter that sees storage then says that there are none.
-_NONE = f"0 * max(ray_workflow_up{{{CLUSTER}}} == 1)"
-_RUNS = f"ray_workflow_run_duration_seconds_sum{{{CLASS}}}"
+# No workflow, no series: an exporter that sees storage then says that there are none.
+_NONE = f"0 * max(ray_workflow_storage_up{{{CLUSTER}}} == 1)"
+_RUNS = f"ray_workflow_runs_duration_seconds_sum{{{WORKFLOW}}}"
 
 
 def _live(expr: str, ref: str) -> prometheus.Dataquery:
@@ -64,7 +64,7 @@ def _live(expr: str, ref: str) -> prometheus.Dataquery:
 
 
 def _finished(statuses: str, by: str = "") -> str:
-    counter = f'ray_workflow_runs_finished_total{{{CLASS}, status=~"{statuses}"}}'
+    counter = f'ray_workflow_runs_finished_total{{{WORKFLOW}, status=~"{statuses}"}}'
     return f"sum by ({by}) ({total(f'increase({counter}[$__range])')})"
 
 
@@ -74,13 +74,13 @@ def _success(by: str = "") -> str:
 
 def _statuses() -> stat.Panel:
     runs = {
-        status.value: total(f'ray_workflow_runs{{{CLASS}, status="{status.value}"}}')
+        status.value: total(f'ray_workflow_runs{{{WORKFLOW}, status="{status.value}"}}')
         for status in STATUS_COLOURS
     }
     it = (
         panel(stat.Panel(), "Runs by status",
             "All runs that are known now. PENDING ones wait for a place: see the queue below. "
-            "RESUMABLE ones wait for somebody to resume them: see the board On-call.", 12, 4)
+            "RESUMABLE ones wait for somebody to resume them: see the dashboard On-call.", 12, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
     asked = {status: f"sum({it})\n  or {_NONE}" for status, it in runs.items()}
@@ -92,16 +92,16 @@ def _running() -> table.Panel:
         rows_panel("Live runs",
             "What runs, waits or must be resumed, the oldest first. The bar is the share of tasks "
             "that are done; the expected end supposes that tasks take as long as those before "
-            "them. A run leads to its own board.", "No run is under way.", 14, 8)
+            "them. A run leads to its own dashboard.", "No run is under way.", 14, 8)
         .with_target(rows(each(f"{RUN}, status", _LIVE), "A"))
-        .with_target(_live(f"ray_workflow_progress_ratio{{{CLASS}}}", "B"))
-        .with_target(_live(f"time() - ray_workflow_start_timestamp_seconds{{{CLASS}}}", "C"))
+        .with_target(_live(f"ray_workflow_run_progress_ratio{{{WORKFLOW}}}", "B"))
+        .with_target(_live(f"time() - ray_workflow_run_start_timestamp_seconds{{{WORKFLOW}}}", "C"))
         .with_target(_live(
-            f"1000 * ray_workflow_expected_end_timestamp_seconds{{{CLASS}}}", "D"))
+            f"1000 * ray_workflow_run_expected_end_timestamp_seconds{{{WORKFLOW}}}", "D"))
         .with_target(_live(
-            f"round(1000 * (ray_workflow_start_timestamp_seconds{{{CLASS}}}\n"
+            f"round(1000 * (ray_workflow_run_start_timestamp_seconds{{{WORKFLOW}}}\n"
             # A PENDING run has no start yet.
-            f"    or ray_workflow_last_transition_timestamp_seconds{{{CLASS}}}))", "E"))
+            f"    or ray_workflow_run_last_transition_timestamp_seconds{{{WORKFLOW}}}))", "E"))
         .sort_by([greatest_first("Elapsed")])
     )  # fmt: skip
     it = columns(it, {
@@ -112,7 +112,7 @@ def _running() -> table.Panel:
     it = column(
         it, "Run", {"links": [run_link(f"from={number('E')}&to=now")], "custom.minWidth": 90}
     )
-    it = column(it, "Workflow", {"links": [class_link()], "custom.minWidth": 90})
+    it = column(it, "Workflow", {"links": [workflow_link()], "custom.minWidth": 90})
     it = column(it, "Status", {
         "mappings": [word_mapping(STATUS_COLOURS)], "custom.width": 105,
         "custom.cellOptions": WORD,
@@ -130,13 +130,13 @@ def _failed() -> table.Panel:
     it = (
         rows_panel("Failed in the time range",
             "The newest hundred FAILED runs that ended in the time range, with the task that "
-            "brought each down. A run leads to its board as of then.",
+            "brought each down. A run leads to its dashboard as of then.",
             "No run failed in the time range.", 10, 8)
         .with_target(rows(
             f"topk(100, 1000 * {each(f'{RUN}, task_id, error', _error())})", "A"))
         .with_target(rows(each(RUN,
             f"round(1000 * last_over_time(\n"
-            f"  workflow_id:ray_workflow_failure_start:timestamp{{{CLASS}}}[$__range]))\n"
+            f"  workflow_id:ray_workflow_failure_start:timestamp{{{WORKFLOW}}}[$__range]))\n"
             f"  and on (cluster, workflow_id) ({_FAILURES})"), "B"))
         .with_target(rows(f"60000 + 1000 * {each(RUN, _FAILURES)}", "C"))
         .sort_by([greatest_first("Ended")])
@@ -146,7 +146,7 @@ def _failed() -> table.Panel:
         "error": "Error", "workflow": "", "Value #B": "", "Value #C": "",
     })  # fmt: skip
     it = column(it, "Run", {
-        "links": [run_link(f"from={number('B')}&to={number('C')}"), class_link()],
+        "links": [run_link(f"from={number('B')}&to={number('C')}"), workflow_link()],
         "custom.minWidth": 90,
     })  # fmt: skip
     it = column(it, "Task", {"custom.minWidth": 90})
@@ -159,11 +159,11 @@ def _error() -> str:
 
 
 def _durations() -> timeseries.Panel:
-    average = f"workflow:ray_workflow_run_duration_seconds:avg1h{{{CLASS}}}"
+    average = f"workflow:ray_workflow_runs_duration_seconds:avg1h{{{WORKFLOW}}}"
     return many(
-        panel(timeseries.Panel(), "Duration by class, the slowest ten",
+        panel(timeseries.Panel(), "Duration by workflow, the slowest ten",
             "Average of the successful runs that ended in the hour before. A line that climbs: "
-            "open the board of the class and see which stage does.", 8, 8)
+            "open the dashboard of the workflow and see which stage does.", 8, 8)
         .unit("s").min(0).no_value("No run has succeeded yet.")
         .with_target(series(
             f"avg by (workflow) ({average})\n"
@@ -173,10 +173,10 @@ def _durations() -> timeseries.Panel:
 
 
 def _queue() -> timeseries.Panel:
-    pending = f'ray_workflow_runs{{{CLASS}, status="PENDING"}}'
+    pending = f'ray_workflow_runs{{{WORKFLOW}, status="PENDING"}}'
     longest = f"sum by (workflow) ({total(f'max_over_time({pending}[$__range] @ end())')})"
     return many(
-        panel(timeseries.Panel(), "Queue by class, the longest ten",
+        panel(timeseries.Panel(), "Queue by workflow, the longest ten",
             "Runs that are PENDING because as many runs as allowed are at work. A queue that "
             "grows: raise max_running_workflows, or submit less.", 8, 8)
         .unit("short").min(0).decimals(0).no_value("No run had to wait.")
@@ -189,14 +189,14 @@ def _queue() -> timeseries.Panel:
 
 
 def _heat() -> heatmap.Panel:
-    bucket = f'ray_workflow_run_duration_seconds_bucket{{{CLASS}, status="SUCCESSFUL"}}'
+    bucket = f'ray_workflow_runs_duration_seconds_bucket{{{WORKFLOW}, status="SUCCESSFUL"}}'
     runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
     # This kind of panel has no text of ours for an answer without rows, and zeros it does not draw.
     none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
     return (
         panel(heatmap.Panel(), "Durations of successful runs",
             "How many runs took how long, by the time of their end. A second band, or one that "
-            "moves up: look for the class in the table below.", 8, 8)
+            "moves up: look for the workflow in the table below.", 8, 8)
         .unit("s")
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME)
@@ -210,24 +210,24 @@ def _heat() -> heatmap.Panel:
     )  # fmt: skip
 
 
-def _classes() -> table.Panel:
+def _workflows() -> table.Panel:
     key = "cluster, workflow"
     it = (
-        rows_panel("Classes: the busiest and the slowest",
+        rows_panel("Workflows: the busiest and the slowest",
             "Sorted by the time that runs spent, the busiest first: click on 95 % for the slowest, "
-            "or on success for the worst. Medians and percentiles are of the last week. A class "
-            "leads to its own board.", "No class is known yet.", 17, 9)
+            "or on success for the worst. Medians and percentiles are of the last week. A workflow "
+            "leads to its own dashboard.", "No workflow is known yet.", 17, 9)
         .with_target(rows(_finished("SUCCESSFUL|FAILED|CANCELED", key), "A"))
         .with_target(rows(_success(key), "B"))
-        .with_target(rows(budget_left(CLASS, key), "C"))
+        .with_target(rows(budget_left(WORKFLOW, key), "C"))
         .with_target(rows(
             f"sum by ({key}) ({total(f'increase({_RUNS}[$__range])')})", "D"))
         .with_target(rows(each(key,
-            f"workflow:ray_workflow_run_duration_seconds:p50_7d{{{CLASS}}} >= 0"), "E"))
+            f"workflow:ray_workflow_runs_duration_seconds:p50_7d{{{WORKFLOW}}} >= 0"), "E"))
         .with_target(rows(each(key,
-            f"workflow:ray_workflow_run_duration_seconds:p95_7d{{{CLASS}}} >= 0"), "F"))
+            f"workflow:ray_workflow_runs_duration_seconds:p95_7d{{{WORKFLOW}}} >= 0"), "F"))
         .with_target(rows(each(key,
-            f"1000 * ray_workflow_last_success_timestamp_seconds{{{CLASS}}}"), "G"))
+            f"1000 * ray_workflow_last_success_timestamp_seconds{{{WORKFLOW}}}"), "G"))
         .sort_by([greatest_first("Time spent")])
     )  # fmt: skip
     it = columns(it, {
@@ -235,7 +235,7 @@ def _classes() -> table.Panel:
         "Value #A": "Runs", "Value #B": "Success", "Value #C": "Budget left",
         "Value #E": "Median", "Value #F": "95 %", "Value #G": "Last success",
     })  # fmt: skip
-    it = column(it, "Workflow", {"links": [class_link()]})
+    it = column(it, "Workflow", {"links": [workflow_link()]})
     it = column(it, "Time spent", {
         "unit": "s", "min": 0, "fieldMinMax": True, "color": fixed(BLUE), "custom.minWidth": 150,
         "custom.cellOptions": BAR,
@@ -250,9 +250,9 @@ def _classes() -> table.Panel:
 
 
 def build() -> dashboard.Dashboard:
-    """Return the board."""
+    """Return the dashboard."""
     return (
-        board("fleet", "Fleet", "How do all workflows do, and where should I look?",
+        make_dashboard("fleet", "Fleet", "How do all workflows do, and where should I look?",
             (*cluster(), workflow()), since="now-6h")
         .with_panel(_statuses())
         .with_panel(
@@ -266,9 +266,9 @@ def build() -> dashboard.Dashboard:
         .with_panel(
             panel(stat.Panel(), "Budget left",
                 "Of the failures that the objectives allow in 30 days, the share that is left. "
-                "Below 0: more runs failed than may; find the class in the table below.", 4, 4)
+                "Below 0: more runs failed than may; find the workflow in the table below.", 4, 4)
             .unit("percentunit").decimals(0).no_value("–")
-            .with_target(now(budget_left(CLASS)))
+            .with_target(now(budget_left(WORKFLOW)))
             .thresholds(steps((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN)))
             .color_mode(option_models.BigValueColorMode.VALUE)
         )
@@ -278,6 +278,6 @@ def build() -> dashboard.Dashboard:
         .with_panel(_durations())
         .with_panel(_queue())
         .with_panel(_heat())
-        .with_panel(_classes())
-        .with_panel(ended_by_status(CLASS, 7, 9))
+        .with_panel(_workflows())
+        .with_panel(ended_by_status(WORKFLOW, 7, 9))
     )  # fmt: skip

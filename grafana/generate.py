@@ -14,11 +14,11 @@ from . import (
 )
 from .common import as_json
 
-DASHBOARDS = Path(__file__).parent / "dashboards"
-BOARDS = {
+FOLDER = Path(__file__).parent / "dashboards"
+DASHBOARDS = {
     "fleet": fleet_dashboard,
     "run": run_dashboard,
-    "class": workflow_dashboard,
+    "workflow": workflow_dashboard,
     "oncall": oncall_dashboard,
     "exporter": exporter_dashboard,
 }
@@ -27,8 +27,8 @@ BOARDS = {
 def files() -> Mapping[Path, str]:
     """Return each generated file with its text."""
     return {
-        DASHBOARDS / f"ray-workflow-{key}.json": as_json(module.build())
-        for key, module in BOARDS.items()
+        FOLDER / f"ray-workflow-{key}.json": as_json(module.build())
+        for key, module in DASHBOARDS.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""The board for those on call: which alerts fire, which runs need a hand, and what to do."""
+"""The dashboard for those on call: which alerts fire, which runs need a hand, and what to do."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ray_workflow_exporter.model import RunStatus, TaskState
 from .common import (
     CLUSTER,
     address,
-    board,
     cluster,
     coloured_words,
     exporter,
     fixed,
+    make_dashboard,
     panel,
     rows,
     series,
@@ -40,19 +40,19 @@ from .tables import (
     RUN,
     WORD,
     cell,
-    class_link,
     column,
     columns,
     each,
     greatest_first,
     rows_panel,
     run_link,
+    workflow_link,
 )
 
 _EXPRESSIONS = {alert.name: alert.expr for alert in ALERTS}
 # Of the runs of the chosen cluster: the expressions of alerts know no variables.
-_OURS = f"and on (cluster, workflow_id) ray_workflow_info{{{CLUSTER}}}"
-_FAILED_CLASS = f'ray_workflow_last_run_status{{{CLUSTER}, status="FAILED"}} == 1'
+_OURS = f"and on (cluster, workflow_id) ray_workflow_run_info{{{CLUSTER}}}"
+_FAILED_WORKFLOW = f'ray_workflow_last_run_status{{{CLUSTER}, status="FAILED"}} == 1'
 
 
 class Trouble(NamedTuple):
@@ -69,13 +69,13 @@ _TROUBLES = (
     Trouble(
         "FAILED", "RayWorkflowLastRunFailed", STATUS_COLOURS[RunStatus.FAILED], "resume or delete",
         'label_join(\n  time() - workflow:ray_workflow_last_failure:timestamp'
-        f"{{{CLUSTER}}}\n    and on (cluster, workflow) ({_FAILED_CLASS}),\n"
+        f"{{{CLUSTER}}}\n    and on (cluster, workflow) ({_FAILED_WORKFLOW}),\n"
         '  "error", ": ", "exception", "message"\n)',
     ),
     Trouble(
         "RESUMABLE", "RayWorkflowResumable", STATUS_COLOURS[RunStatus.RESUMABLE],
         "resume or delete",
-        "time() - ray_workflow_last_transition_timestamp_seconds\n"
+        "time() - ray_workflow_run_last_transition_timestamp_seconds\n"
         f"  and on (cluster, workflow_id) ({_EXPRESSIONS['RayWorkflowResumable']})\n  {_OURS}",
     ),
     Trouble(
@@ -86,7 +86,7 @@ _TROUBLES = (
         "STARVED", "RayWorkflowTasksStarved", STATE_COLOURS[TaskState.PENDING], "cancel",
         "workflow_id:ray_workflow_task_wait_seconds:max\n"
         "  * on (cluster, workflow_id) group_left (workflow)\n"
-        f"    {each(RUN, f'ray_workflow_info{{{CLUSTER}}}')}\n"
+        f"    {each(RUN, f'ray_workflow_run_info{{{CLUSTER}}}')}\n"
         f"  and on (cluster, workflow_id) ({_EXPRESSIONS['RayWorkflowTasksStarved']})",
     ),
     Trouble(
@@ -110,15 +110,15 @@ def _believed() -> stat.Panel:
     exporters = f'up{{job="{JOB}", {CLUSTER}}}'
     asked = {
         "Exporter": f"min({worst(exporters)})",
-        "Storage": f"min({worst(f'ray_workflow_up{{{CLUSTER}}}')})",
+        "Storage": f"min({worst(f'ray_workflow_storage_up{{{CLUSTER}}}')})",
         "Manager": f"min({one(f'ray_workflow_manager_up{{{CLUSTER}}}')})",
         "Rules": "1 + max(ray_workflow:threshold) * 0 or vector(0)",
     }
     return side_by_side(yes_or_no(
         panel(stat.Panel(), "Can this be believed?",
             "Whether the exporters are scraped, storage can be read, Ray's manager answers, and "
-            "Prometheus has our rules. With a no, this board shows too little: begin there, with "
-            "the board Exporter. Only where no workflow ever ran, there is no manager.", 8, 4)
+            "Prometheus has our rules. With a no, this dashboard shows too little: begin there, with "
+            "the dashboard Exporter. Only where no workflow ever ran, there is no manager.", 8, 4)
     ), asked)  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _alerts() -> table.Panel:
     it = (
         rows_panel("Firing alerts",
             "Each alert leads to its runbook, which says what to look at and what to do, and to "
-            "the boards of the workflow and of the run that it is about.",
+            "the dashboards of the workflow and of the run that it is about.",
             "No alert fires.", 24, 7)
         .with_target(rows(ranked))
         .with_transformation(models.DataTransformerConfig(
@@ -161,7 +161,7 @@ def _alerts() -> table.Panel:
         "mappings": [coloured_words(SEVERITIES)], "custom.cellOptions": WORD, "custom.width": 100})  # fmt: skip
     it = column(it, "Alert", {"links": [_runbook("alertname")]})
     # An alert that is about no run leads to none.
-    it = column(it, "Workflow", {"links": [class_link()], "noValue": ""})
+    it = column(it, "Workflow", {"links": [workflow_link()], "noValue": ""})
     it = column(it, "Run", {"links": [run_link()], "noValue": ""})
     return column(it, "Since", {"unit": "dateTimeFromNow", "custom.width": 150})
 
@@ -177,7 +177,7 @@ def _runs() -> table.Panel:
     it = (
         rows_panel("Runs that need a hand",
             "What is so now, whether its alert fires already or not. FAILED: the newest run of a "
-            "class whose last run failed; it is listed until one succeeds. STUCK: nothing moves. "
+            "workflow whose last run failed; it is listed until one succeeds. STUCK: nothing moves. "
             "STARVED: tasks wait, for how long, and none is at work. LATE: past the deadline. "
             "RESUMABLE: interrupted. The last column leads to the exporter's page, which "
             "resumes, cancels and deletes; its address is the variable Exporter.",
@@ -195,7 +195,7 @@ def _runs() -> table.Panel:
     it = column(it, "Problem", {
         "mappings": [words], "custom.cellOptions": WORD, "custom.width": 120})  # fmt: skip
     it = column(it, "Run", {"links": [run_link()], "custom.width": 180})
-    it = column(it, "Workflow", {"links": [class_link()], "custom.width": 150})
+    it = column(it, "Workflow", {"links": [workflow_link()], "custom.width": 150})
     it = column(it, "For", {"unit": "s", "decimals": 1, "custom.width": 100})
     it = column(it, "Error", {"custom.minWidth": 150, "custom.inspect": True})
     it = column(it, "Runbook", {"links": [_runbook("runbook")], "custom.width": 220})
@@ -220,8 +220,8 @@ def _trend() -> timeseries.Panel:
 def _failures() -> timeseries.Panel:
     counter = f'ray_workflow_runs_finished_total{{{CLUSTER}, status="FAILED"}}'
     return stacked_bars(many(
-        panel(timeseries.Panel(), "Failed runs by class",
-            "How many runs FAILED in each step of time. Many classes at once have a common cause: "
+        panel(timeseries.Panel(), "Failed runs by workflow",
+            "How many runs FAILED in each step of time. Many workflows at once have a common cause: "
             "the cluster, its storage, or a service that all of them call.", 12, 8)
         .unit("short").no_value("No run has failed.")
         .with_target(series(
@@ -231,9 +231,9 @@ def _failures() -> timeseries.Panel:
 
 
 def build() -> dashboard.Dashboard:
-    """Return the board."""
+    """Return the dashboard."""
     return (
-        board("oncall", "On-call", "What is wrong now, and what is to be done about it?",
+        make_dashboard("oncall", "On-call", "What is wrong now, and what is to be done about it?",
             (*cluster(), exporter(),
              address("runbooks", "Runbooks", "the folder of runbooks", RUNBOOKS)), since="now-6h")
         .with_panel(alert_counts(6))

@@ -1,4 +1,4 @@
-"""The board that shows one run: its DAG, how far it is, what took how long, and why it failed."""
+"""The dashboard that shows one run: its DAG, how far it is, what took how long, and why it failed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .common import (
     GREEN,
     GREY,
     address,
-    board,
     cluster,
     colour_series,
     exporter,
+    make_dashboard,
     now,
     panel,
     rows,
@@ -62,7 +62,7 @@ def _stat(
 
 def _status() -> stat.Panel:
     expr = "\nor ".join(
-        f"""{number} * ({of_run("ray_workflow_status", where=f'status="{status.value}"')} == 1)"""
+        f"""{number} * ({of_run("ray_workflow_run_status", where=f'status="{status.value}"')} == 1)"""
         for number, status in enumerate(RunStatus)
     )
     words = {
@@ -87,10 +87,12 @@ def _status() -> stat.Panel:
 
 
 def _elapsed() -> stat.Panel:
-    start, end = (of_run(f"ray_workflow_{point}_timestamp_seconds") for point in ("start", "end"))
+    start, end = (
+        of_run(f"ray_workflow_run_{point}_timestamp_seconds") for point in ("start", "end")
+    )
     until = (
         f"({end}\nor (0 * {start} + time() and on () {RUNNING})\n"
-        f"or {of_run('ray_workflow_last_transition_timestamp_seconds')})"
+        f"or {of_run('ray_workflow_run_last_transition_timestamp_seconds')})"
     )
 
     def milliseconds(name: str, time: str) -> str:
@@ -116,7 +118,7 @@ def _elapsed() -> stat.Panel:
         expr,
         "Elapsed",
         "From its start to its end, or to the end of the time range while it runs. Click to "
-        "choose the time of this run for the whole board.",
+        "choose the time of this run for the whole dashboard.",
         4,
         "s",
     )
@@ -150,18 +152,18 @@ def _progress() -> bargauge.Panel:
         .display_mode(option_models.BarGaugeDisplayMode.BASIC)
         .orientation(option_models.VizOrientation.HORIZONTAL)
         .text(options.VizTextDisplayOptions().value_size(20))
-        .with_target(now(of_run("ray_workflow_progress_ratio")))
+        .with_target(now(of_run("ray_workflow_run_progress_ratio")))
     )
 
 
 def _end() -> stat.Panel:
-    expected = of_run("ray_workflow_expected_end_timestamp_seconds")
-    expr = f"1000 * ({of_run('ray_workflow_end_timestamp_seconds')}\nor ({expected} and on () {RUNNING}))"
+    expected = of_run("ray_workflow_run_expected_end_timestamp_seconds")
+    expr = f"1000 * ({of_run('ray_workflow_run_end_timestamp_seconds')}\nor ({expected} and on () {RUNNING}))"
     return _stat(
         expr,
         "Ends",
         "When it ended; while it runs, when it will if its tasks take as long as those of earlier "
-        "runs of its class. Later than you can wait: see what the critical path does.",
+        "runs of its workflow. Later than you can wait: see what the critical path does.",
         4,
         "dateTimeAsIsoNoDateIfToday",
         none="not known yet",
@@ -185,7 +187,7 @@ def _over_time() -> timeseries.Panel:
         .no_value("The run was not seen in this range.")
         .show_points(option_models.VisibilityMode.NEVER)
         .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
-        .with_target(series(f"max by (state) ({selector('ray_workflow_tasks')})", "{{state}}"))
+        .with_target(series(f"max by (state) ({selector('ray_workflow_run_tasks')})", "{{state}}"))
     )
     return colour_series(it, STATE_COLOURS)
 
@@ -194,7 +196,7 @@ def _reading() -> text.Panel:
     return (
         panel(
             text.Panel(),
-            "How to read this board",
+            "How to read this dashboard",
             "The time picker chooses the moment that is shown.",
             24,
             3,
@@ -205,9 +207,9 @@ def _reading() -> text.Panel:
 
 
 def build() -> dashboard.Dashboard:
-    """Return the board."""
+    """Return the dashboard."""
     critical = _stat(
-        of_run("ray_workflow_critical_path_seconds"),
+        of_run("ray_workflow_run_critical_path_seconds"),
         "Critical path",
         "What the tasks on the critical path took, one after the other. Near the elapsed time: "
         "only faster tasks help. Far below: tasks wait; more resources help.",
@@ -215,7 +217,7 @@ def build() -> dashboard.Dashboard:
         "s",
     )
     output = _stat(
-        of_run("ray_workflow_output_size_bytes"),
+        of_run("ray_workflow_run_output_size_bytes"),
         "Output",
         "Bytes of all task outputs whose size is known. Much more than usual: look for the task "
         "in the table below.",
@@ -223,7 +225,7 @@ def build() -> dashboard.Dashboard:
         "bytes",
     )
     ray = address("ray", "Ray", "Ray's dashboard", "http://localhost:8265")
-    it = board(
+    it = make_dashboard(
         "run",
         "Run",
         "How far is this run, what holds it up, and why did it fail?",

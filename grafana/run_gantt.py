@@ -60,7 +60,7 @@ def by_task(width: int, height: int) -> statetimeline.Panel:
     end = (
         f"{of_tasks('ray_workflow_task_end_timestamp_seconds')}\n"
         f"or on (task_id) (0 * {start} + time() and on (task_id) {in_state(known, TaskState.RUNNING)})\n"
-        f"or on (task_id) (0 * {start} + on () group_left () max({of_run('ray_workflow_end_timestamp_seconds')}))"
+        f"or on (task_id) (0 * {start} + on () group_left () max({of_run('ray_workflow_run_end_timestamp_seconds')}))"
     )
     waited = (
         f"({start} > {submit})\n"

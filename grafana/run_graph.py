@@ -41,7 +41,7 @@ MOST_TASKS = 200  # more are hidden by the panel
 _LARGE = 50  # radius of a node on the critical path; the others have 40
 _THICK = 4
 _LEAST = 0.08  # of the ring of a stage with failed tasks
-# This board again, with another stage.
+# This dashboard again, with another stage.
 OF_STAGE = (
     f"/d/{UID}run?${{__url_time_range}}&${{datasource:queryparam}}&${{cluster:queryparam}}"
     "&${SessionName:queryparam}&${workflow:queryparam}&${run:queryparam}&${exporter:queryparam}"

@@ -16,7 +16,7 @@ ENDED = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
 STAGE = "stage=~`${stage:regex}`"
 # The page of a task in Ray's dashboard: the end of the id that Ray gives it is that of its job.
 IN_RAY = ("jobs/$2/tasks/$1", "ray_task_id", "(.*(.{8}))")
-RUNNING = f'(ray_workflow_status{{{RUN}, status="RUNNING"}} == 1)'
+RUNNING = f'(ray_workflow_run_status{{{RUN}, status="RUNNING"}} == 1)'
 
 _WEIGHTY_FIRST = (
     TaskState.FAILED,
@@ -30,8 +30,8 @@ _WEIGHTY_FIRST = (
 # When a task that left was last seen is known to a step, which grows with the range so that the
 # answer stays cheap; up to ranges of some weeks, a task stays for longer than that after its end.
 _STEP = "$__interval"
-_KNOWN = f"ray_workflow_info{{{RUN}}}"
-_LIVE = f'ray_workflow_status{{{RUN}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
+_KNOWN = f"ray_workflow_run_info{{{RUN}}}"
+_LIVE = f'ray_workflow_run_status{{{RUN}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
 
 
 def looks_back(it: Panel) -> Panel:
@@ -74,7 +74,7 @@ def seen(metric: str, where: str = "") -> str:
         f"{it}\nor (\nmax_over_time({it}[$__range:{_STEP}])\n"
         # What was last seen before that belongs to an earlier run of the same id.
         f">= on (workflow_id) group_left ()\n"
-        f"{of_run('ray_workflow_start_timestamp_seconds')}\n"
+        f"{of_run('ray_workflow_run_start_timestamp_seconds')}\n"
         f"unless on (workflow_id) {_LIVE}\n)"
     )
 

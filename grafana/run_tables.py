@@ -21,10 +21,10 @@ from .run_queries import tasks as known_tasks
 def failure() -> table.Panel:
     """Return the root cause of a FAILED run."""
     where = "task_id", "stage", "kind", "exception", "message"
-    not_run = of_run("ray_workflow_tasks", where='state="NOT_RUN"')
-    failed = of_run("ray_workflow_status", where='status="FAILED"')
+    not_run = of_run("ray_workflow_run_tasks", where='state="NOT_RUN"')
+    failed = of_run("ray_workflow_run_status", where='status="FAILED"')
     expr = (
-        f"{of_run('ray_workflow_failure_info', *where)}\n"
+        f"{of_run('ray_workflow_run_failure_info', *where)}\n"
         f"* on (workflow_id) group_left () ({not_run} and {failed} == 1)"
     )
     it = (

@@ -1,4 +1,4 @@
-"""Queries and panels that several boards show."""
+"""Queries and panels that several dashboards show."""
 
 from __future__ import annotations
 
@@ -93,11 +93,11 @@ def side_by_side(it: stat.Panel, asked: Mapping[str, str]) -> stat.Panel:
 
 
 def alert_counts(width: int) -> stat.Panel:
-    """Return the panel that counts firing alerts and leads to the board On-call."""
+    """Return the panel that counts firing alerts and leads to the dashboard On-call."""
     it = (
         panel(stat.Panel(), "Firing alerts",
             "By severity: `page` needs somebody at once, `ticket` by the next working day, `info` "
-            "is for those who look. Click for the board On-call. Empty: Prometheus does not have "
+            "is for those who look. Click for the dashboard On-call. Empty: Prometheus does not have "
             "our rules.", width, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
@@ -107,7 +107,7 @@ def alert_counts(width: int) -> stat.Panel:
     )
     for severity, colour in SEVERITIES.items():
         it = column(it, severity, {
-            **from_one(colour), "links": [link("oncall", "On-call board")]})  # fmt: skip
+            **from_one(colour), "links": [link("oncall", "On-call dashboard")]})  # fmt: skip
     return it
 
 

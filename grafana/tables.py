@@ -1,4 +1,4 @@
-"""Tables put together from several instant queries, whose rows lead to other boards."""
+"""Tables put together from several instant queries, whose rows lead to other dashboards."""
 
 from __future__ import annotations
 
@@ -86,15 +86,17 @@ def text(ref: str) -> str:
     return f'${{__data.fields["Value #{ref}"]}}'
 
 
-def class_link() -> dict[str, Any]:
-    """Return the link from a row to the board of its class in its cluster."""
-    return link("class", "Class board", cluster=cell("cluster"), workflow=cell("workflow"))
+def workflow_link() -> dict[str, Any]:
+    """Return the link from a row to the dashboard of its workflow in its cluster."""
+    return link(
+        "workflow", "Workflow dashboard", cluster=cell("cluster"), workflow=cell("workflow")
+    )
 
 
 def run_link(time: str = "${__url_time_range}") -> dict[str, Any]:
-    """Return the link from a row to the board of its run in its cluster."""
+    """Return the link from a row to the dashboard of its run in its cluster."""
     return link(
-        "run", "Run board", time=time,
+        "run", "Run dashboard", time=time,
         cluster=cell("cluster"), workflow=cell("workflow"), run=cell("workflow_id"),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The board that shows one class of workflows: its budget, its runs, and where their time goes."""
+"""The dashboard that shows one workflow: its budget, its runs, and where their time goes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .common import (
     GREY,
     ORANGE,
     RED,
-    board,
     cluster,
     colour_series,
     fixed,
+    make_dashboard,
     panel,
     rows,
     series,
@@ -64,7 +64,7 @@ def _success() -> stat.Panel:
     return (
         _big("Success, 30 d",
             "Share of the runs of 30 days that succeeded, and the objective that the settings of "
-            "the exporter give to the class; canceled runs do not count. As far back as "
+            "the exporter give to the workflow; canceled runs do not count. As far back as "
             "Prometheus remembers.", 5,
             {"is": f"1 - {failed} / ({finished} > 0)",
              "should be": f"max({one(f'ray_workflow_objective_ratio{{{ONE}}}')})"})
@@ -87,9 +87,9 @@ def _burns() -> stat.Panel:
 
 
 def _duration() -> timeseries.Panel:
-    bucket = f'ray_workflow_run_duration_seconds_bucket{{{ONE}, status="SUCCESSFUL"}}'
+    bucket = f'ray_workflow_runs_duration_seconds_bucket{{{ONE}, status="SUCCESSFUL"}}'
     hour = f"sum by (le) ({total(f'increase({bucket}[1h])')})"
-    week = "workflow:ray_workflow_run_duration_seconds"
+    week = "workflow:ray_workflow_runs_duration_seconds"
     it = (
         panel(timeseries.Panel(), "Duration of runs against the last week",
             "Within these times half, and 95 %, of the successful runs of the hour before ended; "
@@ -112,11 +112,11 @@ def _duration() -> timeseries.Panel:
 
 
 def _stages() -> table.Panel:
-    seconds = f"ray_workflow_stage_task_duration_seconds_sum{{{ONE}}}"
-    count = f"ray_workflow_stage_task_duration_seconds_count{{{ONE}}}"
+    seconds = f"ray_workflow_tasks_duration_seconds_sum{{{ONE}}}"
+    count = f"ray_workflow_tasks_duration_seconds_count{{{ONE}}}"
     spent = f"sum by (stage) ({total(f'increase({seconds}[$__range])')})"
     tasks = f"sum by (stage) ({total(f'increase({count}[$__range])')})"
-    week = "workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d"
+    week = "workflow_stage:ray_workflow_tasks_duration_seconds:p95_7d"
     output = "workflow_stage:ray_workflow_last_output_size:bytes"
     it = (
         rows_panel("Where the time goes",
@@ -155,26 +155,26 @@ def _seen(selector: str) -> str:
 
 
 def _recent() -> table.Panel:
-    start = _seen(f"ray_workflow_start_timestamp_seconds{{{ONE}}}")
+    start = _seen(f"ray_workflow_run_start_timestamp_seconds{{{ONE}}}")
     newest = f"topk(100, {each(RUN, start)})"
 
     def of_newest(expr: str, ref: str, otherwise: str = "") -> prometheus.Dataquery:
         return rows(f"{expr}\n  and on (cluster, workflow_id) {newest}{otherwise}", ref)
 
-    status = _seen(f"ray_workflow_status{{{ONE}}}")
-    end = f"{_seen(f'ray_workflow_end_timestamp_seconds{{{ONE}}}')}"
-    error = f"{_seen(f'ray_workflow_failure_info{{{ONE}}}')}"
+    status = _seen(f"ray_workflow_run_status{{{ONE}}}")
+    end = f"{_seen(f'ray_workflow_run_end_timestamp_seconds{{{ONE}}}')}"
+    error = f"{_seen(f'ray_workflow_run_failure_info{{{ONE}}}')}"
     it = (
         rows_panel("Recent runs",
             "The hundred runs that started last, of those that were under way or ended in the "
-            "time range. A run leads to its board as of then.",
+            "time range. A run leads to its dashboard as of then.",
             "No run in the time range.", 14, 8)
         .with_target(of_newest(f"{each(f'{RUN}, status', status)} == 1", "A"))
         .with_target(rows(f"round(1000 * {newest})", "B"))
         .with_target(of_newest(
-            each(RUN, _seen(f"ray_workflow_duration_seconds{{{ONE}}}")), "C"))
+            each(RUN, _seen(f"ray_workflow_run_duration_seconds{{{ONE}}}")), "C"))
         .with_target(of_newest(
-            each(RUN, _seen(f"ray_workflow_output_size_bytes{{{ONE}}}")), "D"))
+            each(RUN, _seen(f"ray_workflow_run_output_size_bytes{{{ONE}}}")), "D"))
         .with_target(of_newest(
             f"round(60000 + 1000 * {each(RUN, end)})", "E", f"\n  or 0 * {newest}"))
         .with_target(of_newest(each(f"{RUN}, exception",  error), "F"))
@@ -211,7 +211,7 @@ def _output() -> timeseries.Panel:
 
 
 def _retries() -> timeseries.Panel:
-    retries = f"increase(ray_workflow_task_retries_total{{{ONE}}}[$__rate_interval])"
+    retries = f"increase(ray_workflow_tasks_retried_total{{{ONE}}}[$__rate_interval])"
     failed = "increase(ray_workflow_tasks_finished_total"
     failed += f'{{{ONE}, state="FAILED"}}[$__rate_interval])'
     it = (
@@ -244,7 +244,7 @@ def _burn_trend() -> timeseries.Panel:
 
 
 def build() -> dashboard.Dashboard:
-    """Return the board."""
+    """Return the dashboard."""
     live = (
         _big("Live runs",
             "RUNNING, waiting for a place (PENDING), and interrupted: RESUMABLE ones go on only "
@@ -255,7 +255,7 @@ def build() -> dashboard.Dashboard:
     )  # fmt: skip
     last = f"ray_workflow_last_success_timestamp_seconds{{{ONE}}}"
     return (
-        board("class", "Class", "Does this workflow keep its promise, and where goes its time?",
+        make_dashboard("workflow", "Workflow", "Does this workflow keep its promise, and where goes its time?",
             (*cluster(), workflow(every=False)), since="now-24h")
         .with_panel(_success())
         .with_panel(

@@ -9,7 +9,7 @@ from typing import Literal
 from .promql import LIVE, REPLICA, RUNNING, TARGET, one, threshold, total, worst
 
 Severity = Literal["page", "ticket", "info"]
-Board = Literal["fleet", "run", "class", "oncall", "exporter"]
+Dashboard = Literal["fleet", "run", "workflow", "oncall", "exporter"]
 
 JOB = "ray-workflow"
 
@@ -24,7 +24,7 @@ class Alert:
     words: str
     summary: str
     description: str
-    board: Board
+    dashboard: Dashboard
     expr: str
     labels: tuple[tuple[str, str], ...] = ()
 
@@ -49,11 +49,11 @@ TICKET_BURNS = (
 )
 
 ON_CLUSTER = "{{ with $labels.cluster }} on {{ . }}{{ end }}"
-CLASS = "{{ $labels.workflow }}" + ON_CLUSTER
+WORKFLOW = "{{ $labels.workflow }}" + ON_CLUSTER
 RUN = "{{ $labels.workflow_id }} of {{ $labels.workflow }}" + ON_CLUSTER
 SECONDS = "{{ $value | humanizeDuration }}"
 
-# What the last failed run of the alert's class failed with, asked for while the alert is written:
+# The error of the workflow's last failed run, queried when the alert's text is rendered:
 # as labels they would make each new failure a new alert, whose clock starts again.
 LAST_FAILURE = (
     '{{ with printf "workflow:ray_workflow_last_failure:timestamp{workflow=%q,cluster=%q}"'
@@ -67,7 +67,7 @@ LAST_FAILURE = (
 def _runs(statuses: str) -> str:
     """Return how many runs of a cluster have one of these statuses.
 
-    Added up before replicas are compared, which may call the class of a run differently.
+    Added up before replicas are compared, which may call the workflow of a run differently.
     """
     return total(f'sum without (workflow, status) (ray_workflow_runs{{status=~"{statuses}"}})')
 
@@ -85,18 +85,18 @@ def _burns() -> tuple[Alert, ...]:
                     "RayWorkflowClusterBudgetBurn" if cluster else "RayWorkflowBudgetBurn",
                     "page" if cluster else "ticket",
                     burn.after,
-                    f"{'Over all classes' if cluster else 'Of a class'}, so many runs fail that "
-                    f"the success budget burns {burn.factor:g} times too fast over {burn.long} "
-                    f"and over {burn.short}, with at least `{few}` failures.",
+                    f"{'Over all workflows' if cluster else 'Of a workflow'}, so many runs fail "
+                    f"that the success budget burns {burn.factor:g} times too fast over "
+                    f"{burn.long} and over {burn.short}, with at least `{few}` failures.",
                     (
                         "Workflows fail far too often" + ON_CLUSTER
                         if cluster
-                        else f"{CLASS} fails too often"
+                        else f"{WORKFLOW} fails too often"
                     ),
                     "The budget of failed runs burns {{ $value | humanize }} times as fast as it "
                     f"may, over the last {burn.long} and still over the last {burn.short}."
                     + ("" if cluster else LAST_FAILURE),
-                    "fleet" if cluster else "class",
+                    "fleet" if cluster else "workflow",
                     f"{long} > {burn.factor:g}\n"
                     f"  and {short} > {burn.factor:g}\n"
                     # A counter's increase is extrapolated: half a failure less is meant as many.
@@ -135,7 +135,7 @@ _ALERTS: tuple[Alert, ...] = (
         "The exporter cannot list the workflow storage. Ray may be unable to write it, too: then "
         "runs fail or hang, and none can be resumed.",
         "exporter",
-        f"{worst('ray_workflow_up')} == 0",
+        f"{worst('ray_workflow_storage_up')} == 0",
     ),
     Alert(
         "RayWorkflowManagerDown", "page", "5m",
@@ -151,18 +151,18 @@ _ALERTS: tuple[Alert, ...] = (
         "RayWorkflowSnapshotStale", "ticket", "2m",
         "The last poll of the exporter ended more than `stale_seconds` ago.",
         "The exporter shows old values" + ON_CLUSTER,
-        f"The last poll ended {SECONDS} ago. Boards and alerts see workflows as they were then.",
+        f"The last poll ended {SECONDS} ago. Dashboards and alerts show the state of that time.",
         "exporter",
         f"time() - {worst('ray_workflow_exporter_last_poll_timestamp_seconds')}\n"
         f"  > {threshold('stale_seconds')}",
     ),
     Alert(
         "RayWorkflowNoRecentSuccess", "page", "5m",
-        "A class with an `expected_interval` has not succeeded for `missed_intervals` times that "
-        "long, or not once since the exporter began so long ago.",
-        f"{CLASS} has not succeeded although it is due",
-        f"No run of {CLASS} has succeeded for {SECONDS}.{LAST_FAILURE}",
-        "class",
+        "A workflow with an `expected_interval` has not succeeded for `missed_intervals` times "
+        "that long, or not once since the exporter began so long ago.",
+        f"{WORKFLOW} has not succeeded although it is due",
+        f"No run of {WORKFLOW} has succeeded for {SECONDS}.{LAST_FAILURE}",
+        "workflow",
         "(\n"
         f"  time() - {one('ray_workflow_last_success_timestamp_seconds')}\n"
         f"    > {threshold('missed_intervals')}\n"
@@ -178,18 +178,18 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowDeadlineMissed", "ticket", "1m",
-        "A run of a class with a `deadline` is not done although its deadline is over.",
+        "A run of a workflow with a `deadline` is not done although its deadline is over.",
         f"{RUN} is late",
         f"Run {RUN} should have ended {SECONDS} ago and is still not done.",
         "run",
-        f"time() - {one('ray_workflow_deadline_timestamp_seconds')} > 0\n  and ({LIVE})",
+        f"time() - {one('ray_workflow_run_deadline_timestamp_seconds')} > 0\n  and ({LIVE})",
     ),
     Alert(
         "RayWorkflowLastRunFailed", "ticket", "5m",
-        "The run of a class that ended last has FAILED; a later success clears it.",
-        f"The last run of {CLASS} failed",
-        f"The last run of {CLASS} to end has FAILED.{LAST_FAILURE}",
-        "class",
+        "The run of a workflow that ended last has FAILED; a later success clears it.",
+        f"The last run of {WORKFLOW} failed",
+        f"The last run of {WORKFLOW} to end has FAILED.{LAST_FAILURE}",
+        "workflow",
         f"""{one('ray_workflow_last_run_status{status="FAILED"}', "status")} == 1""",
     ),
     *_burns(),
@@ -202,7 +202,7 @@ _ALERTS: tuple[Alert, ...] = (
         "interrupted it. It does not go on by itself: resume it or delete it.",
         "run",
         # Where only storage is watched, a run at work cannot be told from one that was left over.
-        f"""{one('ray_workflow_status{status="RESUMABLE"}', "status")} == 1\n"""
+        f"""{one('ray_workflow_run_status{status="RESUMABLE"}', "status")} == 1\n"""
         f"  and ignoring (workflow, workflow_id) {one('ray_workflow_manager_up')}",
     ),
     Alert(
@@ -224,12 +224,12 @@ _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowSlow", "info", "5m",
         "A run takes more than `slow_factor` times as long as 95 % of the last week's runs of its "
-        "class, of which there were at least `slow_runs`.",
+        "workflow, of which there were at least `slow_runs`.",
         f"{RUN} is slower than usual",
         f"Run {RUN} has been running for {SECONDS}, far longer than the runs of the last week.",
         "run",
         "workflow_id:ray_workflow_elapsed:seconds > ignoring (workflow_id) group_left () (\n"
-        f"  {threshold('slow_factor')} * workflow:ray_workflow_run_duration_seconds:p95_7d\n"
+        f"  {threshold('slow_factor')} * workflow:ray_workflow_runs_duration_seconds:p95_7d\n"
         "    and workflow:ray_workflow_runs_succeeded:increase7d\n"
         f"      >= {threshold('slow_runs')} - 0.5\n"
         ")",
@@ -241,8 +241,8 @@ _ALERTS: tuple[Alert, ...] = (
         f"{{{{ $value }}}} tasks of run {RUN} wait for resources, and none of its tasks is at "
         "work: the cluster lacks CPUs, GPUs, memory or a custom resource.",
         "run",
-        f"""{one('ray_workflow_tasks{state="PENDING"}', "state")} > 0\n"""
-        f"""  and {one('ray_workflow_tasks{state="RUNNING"}', "state")} == 0\n"""
+        f"""{one('ray_workflow_run_tasks{state="PENDING"}', "state")} > 0\n"""
+        f"""  and {one('ray_workflow_run_tasks{state="RUNNING"}', "state")} == 0\n"""
         f"  and ({RUNNING})",
     ),
     Alert(
@@ -271,15 +271,15 @@ _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowRetryStorm", "ticket", "15m",
         "More than `retry_ratio` retries for each task that ended in an hour, at least `retries`.",
-        f"Tasks of {CLASS} are retried again and again",
-        f"{{{{ printf \"%.2f\" $value }}}} retries came on each task of {CLASS} that ended in the "
-        "last hour: something fails that retries hide.",
-        "class",
-        f"{total('increase(ray_workflow_task_retries_total[1h])')}\n"
+        f"Tasks of {WORKFLOW} are retried again and again",
+        f"{{{{ printf \"%.2f\" $value }}}} retries came on each task of {WORKFLOW} that ended "
+        "in the last hour: something fails that retries hide.",
+        "workflow",
+        f"{total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
         # A task that never ends is retried, too: no division by nothing.
         f"  / clamp_min({total('increase(ray_workflow_tasks_finished_total[1h])', 'state')}, 1)\n"
         f"  > {threshold('retry_ratio')}\n"
-        f"  and {total('increase(ray_workflow_task_retries_total[1h])')}\n"
+        f"  and {total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
         f"    > {threshold('retries')} - 0.5",
     ),
     Alert(
@@ -287,13 +287,13 @@ _ALERTS: tuple[Alert, ...] = (
         "The output of a stage in the last successful run is `output_factor` times larger or "
         "smaller than the last week's median, one of both has `output_bytes`, and `output_runs` "
         "runs succeeded in that week, counted at most once in ten minutes.",
-        "Stage {{ $labels.stage }} of " + CLASS + " wrote an unusual amount",
+        "Stage {{ $labels.stage }} of " + WORKFLOW + " wrote an unusual amount",
         "Stage {{ $labels.stage }} wrote {{ $value | humanize1024 }}B in the last successful run "
-        f"of {CLASS}; a median run of the last week writes "
+        f"of {WORKFLOW}; a median run of the last week writes "
         '{{ with printf "workflow_stage:ray_workflow_last_output_size:median_7d'
         '{workflow=%q,stage=%q,cluster=%q}" $labels.workflow $labels.stage $labels.cluster | query '
         "}}{{ . | first | value | humanize1024 }}{{ end }}B.",
-        "class",
+        "workflow",
         "(\n"
         "  workflow_stage:ray_workflow_last_output_size:bytes\n"
         f"    > {threshold('output_factor')}\n"
@@ -313,13 +313,13 @@ _ALERTS: tuple[Alert, ...] = (
         f"    >= {threshold('output_runs')}",
     ),
     Alert(
-        "RayWorkflowSeriesDropped", "info", "30m",
+        "RayWorkflowObjectsHidden", "info", "30m",
         "A limit of the exporter keeps objects out of the metrics.",
         "The exporter leaves objects out" + ON_CLUSTER,
-        "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics: boards and "
-        "alerts do not see them.",
+        "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics: dashboards "
+        "and alerts do not see them.",
         "exporter",
-        f"{total('ray_workflow_exporter_dropped')} > 0",
+        f"{total('ray_workflow_exporter_hidden_objects')} > 0",
     ),
     Alert(
         "RayWorkflowLinkRestarting", "ticket", "5m",

@@ -1,6 +1,6 @@
 """Write rules/recording.yml, rules/alerts.yml and docs/alerts.md: `python -m prometheus.generate`.
 
-Links lead to where runbooks and boards are found: `--runbooks URL`, `--grafana URL`.
+Links lead to where runbooks and dashboards are found: `--runbooks URL`, `--grafana URL`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ GRAFANA = "http://localhost:3000"
 
 _HEADER = "# Made by `make rules` from prometheus/{}: do not edit.\n"
 _VARIABLES = {"cluster": "cluster", "workflow": "workflow", "run": "workflow_id"}
-# Labels that an alert of a board has, as variables of its URL.
+# Labels that an alert of a dashboard has, as variables of its URL.
 _OF_BOARD = {
     "fleet": ("cluster",),
     "oncall": ("cluster",),
     "exporter": ("cluster",),
-    "class": ("cluster", "workflow"),
+    "workflow": ("cluster", "workflow"),
     "run": ("cluster", "workflow", "run"),
 }
 
@@ -39,7 +39,7 @@ _DOCUMENT = """\
 `page` wakes somebody at once, `ticket` waits for the next working day, `info` is for those who
 look. Numbers in the text such as `stalled_factor` stand in `prometheus/rules/thresholds.yml`;
 `objective`, `expected_interval` and `deadline` in the [settings](settings.md) of the exporter,
-class by class. `for` is how long the expression must hold.
+workflow by workflow. `for` is how long the expression must hold.
 
 {table}
 
@@ -54,7 +54,7 @@ token nor an exporter; elsewhere say `--url URL --token-file FILE` instead.
 
 ## Recorded series
 
-Made by `rules/recording.yml`, for alerts, boards and queries of your own. `…` stands for a window:
+Made by `rules/recording.yml`, for alerts, dashboards and your own queries. `…` stands for a window:
 {windows}.
 
 {records}
@@ -105,7 +105,7 @@ def alerts(runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> str:
                 "summary": alert.summary + ".",
                 "description": alert.description,
                 "runbook_url": f"{runbooks}/{alert.name}.md",
-                "dashboard_url": board_url(alert, grafana),
+                "dashboard_url": dashboard_url(alert, grafana),
             },
         }
         for alert in ALERTS
@@ -113,13 +113,13 @@ def alerts(runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> str:
     return _dump("alerts.py", [{"name": "ray-workflow-alerts", "rules": rules}])
 
 
-def board_url(alert: Alert, grafana: str) -> str:
-    """Return the address of an alert's board, showing what the alert is about."""
+def dashboard_url(alert: Alert, grafana: str) -> str:
+    """Return the address of an alert's dashboard, showing what the alert is about."""
     variables = "&".join(
         f"var-{name}={{{{ $labels.{_VARIABLES[name]} | urlquery }}}}"
-        for name in _OF_BOARD[alert.board]
+        for name in _OF_BOARD[alert.dashboard]
     )
-    return f"{grafana}/d/ray-workflow-{alert.board}?{variables}"
+    return f"{grafana}/d/ray-workflow-{alert.dashboard}?{variables}"
 
 
 def document(runbooks: str = RUNBOOKS, grafana: str = GRAFANA) -> str:

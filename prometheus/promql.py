@@ -29,5 +29,5 @@ def threshold(name: str) -> str:
     return f'scalar(max(ray_workflow:threshold{{name="{name}"}}))'
 
 
-RUNNING = one('ray_workflow_status{status="RUNNING"}', "status") + " == 1"
-LIVE = one('ray_workflow_status{status=~"PENDING|RUNNING|RESUMABLE"}', "status") + " == 1"
+RUNNING = one('ray_workflow_run_status{status="RUNNING"}', "status") + " == 1"
+LIVE = one('ray_workflow_run_status{status=~"PENDING|RUNNING|RESUMABLE"}', "status") + " == 1"

@@ -1,4 +1,4 @@
-"""The recording rules: what alerts and boards ask for again and again."""
+"""The recording rules: what alerts and dashboards ask for again and again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import NamedTuple
 from .promql import LIVE, RUNNING, TARGET, one, total
 
 AT_WORK = one('ray_workflow_stage_tasks{state="RUNNING"}', "state")
-_RUN = f"group without ({TARGET}, status) (ray_workflow_status"
-# 1 for each run, with its class: stage and task series know only the run. Where replicas name a
-# class differently, for one of them reached `max_classes` or has other settings, a run still has
-# one: two would end the evaluation for all clusters.
+_RUN = f"group without ({TARGET}, status) (ray_workflow_run_status"
+SUCCESSFUL = 'ray_workflow_run_status{status="SUCCESSFUL"}'
+# 1 for each run, with its workflow: stage and task series know only the run. Where replicas name a
+# workflow differently, because one of them reached `max_workflows` or has other settings, a run
+# still has one: two would end the evaluation for all clusters.
 RUN = (
     f'topk without (workflow) (1,\n      {_RUN}{{workflow!="other"}})\n'
     f"        or ignoring (workflow) {_RUN})\n    )"
@@ -43,11 +44,11 @@ LONG_WINDOWS = ("1d", "3d", "30d")
 # A cancelled run says nothing about the workflow.
 _ENDED = {
     "workflow:ray_workflow_runs_finished": (
-        "Runs of a class that ended, without those that were cancelled.",
+        "Runs of a workflow that ended, without those that were cancelled.",
         'ray_workflow_runs_finished_total{status!="CANCELED"}',
     ),
     "workflow:ray_workflow_runs_failed": (
-        "Runs of a class that failed.",
+        "Runs of a workflow that failed.",
         'ray_workflow_runs_finished_total{status="FAILED"}',
     ),
 }
@@ -93,18 +94,18 @@ def _outcomes(window: str) -> tuple[Record, ...]:
         ),
         Record(
             f"workflow:ray_workflow_budget_burn:ratio_increase{window}",
-            "How fast the success budget of a class, 1 - objective, is used up; 1: just as fast as "
-            "it may be.",
+            "How fast the success budget of a workflow, 1 - objective, is used up; 1: just as fast "
+            "as it may be.",
             f"{failed} / ({finished} > 0)\n  / (1 - {one('ray_workflow_objective_ratio')})",
         ),
         Record(
             f"cluster:ray_workflow_runs_failed:increase{window}",
-            "Runs that failed, over all classes.",
+            "Runs that failed, over all workflows.",
             f"sum without (workflow) ({failed})",
         ),
         Record(
             f"cluster:ray_workflow_budget_burn:ratio_increase{window}",
-            "How fast the success budget of all classes together is used up.",
+            "How fast the success budget of all workflows together is used up.",
             f"sum without (workflow) ({failed})\n"
             "  / (sum without (workflow) (\n"
             f"    {finished} * (1 - {one('ray_workflow_objective_ratio')})\n"
@@ -132,10 +133,10 @@ def _quantiles(record: str, what: str, bucket: str, *dropped: str) -> tuple[Reco
     )
 
 
-_RUN_SECONDS = "workflow:ray_workflow_run_duration_seconds"
-_STAGE_SECONDS = "workflow_stage:ray_workflow_stage_task_duration_seconds"
-_RUN_SUM = 'ray_workflow_run_duration_seconds_sum{status="SUCCESSFUL"}'
-_RUN_COUNT = 'ray_workflow_run_duration_seconds_count{status="SUCCESSFUL"}'
+_RUN_SECONDS = "workflow:ray_workflow_runs_duration_seconds"
+_STAGE_SECONDS = "workflow_stage:ray_workflow_tasks_duration_seconds"
+_RUN_SUM = 'ray_workflow_runs_duration_seconds_sum{status="SUCCESSFUL"}'
+_RUN_COUNT = 'ray_workflow_runs_duration_seconds_count{status="SUCCESSFUL"}'
 
 GROUPS = (
     Group(
@@ -145,12 +146,12 @@ GROUPS = (
             Record(
                 "workflow_id:ray_workflow_elapsed:seconds",
                 "For how long a RUNNING run has been at work.",
-                f"(time() - {one('ray_workflow_start_timestamp_seconds')})\n  and ({RUNNING})",
+                f"(time() - {one('ray_workflow_run_start_timestamp_seconds')})\n  and ({RUNNING})",
             ),
             Record(
                 "workflow_id:ray_workflow_quiet:seconds",
                 "For how long nothing of a RUNNING run has changed.",
-                f"(time() - {one('ray_workflow_last_transition_timestamp_seconds')})\n"
+                f"(time() - {one('ray_workflow_run_last_transition_timestamp_seconds')})\n"
                 f"  and ({RUNNING})",
             ),
             Record(
@@ -170,11 +171,11 @@ GROUPS = (
             ),
             Record(
                 "workflow:ray_workflow_progress:ratio",
-                "Share of tasks that are done, over all runs of a class that are under way.",
+                "Share of tasks that are done, over all runs of a workflow that are under way.",
                 "sum without (workflow_id) (\n"
-                f"""  {one('ray_workflow_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
+                f"""  {one('ray_workflow_run_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
                 ") / (sum without (workflow_id) (\n"
-                f"  sum without (state) ({one('ray_workflow_tasks')}) and ({LIVE})\n) > 0)",
+                f"  sum without (state) ({one('ray_workflow_run_tasks')}) and ({LIVE})\n) > 0)",
             ),
             Record(
                 "workflow_id:ray_workflow_usual_task_seconds:max",
@@ -184,25 +185,25 @@ GROUPS = (
                 f"    * ignoring (stage, workflow) group_left (workflow) {RUN}\n"
                 "    * ignoring (workflow_id) group_left ()\n"
                 # Where nothing ended in a week, the quantile is no number.
-                "      (workflow_stage:ray_workflow_stage_task_duration_seconds:p95_7d >= 0)\n)",
+                "      (workflow_stage:ray_workflow_tasks_duration_seconds:p95_7d >= 0)\n)",
             ),
             Record(
                 "workflow_id:ray_workflow_failure:timestamp",
                 "When a FAILED run ended, with its error as labels.",
-                f"{one('ray_workflow_failure_info')}\n"
+                f"{one('ray_workflow_run_failure_info')}\n"
                 f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
-                f"    {one('ray_workflow_end_timestamp_seconds')}",
+                f"    {one('ray_workflow_run_end_timestamp_seconds')}",
             ),
             # A link to a run carries its time.
             Record(
                 "workflow_id:ray_workflow_failure_start:timestamp",
                 "When a FAILED run had started.",
-                f"{one('ray_workflow_start_timestamp_seconds')}\n"
-                f"""  and ({one('ray_workflow_status{status="FAILED"}', "status")} == 1)""",
+                f"{one('ray_workflow_run_start_timestamp_seconds')}\n"
+                f"""  and ({one('ray_workflow_run_status{status="FAILED"}', "status")} == 1)""",
             ),
             Record(
                 "workflow:ray_workflow_last_failure:timestamp",
-                "When the last failure of a class was, with its error as labels.",
+                "When the last failure of a workflow was, with its error as labels.",
                 "workflow_id:ray_workflow_failure:timestamp\n"
                 f"  == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
                 f"    max without (workflow_id, {FAILURE_LABELS}) (\n"
@@ -210,12 +211,12 @@ GROUPS = (
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:bytes",
-                "What the last successful run of a class left behind in each stage.",
+                "What the last successful run of a workflow left behind in each stage.",
                 "max without (workflow_id) (\n"
                 f"  {one('ray_workflow_stage_output_size_bytes')}\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) (\n    {RUN}\n"
-                f"""      and {one('ray_workflow_status{status="SUCCESSFUL"}', "status")} == 1\n"""
-                f"      and (\n        {one('ray_workflow_end_timestamp_seconds')}\n"
+                f"      and {one(SUCCESSFUL, 'status')} == 1\n"
+                f"      and (\n        {one('ray_workflow_run_end_timestamp_seconds')}\n"
                 "          == ignoring (workflow_id) group_left ()\n"
                 f"            {one('ray_workflow_last_success_timestamp_seconds')}\n"
                 "      )\n    )\n)",
@@ -228,7 +229,7 @@ GROUPS = (
         (
             *(record for window in WINDOWS for record in _outcomes(window)),
             Record(
-                "workflow:ray_workflow_run_duration_seconds:avg1h",
+                "workflow:ray_workflow_runs_duration_seconds:avg1h",
                 "Mean duration of the runs that succeeded in the last hour.",
                 f"{total(f'increase({_RUN_SUM}[1h])', 'status')}\n"
                 f"  / ({total(f'increase({_RUN_COUNT}[1h])', 'status')} > 0)",
@@ -246,17 +247,17 @@ GROUPS = (
             *_quantiles(
                 _RUN_SECONDS,
                 "successful runs",
-                'ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}',
+                'ray_workflow_runs_duration_seconds_bucket{status="SUCCESSFUL"}',
                 "status",
             ),
             *_quantiles(
                 _STAGE_SECONDS,
                 "tasks of a stage",
-                "ray_workflow_stage_task_duration_seconds_bucket",
+                "ray_workflow_tasks_duration_seconds_bucket",
             ),
             Record(
                 "workflow:ray_workflow_runs_succeeded:increase7d",
-                "Runs of a class that succeeded in the last week.",
+                "Runs of a workflow that succeeded in the last week.",
                 "sum without (le) (sum_over_time(\n"
                 f'  {_RUN_SECONDS}_bucket:increase{STEP}{{le="+Inf"}}[7d:{STEP}]\n))',
             ),

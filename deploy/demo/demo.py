@@ -89,7 +89,7 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
     )
     prometheus = start_prometheus(stack, cluster.folder, port)
     if prometheus:
-        urls["Prometheus"] = f"{prometheus}/graph?g0.expr=ray_workflow_progress_ratio&g0.tab=0"
+        urls["Prometheus"] = f"{prometheus}/graph?g0.expr=ray_workflow_run_progress_ratio&g0.tab=0"
         urls["Alerts"] = f"{prometheus}/alerts"
     wait_until(lambda: runs(url), timeout=60, message="No workflow has shown up")
     for name, address in urls.items():
@@ -199,7 +199,7 @@ def summary(url: str, prometheus: str | None) -> None:
                   f"{failure['message'].splitlines()[0][:100]}")  # fmt: skip
     print(f"{series} series in /metrics")
     if prometheus:
-        query = {"query": "count(ray_workflow_info)"}
+        query = {"query": "count(ray_workflow_run_info)"}
         answer = HTTP.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()
         result = answer["data"]["result"]
         print(f"{result[0]['value'][1] if result else 0} runs in Prometheus")

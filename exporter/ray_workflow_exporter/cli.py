@@ -13,9 +13,9 @@ import click
 from . import __version__
 from .client import RefusedActionError, UnreachableError, WorkflowNotFoundError
 from .commands.act import cancel, delete, resume
-from .commands.export import boards, rules
+from .commands.export import grafana, prometheus
 from .commands.options import output_option, settings_flags
-from .commands.ray_dashboard import dashboard
+from .commands.ray_dashboard import ray_dashboard
 from .commands.serve import serve
 from .commands.show import list_runs, show, watch
 from .commands.token import token
@@ -79,7 +79,7 @@ def show_version(output: str) -> None:
 
 COMMANDS = (
     *(serve, list_runs, show, watch, cancel, resume, delete),
-    *(dashboard, boards, rules, token, show_version),
+    *(ray_dashboard, grafana, prometheus, token, show_version),
 )
 
 for _command in COMMANDS:

@@ -201,7 +201,7 @@ class HttpReader:
 
     def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
         """Return all runs, live ones first, then the newest."""
-        query: dict[str, Any] = {"status": list(statuses), "class": workflow, "limit": _PAGE}
+        query: dict[str, Any] = {"status": list(statuses), "workflow": workflow, "limit": _PAGE}
         runs: list[Any] = []
         while True:
             page = self._get("", {**query, "offset": len(runs)})

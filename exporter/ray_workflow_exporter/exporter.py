@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from .actions import Actions
 from .catalog.catalog import Catalog, Change
-from .catalog.counters import Ledger
+from .catalog.counters import Counters
 from .catalog.run_cache import RunCache
 from .catalog.snapshot import RunView, Snapshot
 from .catalog.state_files import StateFiles, StateInUseError
@@ -47,8 +47,8 @@ class Exporter:
         self._settings = settings
         self._keep = keep
         self._files: Optional[StateFiles] = None
-        self._ledger = Ledger()
-        self._catalog = Catalog(settings, self._ledger)
+        self._counters = Counters()
+        self._catalog = Catalog(settings, self._counters)
         self._archive = Archive(settings, self._catalog)
         self._link = RayLink(settings.address, timeout=settings.manager_timeout)
         self._poller = Poller(settings, self._catalog, self._link, self._first_listing)
@@ -71,7 +71,7 @@ class Exporter:
         self._thread: Optional[threading.Thread] = None
         self._begun = self._heartbeat = time.time()
         self._seen_change = 0
-        self._stage = "read"  # what a poll is at
+        self._phase = "read"  # what a poll is at
         self._unreadable = 0
         self._ray_version = ""
         self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
@@ -101,14 +101,14 @@ class Exporter:
         Finished runs that are new are read for at most about `budget` seconds.
         """
         started, now = time.monotonic(), time.time()
-        self._stage = "read"
+        self._phase = "read"
         self._poller.poll(now, budget)
         if self._poller.settled:
-            self._ledger.advance(now)
-        # Kept before it is shown: see Ledger.save. What the cache has counts as seen.
-        self._ledger.save()
+            self._counters.advance(now)
+        # Kept before it is shown: see Counters.save. What the cache has counts as seen.
+        self._counters.save()
         self._poller.save()
-        self._stage = "render"
+        self._phase = "render"
         self._publish(now)
         self.actions.look()
         self._own.left_to_read(self._poller.loading)
@@ -204,7 +204,7 @@ class Exporter:
             except Exception as error:
                 # A fault of ours in one poll must not end all polls.
                 failures.tell(error)
-                self._own.poll_failed(self._stage)
+                self._own.poll_failed(self._phase)
                 self._heartbeat = time.time()
             else:
                 failures.over()
@@ -214,8 +214,8 @@ class Exporter:
         files = None
         if self._keep:
             files = self._files = StateFiles(self._settings, self._poller.storage_uri)
-        self._ledger.begin(marks, now, files.counters if files else None)
-        self._poller.know_classes(self._ledger.classes)
+        self._counters.begin(marks, now, files.counters if files else None)
+        self._poller.know_workflows(self._counters.workflows)
         if files is not None:
             self._poller.cache = RunCache(files.runs, marks)
 
@@ -227,7 +227,7 @@ class Exporter:
             manager_up=self._manager_up(),
             running_limit=view.running_limit,
             pending_limit=view.pending_limit,
-            folded_classes=poller.folded_classes,
+            folded_workflows=poller.folded_workflows,
         )
         if snapshot.runs is not self._snapshot.runs or self._shown(snapshot) != self._shown(
             self._snapshot
@@ -263,7 +263,7 @@ class Exporter:
     def _shown(snapshot: Snapshot) -> tuple[object, ...]:
         return (
             snapshot.storage_up, snapshot.manager_up, snapshot.running_limit,
-            snapshot.pending_limit, snapshot.classes, snapshot.dropped,
+            snapshot.pending_limit, snapshot.workflows, snapshot.hidden,
         )  # fmt: skip
 
     def _is_stale(self) -> bool:

@@ -142,7 +142,7 @@ class Task:
 @slotted
 @dataclass(frozen=True)
 class Run:
-    """One workflow id and all that is known of it. `workflow` is its class.
+    """One workflow id and all that is known of it. `workflow` is what it is a run of.
 
     `tasks` keeps the order in which tasks became known and is never changed in place: a change
     is a new Run. `last_transition` is the newest moment at which the run or a task of it

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ray_workflow_exporter.catalog.catalog import Catalog
-from ray_workflow_exporter.catalog.counters import Ledger
+from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
 
 NOW = 1_750_000_000.0
-CLASSES = (
+WORKFLOWS = (
     "orders-nightly", "orders-hourly", "customer-churn", "feature-store", "image-thumbnails",
-    "embeddings", "billing-export", "ledger-reconcile", "sensor-ingest", "model-training",
+    "embeddings", "billing-export", "counters-reconcile", "sensor-ingest", "model-training",
     "search-index", "audit-report",
 )  # fmt: skip
 WIDTH = 16  # tasks of the fan-out of each run
@@ -54,7 +54,7 @@ def runs(count: int) -> Iterator[Run]:
         start = NOW - 3600 + 3000 * number / count
         # What Ray calls a run that its user gave no name.
         workflow_id = f"{uuid.UUID(int=chance.getrandbits(128), version=4)}.{start:.9f}"
-        workflow = CLASSES[number % len(CLASSES)]
+        workflow = WORKFLOWS[number % len(WORKFLOWS)]
         draw = chance.random()
         status = (
             RunStatus.RUNNING if number % 10 == 0
@@ -160,7 +160,7 @@ def _stopped(
 
 def runs_for(series: int) -> int:
     """Return how many runs it takes to expose about so many series."""
-    sample = Catalog(SETTINGS, Ledger())
+    sample = Catalog(SETTINGS, Counters())
     for run in runs(200):
         sample.put(run)
     found = sum(Renderer().render(snapshot(sample)).series().values())
@@ -169,7 +169,7 @@ def runs_for(series: int) -> int:
 
 def filled(series: int) -> Catalog:
     """Return a catalog whose exposition has about so many series."""
-    catalog = Catalog(SETTINGS, Ledger())
+    catalog = Catalog(SETTINGS, Counters())
     for run in runs(runs_for(series)):
         catalog.put(run)
     return catalog

@@ -149,7 +149,7 @@ def _wrong(values: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> Itera
     by_name: dict[str, list[dict[str, str]]] = {}
     for name, labels in values:
         by_name.setdefault(name, []).append(dict(labels))
-    for name in ("ray_workflow_up", "ray_workflow_manager_up"):
+    for name in ("ray_workflow_storage_up", "ray_workflow_manager_up"):
         if values.get((name, frozenset())) != 1:
             yield f"{name} was not 1."
     errors = [
@@ -163,10 +163,10 @@ def _wrong(values: dict[tuple[str, frozenset[tuple[str, str]]], float]) -> Itera
             yield f"The edge {edge} leads nowhere."
     statuses = Counter(
         labels["workflow_id"]
-        for labels in by_name["ray_workflow_status"]
-        if values["ray_workflow_status", frozenset(labels.items())]
+        for labels in by_name["ray_workflow_run_status"]
+        if values["ray_workflow_run_status", frozenset(labels.items())]
     )
-    known = {it["workflow_id"] for it in by_name["ray_workflow_info"]}
+    known = {it["workflow_id"] for it in by_name["ray_workflow_run_info"]}
     if statuses != Counter(known):
         yield f"Not every run has one status: {statuses}."
 

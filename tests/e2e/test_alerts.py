@@ -55,7 +55,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             target = {f"127.0.0.1:{served.port}": {"cluster": "production"}}
             with Monitoring(folder, target, after="3s") as monitoring:
                 wait_until(
-                    lambda: monitoring.query("ray_workflow_up == 1"),
+                    lambda: monitoring.query("ray_workflow_storage_up == 1"),
                     message="Prometheus does not scrape the exporter",
                 )
                 yield Watched(cluster, served, monitoring)
@@ -92,7 +92,7 @@ def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
     )
     assert notes["runbook_url"].endswith("/docs/runbooks/RayWorkflowLastRunFailed.md")
     assert notes["dashboard_url"] == (
-        "http://localhost:3000/d/ray-workflow-class"
+        "http://localhost:3000/d/ray-workflow-workflow"
         "?var-cluster=production&var-workflow=etl+%22daily%22%2Feu"
     )
     watched.cluster.run_driver(RUN, "good-1", name, "succeeds")

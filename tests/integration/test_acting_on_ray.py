@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
-from lab import Lab
 
 from ray_workflow_exporter.actions import Action, ActionState, Order, Refusal, RefusedError, Verb
 from ray_workflow_exporter.model import RunStatus
 from support.cluster import Cluster
+from support.lab import Lab
 from support.waiting import wait_until
 
 LIMIT = 2  # runs at once

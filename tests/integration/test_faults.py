@@ -107,7 +107,7 @@ def test_the_whole_ray_is_killed(cluster: Cluster, served: Served, tmp_path: Pat
         wait_until(lambda: served.value("ray_workflow_manager_up") == 0, timeout=60)
         # Nobody can tell a dead cluster from one out of reach: after the grace it is left over.
         becomes(served, "run", "RESUMABLE")
-        assert served.value("ray_workflow_up") == 1
+        assert served.value("ray_workflow_storage_up") == 1
         cluster.start()
         (tmp_path / "go").touch()
         do(cluster, "resume", "run")
@@ -121,10 +121,10 @@ def test_storage_disappears_and_comes_back(cluster: Cluster, served: Served) -> 
     aside = cluster.storage.with_name("aside")
     with served.scraped_throughout():
         cluster.storage.rename(aside)
-        wait_until(lambda: served.value("ray_workflow_up") == 0)
+        wait_until(lambda: served.value("ray_workflow_storage_up") == 0)
         assert served.status("before") == "SUCCESSFUL"
         aside.rename(cluster.storage)
-        wait_until(lambda: served.value("ray_workflow_up") == 1)
+        wait_until(lambda: served.value("ray_workflow_storage_up") == 1)
     do(cluster, "run", "after")
     becomes(served, "after", "SUCCESSFUL")
     assert served.status("before") == "SUCCESSFUL"
@@ -164,7 +164,7 @@ def test_without_ray_it_reads_storage_alone(cluster: Cluster, tmp_path: Path) ->
         becomes(served, "left over", "RESUMABLE")
         # There is no manager to be up or down: a value of 0 would page somebody.
         assert served.value("ray_workflow_manager_up") is None
-        assert served.value("ray_workflow_up") == 1
+        assert served.value("ray_workflow_storage_up") == 1
         assert served.links() == []
     finally:
         served.stop()

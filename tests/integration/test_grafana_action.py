@@ -19,7 +19,7 @@ from support.fake_source import FakeSource, running_run
 from support.waiting import wait_until
 from support.websites import Site, write_tokens
 
-TOKEN = "the-token-of-a-board"
+TOKEN = "the-token-of-a-dashboard"
 GUIDE = Path(__file__).parents[2] / "docs" / "grafana-actions.md"
 # What Grafana's own script does with an action: it asks from the browser, with headers of its own.
 CLICK = """async action => {
@@ -77,7 +77,7 @@ def origins() -> Iterator[list[str]]:
 def test_the_guides_action_works_from_the_named_origin_alone(
     origins: list[str], page: Page, faults: list[str], tmp_path: Path
 ) -> None:
-    write_tokens(tmp_path / "tokens", {"board": ("act", TOKEN)})
+    write_tokens(tmp_path / "tokens", {"dashboard": ("act", TOKEN)})
     elsewhere, grafana = origins
     source = FakeSource(running_run())
     settings = Settings(tokens_file=tmp_path / "tokens", cors_origins=(grafana,))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
-from lab import Lab
 from prometheus_client.parser import text_string_to_metric_families
 
 from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.model import EdgeKind, Run, Task, TaskState
 from support.cluster import Cluster
+from support.lab import Lab
 from support.waiting import wait_until
 
 PREFIX = "__main__."

@@ -1,4 +1,4 @@
-"""The boards as Grafana reads them: panels, queries, variables, links."""
+"""The dashboards as Grafana reads them: panels, queries, variables, links."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 FOLDER = Path(__file__).parents[2] / "grafana" / "dashboards"
-BOARDS: dict[str, dict[str, Any]] = {
+DASHBOARDS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))
 }
 
 
 class Query(NamedTuple):
-    """An expression of a board, and where it stands."""
+    """An expression of a dashboard, and where it stands."""
 
-    board: str
+    dashboard: str
     panel: str  # its title; "" for a variable or an annotation
     ref: str
     expr: str
@@ -26,41 +26,41 @@ class Query(NamedTuple):
     interval: str = ""  # the least step that its panel asks for
 
     def __str__(self) -> str:
-        return f"{self.board}/{self.panel or 'board'}/{self.ref}"
+        return f"{self.dashboard}/{self.panel or 'dashboard'}/{self.ref}"
 
 
-def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Return all panels of a board, those inside rows too, without the rows themselves."""
-    for panel in board["panels"]:
+def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Return all panels of a dashboard, those inside rows too, without the rows themselves."""
+    for panel in dashboard["panels"]:
         if panel["type"] == "row":
             yield from panel["panels"]
         else:
             yield panel
 
 
-def variables(board: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the variables of a board by name."""
-    return {it["name"]: it for it in board["templating"]["list"]}
+def variables(dashboard: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variables of a dashboard by name."""
+    return {it["name"]: it for it in dashboard["templating"]["list"]}
 
 
 def queries() -> Iterator[Query]:
     """Return every expression of every panel and annotation."""
-    for name, board in BOARDS.items():
-        for panel in panels(board):
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
             for target in panel.get("targets", ()):
                 instant = bool(target.get("instant"))
                 yield Query(
                     name, panel["title"], target["refId"], target["expr"], instant,
                     panel.get("interval") or "",
                 )  # fmt: skip
-        for annotation in board["annotations"]["list"]:
+        for annotation in dashboard["annotations"]["list"]:
             target = annotation["target"]
             yield Query(name, "", annotation["name"], target["expr"], False, target["interval"])
 
 
-def variable_queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def variable_queries(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return name and query of each variable that asks Prometheus, in their order."""
-    for name, variable in variables(board).items():
+    for name, variable in variables(dashboard).items():
         if variable["type"] == "query":
             query = variable["query"]
             yield name, query if isinstance(query, str) else query["query"]
@@ -71,13 +71,13 @@ def row_links(panel: Mapping[str, Any]) -> Iterator[str]:
     return (url for url in links(panel["fieldConfig"]["overrides"]) if "${__data.fields" in url)
 
 
-def page_links(board: Mapping[str, Any]) -> list[str]:
+def page_links(dashboard: Mapping[str, Any]) -> list[str]:
     """Return the addresses of pages of runs, in links and in texts."""
-    return re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(board))
+    return re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(dashboard))
 
 
 def links(found: Any) -> Iterator[str]:
-    """Return the addresses of all links in a part of a board."""
+    """Return the addresses of all links in a part of a dashboard."""
     if isinstance(found, dict):
         if isinstance(found.get("url"), str) and found["url"]:
             yield found["url"]

@@ -26,7 +26,7 @@ def own_metrics() -> SelfMetrics:
     own.poll_failed("read")
     own.probed(0.0007)
     own.changed(0.75)
-    own.exposed({"ray_workflow_up": 1})
+    own.exposed({"ray_workflow_storage_up": 1})
     own.acted("cancel", "done")
     own.link_restarted(2)
     return own

@@ -81,7 +81,7 @@ class FakeSource:
             "storage": "s3://key:hunter2@bucket/tmp/<b>",
             "last_poll": 0.0,
         }
-        self.body = b"ray_workflow_up 1\n"
+        self.body = b"ray_workflow_storage_up 1\n"
         self.asked: list[tuple[bool, Optional[Collection[Tier]]]] = []
         self.feed: list[Change] = []
         self.counted: list[tuple[str, str]] = []

@@ -87,7 +87,7 @@ class InsideRay:
         """Return the status of a run as the exporter's metrics tell it."""
         for (metric, labels), value in samples_of(f"http://127.0.0.1:{self.port}").items():
             have = dict(labels)
-            if metric == "ray_workflow_status" and value and have["workflow_id"] == workflow_id:
+            if metric == "ray_workflow_run_status" and value and have["workflow_id"] == workflow_id:
                 return have["status"]
         return None
 

@@ -61,7 +61,7 @@ class PrivateRay:
     def dashboard(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run `ray-workflow-exporter dashboard COMMAND`."""
         return subprocess.run(
-            [str(self.python), "-m", "ray_workflow_exporter", "dashboard", command],
+            [str(self.python), "-m", "ray_workflow_exporter", "ray-dashboard", command],
             env={**os.environ, **NO_OTHER_PACKAGES},
             capture_output=True,
             text=True,

@@ -81,7 +81,7 @@ class Served:
         """Return the status of a run as the metrics tell it."""
         for (metric, labels), value in self.samples().items():
             have = dict(labels)
-            if metric == "ray_workflow_status" and value and have["workflow_id"] == workflow_id:
+            if metric == "ray_workflow_run_status" and value and have["workflow_id"] == workflow_id:
                 return have["status"]
         return None
 

@@ -8,11 +8,11 @@ from typing import Any, Optional
 
 from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.catalog.snapshot import (
-    ClassTotals,
-    ClassView,
     Histogram,
     RunView,
     Snapshot,
+    WorkflowTotals,
+    WorkflowView,
 )
 from ray_workflow_exporter.model import (
     FINISHED_STATES,
@@ -56,7 +56,7 @@ def make_run(
     tasks: Iterable[Task] = (),
     **facts: Any,
 ) -> Run:
-    """A run of class `etl` with all facts that its status allows."""
+    """A run of workflow `etl` with all facts that its status allows."""
     known: dict[str, Any] = {"last_transition": START}
     if status is not RunStatus.PENDING:
         known.update(start_time=START)
@@ -74,13 +74,13 @@ def make_view(
     return RunView(run, replace(analyse(run), **analysis), stages, shown)
 
 
-def make_class(workflow: str = "etl", stages: Iterable[str] = (), **facts: Any) -> ClassView:
-    """A class with two successful runs of which one was quick, and these stages."""
+def make_workflow(workflow: str = "etl", stages: Iterable[str] = (), **facts: Any) -> WorkflowView:
+    """A workflow with two successful runs of which one was quick, and these stages."""
     counted = Histogram((1.0, 60.0), (1, 0, 1), 61.25)
     empty = Histogram((1.0, 60.0), (0, 0, 0), 0.0)
     durations = {**dict.fromkeys(FINISHED_STATUSES, empty), RunStatus.SUCCESSFUL: counted}
     finished: Mapping[RunStatus, int] = {RunStatus.SUCCESSFUL: 2}
-    totals = ClassTotals(
+    totals = WorkflowTotals(
         started=3,
         finished=finished,
         run_durations=durations,
@@ -94,12 +94,12 @@ def make_class(workflow: str = "etl", stages: Iterable[str] = (), **facts: Any) 
         "expected_interval": 3600.0,
     }
     runs = {RunStatus.SUCCESSFUL: 2, RunStatus.RUNNING: 1}
-    return ClassView(workflow, runs, totals, **{**known, **facts})
+    return WorkflowView(workflow, runs, totals, **{**known, **facts})
 
 
-def make_snapshot(*runs: RunView, classes: Iterable[ClassView] = (), **facts: Any) -> Snapshot:
+def make_snapshot(*runs: RunView, workflows: Iterable[WorkflowView] = (), **facts: Any) -> Snapshot:
     """A snapshot of a healthy cluster."""
-    return Snapshot(START + 100, True, True, runs, tuple(classes), **facts)
+    return Snapshot(START + 100, True, True, runs, tuple(workflows), **facts)
 
 
 def full_snapshot() -> Snapshot:
@@ -146,8 +146,11 @@ def full_snapshot() -> Snapshot:
         make_view(done),
         make_view(failed),
         make_view(live, expected_end=START + 120.25),
-        classes=[make_class(stages=["extract", "load"]), ClassView("idle", {}, ClassTotals())],
+        workflows=[
+            make_workflow(stages=["extract", "load"]),
+            WorkflowView("idle", {}, WorkflowTotals()),
+        ],
         running_limit=10,
         pending_limit=1000,
-        dropped={"max_finished_runs": 7, "max_classes": 0},
+        hidden={"max_finished_runs": 7, "max_workflows": 0},
     )

@@ -128,7 +128,7 @@ def test_help_has_a_flag_for_every_setting() -> None:
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_explains_itself(command: str) -> None:
     text = run(command, "--help").stdout
-    assert "--max-classes" not in text
+    assert "--max-workflows" not in text
     if command != "version":
         assert f"  ray-workflow-exporter {command}" in text
 
@@ -137,19 +137,19 @@ def test_settings_stand_before_or_after_the_command_and_the_later_win(
     made: list[FakeExporter], tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.yml"
-    file.write_text("interval: 7\nmax_classes: 3\n")
+    file.write_text("interval: 7\nmax_workflows: 3\n")
     run("--storage", "/a", "--interval", "2s", "--config", str(file), "list", "--storage", "/b")
     settings = made[0].settings
-    assert (settings.storage, settings.interval, settings.max_classes) == ("/b", 2.0, 3)
+    assert (settings.storage, settings.interval, settings.max_workflows) == ("/b", 2.0, 3)
 
 
 def test_the_settings_file_may_be_named_by_a_variable(
     made: list[FakeExporter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "settings.yml").write_text("max_classes: 3\n")
+    (tmp_path / "settings.yml").write_text("max_workflows: 3\n")
     monkeypatch.setenv("RAY_WORKFLOW_EXPORTER_CONFIG", str(tmp_path / "settings.yml"))
     run("list", "--no-expose-error-messages")
-    assert made[0].settings.max_classes == 3
+    assert made[0].settings.max_workflows == 3
     assert not made[0].settings.expose_error_messages
 
 
@@ -204,8 +204,8 @@ def test_list_filters(url: str, direct: bool) -> None:
 
     assert found("--status", "running") == {"RUNNING"}
     assert found("--status", "RUNNING", "--status", "FAILED") == {"RUNNING", "FAILED"}
-    assert found("--class", "etl") == {"FAILED"}
-    assert found("--class", "train", "--status", "FAILED") == set()
+    assert found("--workflow", "etl") == {"FAILED"}
+    assert found("--workflow", "train", "--status", "FAILED") == set()
 
 
 def test_list_reads_all_pages(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from support.trees import StorageTree
 from support.waiting import wait_until
 
 T0 = 1_600_000_000.0
-OBJECTS = {Tier.CLASS, Tier.RUN, Tier.STAGE, Tier.TASK, Tier.CLUSTER}
+OBJECTS = {Tier.WORKFLOW, Tier.RUN, Tier.STAGE, Tier.TASK, Tier.CLUSTER}
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def shown(exporter: Exporter) -> dict[str, str]:
         sample.labels["workflow_id"]: sample.labels["status"]
         for family in families
         for sample in family.samples
-        if sample.name == "ray_workflow_status" and sample.value == 1
+        if sample.name == "ray_workflow_run_status" and sample.value == 1
     }
 
 
 def up(exporter: Exporter) -> float:
     families = text_string_to_metric_families(bytes(exporter.metrics()).decode())
-    return next(it.samples[0].value for it in families if it.name == "ray_workflow_up")
+    return next(it.samples[0].value for it in families if it.name == "ray_workflow_storage_up")
 
 
 def test_a_store_that_hangs_or_fails_costs_answers_nothing_and_comes_back(watch) -> None:
@@ -304,7 +304,7 @@ def test_one_run_that_cannot_be_read_hides_no_other(watch, tmp_path, monkeypatch
         exporter.poll_once()
     assert shown(exporter).keys() == {"old", "new"}
     assert up(exporter) == 1
-    assert b'poll_errors_total{stage="read"} 1.0' in bytes(exporter.metrics())
+    assert b'poll_errors_total{phase="read"} 1.0' in bytes(exporter.metrics())
     monkeypatch.setattr(LocalFiles, "read", read)
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)

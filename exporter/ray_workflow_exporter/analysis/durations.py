@@ -1,4 +1,4 @@
-"""What a class's earlier runs took, to tell when the next one may end."""
+"""What a workflow's earlier runs took, to tell when the next one may end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 from ..model import Edge, Run, RunStatus
 from .stages import ACTIVE, Stage
 
-_MAX_RUNS = 50  # of one class, the newest
+_MAX_RUNS = 50  # of one workflow, the newest
 _MAX_STAGES = 100  # of one run
 # A task that began longer than this before its run belongs to an earlier life of it; clocks of
 # two nodes differ by less.
@@ -36,7 +36,7 @@ class _PastRuns:
 
 
 class History:
-    """Remember how long the newest successful runs of each class took, and their stages.
+    """Remember how long the newest successful runs of each workflow took, and their stages.
 
     Durations of stages are spans, from the first start of a task to the last end. The median
     duration of one task would need the width of a fan-out and how many of its tasks the cluster
@@ -44,7 +44,7 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._classes: dict[str, _PastRuns] = {}
+        self._workflows: dict[str, _PastRuns] = {}
 
     def add(self, run: Run) -> bool:
         """Learn from a run that was SUCCESSFUL in one go; any other one, or one known, is ignored.
@@ -55,7 +55,7 @@ class History:
         """
         if run.status is not RunStatus.SUCCESSFUL or run.end_time is None or run.duration is None:
             return False
-        past = self._classes.setdefault(run.workflow, _PastRuns())
+        past = self._workflows.setdefault(run.workflow, _PastRuns())
         key = (run.workflow_id, run.end_time)
         oldest = past.oldest
         if key in past.runs or (oldest and run.end_time <= oldest[1]) or _resumed(run):
@@ -69,12 +69,12 @@ class History:
         return True
 
     def is_past(self, workflow: str, end: float) -> bool:
-        """Whether nothing more is learned from a run of the class that ended then."""
-        past = self._classes.get(workflow)
+        """Whether nothing more is learned from a run of the workflow that ended then."""
+        past = self._workflows.get(workflow)
         return past is not None and past.oldest is not None and end <= past.oldest[1]
 
     def run_seconds(self, workflow: str) -> Optional[float]:
-        """Return the median duration of the class's runs, None when none is known."""
+        """Return the median duration of the workflow's runs, None when none is known."""
         return self._usual(workflow).seconds
 
     def stage_seconds(self, workflow: str, stage: str) -> Optional[float]:
@@ -82,11 +82,11 @@ class History:
         return self._usual(workflow).stages.get(stage)
 
     def expected_stages(self, workflow: str) -> frozenset[str]:
-        """Return the stages that more than half of the class's runs had."""
+        """Return the stages that more than half of the workflow's runs had."""
         return self._usual(workflow).expected
 
     def _usual(self, workflow: str) -> _Usual:
-        past = self._classes.get(workflow)
+        past = self._workflows.get(workflow)
         if past is None or not past.runs:
             return _Usual(None, {}, frozenset())
         if past.usual is None:
@@ -126,7 +126,7 @@ def _stage_spans(run: Run) -> dict[str, float]:
 def expected_end(
     run: Run, history: History, stages: tuple[Stage, ...], edges: tuple[Edge, ...]
 ) -> Optional[float]:
-    """Estimate when a RUNNING run will end, in Unix seconds; None when its class has no history.
+    """Estimate when a RUNNING run will end, in Unix seconds; None when its workflow has no history.
 
     The longest way through the stages that are left, each with its median span. Only fixed
     moments go in, so that the estimate changes only when the run or the history does; it is

@@ -1,4 +1,4 @@
-"""The one place that holds runs: retention, limits, class aggregates and the change feed."""
+"""The one place that holds runs: retention, limits, workflow aggregates and the change feed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import NamedTuple, Optional
 from ..analysis.analysis import Analysis, Analyst, analyse, outline
 from ..analysis.durations import History, expected_end
 from ..model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
-from ..settings.settings import ClassSettings, Settings
-from .counters import ClassLedger, Ledger
-from .snapshot import ClassTotals, ClassView, RunView, Snapshot
+from ..settings.settings import Settings, WorkflowSettings
+from .counters import Counters, WorkflowCounters
+from .snapshot import RunView, Snapshot, WorkflowTotals, WorkflowView
 
 _FEED_LENGTH = 10_000
-_REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_class")
+_REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_workflow")
 
 
 class Change(NamedTuple):
@@ -40,7 +40,7 @@ class _Held:
     analyst: Optional[Analyst]  # of a run that may go on
     view: Optional[RunView] = None
     young: bool = False  # whether the view is one with all tasks
-    dropped: int = 0  # objects that the view leaves out
+    hidden: int = 0  # objects that the view leaves out
     slim: bool = False  # its tasks were let go: it is too old to be exposed
 
 
@@ -50,25 +50,25 @@ class Catalog:
     Written by the poll thread alone; readers get immutable snapshots.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, counters: Counters) -> None:
         self._settings = settings
-        self._ledger = ledger
+        self._counters = counters
         self._history = History()
         self._held: dict[str, _Held] = {}
         # What a snapshot needs of them, so that it walks over nothing that is not exposed.
         self._live: dict[str, _Held] = {}
         self._ended: list[tuple[float, str]] = []  # by age, the newest first
         self._counts: defaultdict[str, Counter[RunStatus]] = defaultdict(Counter)
-        self._relearned: set[str] = set()  # classes whose history changed since the last snapshot
+        self._relearned: set[str] = set()  # workflows whose history changed since the last snapshot
         self._not_slim: set[str] = set()  # runs that ended and still have their tasks
         self._feed: deque[Change] = deque(maxlen=_FEED_LENGTH)
         self._seq = 0
         self._dirty = True
         self._next_expiry = 0.0
         self._runs: tuple[RunView, ...] = ()
-        self._classes: tuple[ClassView, ...] = ()
-        self._totals: dict[str, ClassTotals] = {}
-        self._dropped: dict[str, int] = {}
+        self._workflows: tuple[WorkflowView, ...] = ()
+        self._totals: dict[str, WorkflowTotals] = {}
+        self._hidden: dict[str, int] = {}
 
     def get(self, workflow_id: str) -> Optional[Run]:
         """Return the run as it was put last, its tasks let go if it is too old to be exposed."""
@@ -101,7 +101,7 @@ class Catalog:
     ) -> bool:
         """Whether no more of a run has to be known than that it was SUCCESSFUL, and when.
 
-        It is too old to be exposed, history, and the class's newer runs tell what it takes.
+        It is too old to be exposed, history, and the workflow's newer runs tell what it takes.
         """
         limit = self._settings.max_finished_runs
         full = len(self._ended) >= limit
@@ -110,7 +110,7 @@ class Catalog:
         return (
             (hidden or expired)
             and workflow_id not in self._held
-            and not self._ledger.is_news(workflow_id, mark_time)
+            and not self._counters.is_news(workflow_id, mark_time)
             and self._history.is_past(workflow, end)
         )
 
@@ -128,7 +128,7 @@ class Catalog:
                 analyst = None
             elif _same(old, run, changed):
                 return
-        self._ledger.observe(old, run, mark_time, changed)
+        self._counters.observe(old, run, mark_time, changed)
         if run.status is RunStatus.SUCCESSFUL and self._history.add(run):
             self._relearned.add(run.workflow)
         if analyst is None:
@@ -153,7 +153,7 @@ class Catalog:
         if held is None:
             return
         self._let_go(held.run)
-        self._ledger.forget(workflow_id)
+        self._counters.forget(workflow_id)
         self._seq += 1
         self._feed.append(Change(self._seq, workflow_id, None, None, None))
         self._dirty = True
@@ -205,7 +205,7 @@ class Catalog:
         manager_up: Optional[bool],
         running_limit: Optional[int] = None,
         pending_limit: Optional[int] = None,
-        folded_classes: int = 0,
+        folded_workflows: int = 0,
     ) -> Snapshot:
         """Return what is exposed at `now`; views of unchanged runs are the same objects."""
         if self._dirty or now >= self._next_expiry:
@@ -215,14 +215,14 @@ class Catalog:
             storage_up=storage_up,
             manager_up=manager_up,
             runs=self._runs,
-            classes=self._classes,
+            workflows=self._workflows,
             running_limit=running_limit,
             pending_limit=pending_limit,
-            dropped={**self._dropped, "max_classes": folded_classes},
+            hidden={**self._hidden, "max_workflows": folded_workflows},
         )
 
     def _expect_anew(self) -> None:
-        """Work out the expected ends of live runs whose class's history changed."""
+        """Work out the expected ends of live runs whose workflow's history changed."""
         for held in self._live.values() if self._relearned else ():
             if held.run.workflow in self._relearned:
                 known = held.analysis or analyse(held.run)
@@ -252,13 +252,13 @@ class Catalog:
         """Choose what is exposed, by the limits of each tier; count what a limit holds back."""
         settings = self._settings
         # Every reason is there from the start, so that an alert can compare with zero.
-        dropped = dict.fromkeys(_REASONS, 0)
+        hidden = dict.fromkeys(_REASONS, 0)
         self._expect_anew()
         exposed = list(self._live.values())
         views = [self._view(held, True) for held in exposed]
         retained = bisect_left(self._ended, (settings.finished_retention - now, ""))
         shown = min(retained, settings.max_finished_runs)
-        dropped["max_finished_runs"] = retained - shown
+        hidden["max_finished_runs"] = retained - shown
         newest = self._ended[:shown]
         expiry = float("inf")
         for age, workflow_id in newest:
@@ -269,11 +269,11 @@ class Catalog:
             retention = settings.task_retention if young else settings.finished_retention
             expiry = min(expiry, end + retention)
         self._slim(self._not_slim.difference([workflow_id for _, workflow_id in newest]))
-        dropped["max_tasks_per_run"] = sum([held.dropped for held in exposed])
-        dropped["max_stages_per_class"] = self._ledger.folded_stages
-        self._dropped = dropped
+        hidden["max_tasks_per_run"] = sum([held.hidden for held in exposed])
+        hidden["max_stages_per_workflow"] = self._counters.folded_stages
+        self._hidden = hidden
         self._runs = tuple(views)
-        self._classes = self._class_views()
+        self._workflows = self._workflow_views()
         self._dirty, self._next_expiry = False, expiry
 
     def _view(self, held: _Held, young: bool) -> RunView:
@@ -284,7 +284,7 @@ class Catalog:
         run, limit = held.run, self._settings.max_tasks_per_run
         analysis = held.analysis = held.analysis or analyse(run)
         stages, whole = len(analysis.stages) <= limit, len(run.tasks) <= limit
-        held.dropped = (0 if stages else len(analysis.stages)) + (0 if whole else len(run.tasks))
+        held.hidden = (0 if stages else len(analysis.stages)) + (0 if whole else len(run.tasks))
         tasks: tuple[Task, ...] = ()
         if whole and young:
             tasks = tuple(run.tasks.values())
@@ -303,22 +303,22 @@ class Catalog:
             held.view, held.slim = None, True
             self._not_slim.discard(workflow_id)
 
-    def _class_views(self) -> tuple[ClassView, ...]:
+    def _workflow_views(self) -> tuple[WorkflowView, ...]:
         views = []
         # Those of the settings too: that one of them never ran must show.
-        for name in sorted({*self._ledger.classes, *self._counts, *self._settings.classes}):
-            ledger = self._ledger.classes.get(name) or ClassLedger()
-            settings = self._settings.classes.get(name) or ClassSettings()
+        for name in sorted({*self._counters.workflows, *self._counts, *self._settings.workflows}):
+            counters = self._counters.workflows.get(name) or WorkflowCounters()
+            settings = self._settings.workflows.get(name) or WorkflowSettings()
             totals = self._totals.get(name)
             if totals is None:
-                totals = self._totals[name] = ledger.totals()
+                totals = self._totals[name] = counters.totals()
             views.append(
-                ClassView(
+                WorkflowView(
                     workflow=name,
                     runs=_all_statuses(self._counts.get(name, {})),
                     totals=totals,
-                    last_success=ledger.last_success,
-                    last_status=ledger.last_status,
+                    last_success=counters.last_success,
+                    last_status=counters.last_status,
                     expected_interval=settings.expected_interval,
                     objective=settings.objective or self._settings.objective,
                 )

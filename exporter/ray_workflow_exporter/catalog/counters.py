@@ -1,7 +1,7 @@
-"""Counters and histograms of each class, which a restart neither loses nor counts twice.
+"""Counters and histograms of each workflow, which a restart neither loses nor counts twice.
 
 What the exporter finds when it first meets a storage is history and counts nowhere. From then
-on the ledger remembers, in a small file, up to which moment it has counted; what ended while
+on the counters remembers, in a small file, up to which moment it has counted; what ended while
 the exporter was away is counted when it comes back.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Optional
 from ..model import FINISHED_STATES, FINISHED_STATUSES, Run, RunStatus, Task, TaskState
 from ..runs.merge import SUSPECT
 from ..sources.records import Mark
-from .snapshot import ClassTotals, Histogram
+from .snapshot import Histogram, WorkflowTotals
 
 RUN_SECONDS_BOUNDS = (
     1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
@@ -31,7 +31,7 @@ TASK_SECONDS_BOUNDS = (
 # Storage may show a status late or in another order than it was set; within this many seconds
 # before the newest mark, runs are remembered one by one instead of by their time.
 _RECENT_SECONDS = 600.0
-MAX_STAGES = 100  # of one class; tasks of further stages count under OTHER_STAGES
+MAX_STAGES = 100  # of one workflow; tasks of further stages count under OTHER_STAGES
 OTHER_STAGES = "other"
 _CLOCK_GRAIN = 2.0  # seconds: object stores tell times in whole ones
 _FORMAT = 2
@@ -64,8 +64,8 @@ class _Buckets:
             self.total = float(data["total"])
 
 
-class ClassLedger:
-    """What is counted for one class; every status and state is there from the start, at zero."""
+class WorkflowCounters:
+    """What is counted for one workflow; every status and state is there from the start, at zero."""
 
     def __init__(self) -> None:
         self.started = 0
@@ -79,9 +79,9 @@ class ClassLedger:
         self.last_status: Optional[RunStatus] = None
         self.last_end: Optional[float] = None
 
-    def totals(self) -> ClassTotals:
+    def totals(self) -> WorkflowTotals:
         """Freeze the counters as they are now."""
-        return ClassTotals(
+        return WorkflowTotals(
             started=self.started,
             finished=dict(self.finished),
             run_durations={key: value.frozen() for key, value in self.run_durations.items()},
@@ -133,7 +133,7 @@ class ClassLedger:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ClassLedger:
+    def from_json(cls, data: Mapping[str, Any]) -> WorkflowCounters:
         """Rebuild what `to_json` wrote; anything else raises KeyError, TypeError or ValueError."""
         self = cls()
         self.started = int(data["started"])
@@ -151,11 +151,11 @@ class ClassLedger:
         return self
 
 
-class Ledger:
-    """All classes' counters, with the watermarks up to which they are complete."""
+class Counters:
+    """All workflows' counters, with the watermarks up to which they are complete."""
 
     def __init__(self) -> None:
-        self.classes: dict[str, ClassLedger] = {}
+        self.workflows: dict[str, WorkflowCounters] = {}
         self._path: Optional[Path] = None
         self._floor = 0.0  # marks up to here are counted or history
         self._recent: dict[str, float] = {}  # run -> its newest mark, where above the floor
@@ -189,19 +189,19 @@ class Ledger:
 
         `changed` is what `changed_tasks` lists, None for all tasks.
         """
-        ledger = self.classes.get(new.workflow)
-        if ledger is None:
-            ledger = self.classes[new.workflow] = ClassLedger()
+        counters = self.workflows.get(new.workflow)
+        if counters is None:
+            counters = self.workflows[new.workflow] = WorkflowCounters()
             self._changed = True
         if new.status.finished:
-            ledger.note_end(new)
+            counters.note_end(new)
         if old is None and new.status.finished and not self.is_news(new.workflow_id, mark_time):
             return
         workflow_id = new.workflow_id
         counted_until = self._live.get(workflow_id)
-        self._count_run(ledger, old, new, counted_until is not None)
+        self._count_run(counters, old, new, counted_until is not None)
         changed = new.tasks if changed is None else changed
-        newest = self._count_tasks(ledger, old, new, changed, counted_until)
+        newest = self._count_tasks(counters, old, new, changed, counted_until)
         if new.status.finished:
             self._live.pop(workflow_id, None)
         else:
@@ -225,8 +225,8 @@ class Ledger:
 
     @property
     def folded_stages(self) -> int:
-        """How many classes have more stages than are counted one by one."""
-        return sum(it.folded_stages for it in self.classes.values())
+        """How many workflows have more stages than are counted one by one."""
+        return sum(it.folded_stages for it in self.workflows.values())
 
     def forget(self, workflow_id: str) -> None:
         """Drop what is remembered of a deleted run; its counts stay."""
@@ -246,7 +246,7 @@ class Ledger:
             "floor": self._floor,
             "recent": self._recent,
             "live": self._live,
-            "classes": {name: it.to_json() for name, it in self.classes.items()},
+            "workflows": {name: it.to_json() for name, it in self.workflows.items()},
         }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -271,17 +271,19 @@ class Ledger:
             return False
         return mark_time > self._recent.get(workflow_id, self._floor)
 
-    def _count_run(self, ledger: ClassLedger, old: Optional[Run], new: Run, known: bool) -> None:
+    def _count_run(
+        self, counters: WorkflowCounters, old: Optional[Run], new: Run, known: bool
+    ) -> None:
         if new.status.finished:
             if old is not None and old.status.finished:
                 # Ray answers a re-run of a successful id with the old result: nothing ran. A
                 # cancel of a finished run only changes its mark. A resume between two polls ran.
                 if old.status is RunStatus.SUCCESSFUL or new.start_time == old.start_time:
                     return
-                ledger.started += 1
+                counters.started += 1
             elif not known:
-                ledger.started += 1
-            ledger.finish_run(new)
+                counters.started += 1
+            counters.finish_run(new)
             self._changed = True
             return
         at_work = new.status in _AT_WORK
@@ -293,12 +295,12 @@ class Ledger:
         else:
             begins = at_work and old.status not in _AT_WORK
         if begins:
-            ledger.started += 1
+            counters.started += 1
         self._changed = self._changed or begins or not known
 
     def _count_tasks(
         self,
-        ledger: ClassLedger,
+        counters: WorkflowCounters,
         old: Optional[Run],
         new: Run,
         changed: Iterable[str],
@@ -322,13 +324,13 @@ class Ledger:
             attempts = task.attempts if old is None and counted_until is not None else 1
             retries = task.attempts - max(before.attempts if before else attempts, 1)
             if retries > 0:
-                ledger.task_retries += retries
+                counters.task_retries += retries
                 self._changed = True
             if _counts(new, task) and not (
                 before is not None and old is not None and _counts(old, before)
                 and not _ran_again(before, task)
             ):  # fmt: skip
-                ledger.finish_task(task)
+                counters.finish_task(task)
                 newest = max(newest, task.end_time or 0.0)
                 self._changed = True
         return newest
@@ -338,8 +340,9 @@ class Ledger:
             state = json.loads(path.read_text(encoding="utf-8"))
             if state["format"] != _FORMAT:
                 raise ValueError(f"format {state['format']!r} is not {_FORMAT}")
-            self.classes = {
-                str(name): ClassLedger.from_json(data) for name, data in state["classes"].items()
+            self.workflows = {
+                str(name): WorkflowCounters.from_json(data)
+                for name, data in state["workflows"].items()
             }
             self._floor = float(state["floor"])
             self._recent = {str(key): float(at) for key, at in state["recent"].items()}
@@ -348,7 +351,7 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             aside = path.with_suffix(".broken")
             os.replace(path, aside)
-            self.classes = {}
+            self.workflows = {}
             logger.warning(
                 "The counters in %s cannot be read (%s); they begin again at zero, and the file "
                 "was kept as %s.", path, error, aside,

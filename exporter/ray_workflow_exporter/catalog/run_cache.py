@@ -37,7 +37,7 @@ class RunCache:
     """
 
     def __init__(self, path: Path, known: Container[str]) -> None:
-        """Open the file, or make it; runs that are not `known` to storage are dropped."""
+        """Open the file, or make it; runs that are not `known` to storage are hidden."""
         self._path = path
         self._new: dict[str, tuple[Any, ...]] = {}
         self._gone: list[tuple[str]] = []

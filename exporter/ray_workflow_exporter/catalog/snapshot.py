@@ -21,8 +21,8 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class ClassTotals:
-    """The counters and histograms of one class, over the whole life of the exporter's state."""
+class WorkflowTotals:
+    """The counters and histograms of one workflow, over the whole life of the exporter's state."""
 
     started: int = 0
     finished: Mapping[RunStatus, int] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class ClassTotals:
 
 
 @dataclass(frozen=True)
-class ClassView:
-    """One class: what it holds now, and its totals."""
+class WorkflowView:
+    """One workflow: what it holds now, and its totals."""
 
     workflow: str
     runs: Mapping[RunStatus, int]
-    totals: ClassTotals
+    totals: WorkflowTotals
     last_success: Optional[float] = None
     last_status: Optional[RunStatus] = None  # of the run that finished last
     expected_interval: Optional[float] = None
@@ -58,13 +58,13 @@ class RunView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything exposed at one moment. Without fresh sources `runs` and `classes` are empty."""
+    """Everything exposed at one moment. Without fresh sources `runs` and `workflows` are empty."""
 
     at: float
     storage_up: bool
     manager_up: Optional[bool]  # None: nobody asks it
     runs: tuple[RunView, ...] = ()
-    classes: tuple[ClassView, ...] = ()
+    workflows: tuple[WorkflowView, ...] = ()
     running_limit: Optional[int] = None  # None: no limit, or no manager to ask
     pending_limit: Optional[int] = None
-    dropped: Mapping[str, int] = field(default_factory=dict)  # by reason: objects held back
+    hidden: Mapping[str, int] = field(default_factory=dict)  # by reason: objects held back

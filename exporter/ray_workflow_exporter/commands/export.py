@@ -1,4 +1,4 @@
-"""`boards export`, `rules export`: the files that come with the package, for other programs."""
+"""`grafana export` and `prometheus export`: write the files that come with the package."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import click
 PACKAGE = "ray_workflow_exporter"
 
 
-def ray_boards() -> Path:
-    """Return the folder that Ray's own provisioning of Grafana reads boards from.
+def ray_dashboards() -> Path:
+    """Return the folder that Ray's own provisioning of Grafana reads dashboards from.
 
     From ray/dashboard/modules/metrics/metrics_head.py and the variables that it looks at.
     """
@@ -43,50 +43,50 @@ def _shipped(folder: str) -> dict[str, str]:
     }
 
 
-@click.group()
-def boards() -> None:
-    """Write boards for Grafana.
+@click.group("grafana")
+def grafana() -> None:
+    """Dashboards for Grafana.
 
     \b
     Examples:
-      ray-workflow-exporter boards export /var/lib/grafana/dashboards/ray-workflow
-      ray-workflow-exporter boards export --ray
+      ray-workflow-exporter grafana export /var/lib/grafana/dashboards/ray-workflow
+      ray-workflow-exporter grafana export --ray
     """
 
 
-@boards.command("export")
+@grafana.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.option("--ray", is_flag=True, help="Write to where Ray's own Grafana files are.")
-def export_boards(folder: Optional[Path], ray: bool) -> None:
-    """Write the boards to FOLDER, for Grafana to be provisioned with.
+def export_dashboards(folder: Optional[Path], ray: bool) -> None:
+    """Write the dashboards to FOLDER, for Grafana to be provisioned with.
 
-    With --ray they go beside the boards that `ray start --head` writes, so that a Grafana set up
-    as Ray's documentation says shows both. Ray writes that folder anew with each start: export
+    With --ray, write them beside the dashboards that `ray start --head` writes, so that a Grafana
+    set up as Ray's documentation says shows both. Each start of Ray rewrites that folder: export
     again after it.
     """
     if ray == (folder is not None):
         raise click.UsageError("Name a folder, or say --ray: one of the two.")
     if folder is None:
-        folder = ray_boards()
+        folder = ray_dashboards()
         if not folder.is_dir():
             raise click.ClickException(
-                f"Ray has no boards in {folder}: start the head node first. If it was started with "
-                "--temp-dir, set RAY_METRICS_OUTPUT_ROOT to its session's folder `metrics`."
+                f"Ray has no dashboards in {folder}: start the head node first. If it was started "
+                "with --temp-dir, set RAY_METRICS_OUTPUT_ROOT to its session's folder `metrics`."
             )
-    _write(_shipped("boards"), folder)
+    _write(_shipped("dashboards"), folder)
 
 
-@click.group()
-def rules() -> None:
-    """Write rules for Prometheus.
+@click.group("prometheus")
+def prometheus() -> None:
+    """Alerts and recording rules for Prometheus.
 
     \b
     Example:
-      ray-workflow-exporter rules export /etc/prometheus/rules --grafana https://grafana.example.org
+      ray-workflow-exporter prometheus export rules --grafana https://grafana.example.org
     """
 
 
-@rules.command("export")
+@prometheus.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--grafana", metavar="URL", help="Where Grafana is found, for links in alerts.")
 @click.option("--runbooks", metavar="URL", help="Where the runbooks are found, likewise.")

@@ -1,4 +1,4 @@
-"""`dashboard`: run the exporter inside Ray."""
+"""`ray-dashboard`: run the exporter inside Ray."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..inside_ray import install as shim
 T = TypeVar("T")
 
 
-@click.group()
-def dashboard() -> None:
+@click.group("ray-dashboard")
+def ray_dashboard() -> None:
     """Run the exporter inside Ray: the head node's dashboard agent starts it and watches over it.
 
     \b
     Examples:
-      ray-workflow-exporter dashboard install
-      ray-workflow-exporter dashboard status
+      ray-workflow-exporter ray-dashboard install
+      ray-workflow-exporter ray-dashboard status
     """
 
 
-@dashboard.command()
+@ray_dashboard.command()
 def install() -> None:
     """Let the Ray of this Python start the exporter with `ray start --head`.
 
@@ -33,13 +33,13 @@ def install() -> None:
     click.echo(_done(shim.install))
 
 
-@dashboard.command()
+@ray_dashboard.command()
 def remove() -> None:
     """Undo `install`: the next `ray start` is as if it had never been."""
     click.echo(_done(shim.remove))
 
 
-@dashboard.command()
+@ray_dashboard.command()
 @click.pass_context
 def status(ctx: click.Context) -> None:
     """Tell whether the next `ray start --head` starts the exporter; exit with 1 if not."""

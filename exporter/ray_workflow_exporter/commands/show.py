@@ -77,7 +77,7 @@ def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
     type=click.Choice([status.value for status in RunStatus], case_sensitive=False),
     help="Only runs of this status; may be repeated.",
 )
-@click.option("--class", "workflow", help="Only runs of this workflow class.")
+@click.option("--workflow", "workflow", help="Only runs of this workflow.")
 @look_options
 @click.pass_context
 def list_runs(
@@ -92,7 +92,7 @@ def list_runs(
     \b
     Examples:
       ray-workflow-exporter list --status FAILED --status RESUMABLE
-      ray-workflow-exporter list --class nightly-etl -o json
+      ray-workflow-exporter list --workflow nightly-etl -o json
       ray-workflow-exporter list --url http://head-node:20729
     """
     with reader(ctx, url) as source:

@@ -22,7 +22,7 @@ _MESSAGE_WIDTH = 500  # characters
 _CHROME = 4  # lines of a table that are no rows
 
 # Columns of users' words: on a narrow screen these take more lines, so that the others fit.
-_FOLDED = {"WORKFLOW ID", "CLASS", "TASK", "STAGE", "FAILURE"}
+_FOLDED = {"WORKFLOW ID", "WORKFLOW", "TASK", "STAGE", "FAILURE"}
 _BAR_WIDTH = 12
 
 Json = Mapping[str, Any]
@@ -42,7 +42,7 @@ def runs_table(runs: Sequence[Json], now: float, *, bars: bool = False) -> Table
     return _table(
         {
             "WORKFLOW ID": _text(run["workflow_id"]),
-            "CLASS": _text(run["workflow"]),
+            "WORKFLOW": _text(run["workflow"]),
             "STATUS": _status(run["status"]),
             "TASKS": _done(run["task_counts"]),
             "STARTED": Text(moment(run["start_time"])),
@@ -114,7 +114,7 @@ def _header(run: Json, now: float) -> Table:
     grid.add_column(overflow="fold")
     rows: list[tuple[str, RenderableType]] = [
         ("workflow id", _text(run["workflow_id"])),
-        ("class", _text(run["workflow"])),
+        ("workflow", _text(run["workflow"])),
         ("status", _status(run["status"])),
         ("progress", f"{run['progress']:.0%}"),
         ("tasks", _counts(run["task_counts"])),

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from ..sources.manager import versions
 
-_MARK = (
-    "# Written by `ray-workflow-exporter dashboard install`; `… dashboard remove` takes it away."
-)
+_MARK = "# Written by `ray-workflow-exporter ray-dashboard install`; `remove` deletes it."
 SHIM = f"""{_MARK}
 # A module that cannot be imported takes its node down: what goes wrong here, stays here.
 try:
@@ -133,7 +131,7 @@ def status() -> tuple[bool, str]:
             f"Installed in {place}, where it stays off: it needs Ray {versions.SUPPORTED}.",
         )
     if content != SHIM:
-        return False, f"Installed in {place} by another version: `dashboard install` renews it."
+        return False, f"Installed in {place} by another version: `ray-dashboard install` renews it."
     return True, f"Installed in {place}."
 
 

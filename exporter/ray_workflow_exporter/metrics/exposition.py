@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..catalog.snapshot import ClassView, Histogram, RunView, Snapshot
+from ..catalog.snapshot import Histogram, RunView, Snapshot, WorkflowView
 from . import text
 from .blocks import Block, Blocks, Body, Fragments, block, gzip_body, plain_body
 from .families import FAMILIES
 from .family import (
-    CLASS,
     CLUSTER,
     DEFAULTS,
     DETAILS,
@@ -28,6 +27,7 @@ from .family import (
     STAGE_EDGE,
     TASK,
     TASK_EDGE,
+    WORKFLOW,
     Family,
     Options,
     Scope,
@@ -83,7 +83,7 @@ class Exposition:
 class Renderer:
     """Makes the exposition of one snapshot after the other; not for use by two threads at once.
 
-    Keeps the lines of each run and class, so that only those that changed are rendered again:
+    Keeps the lines of each run and workflow, so that only those that changed are rendered again:
     those whose view is not equal to the one before. That costs nothing for the same object, so
     whoever makes snapshots should use an unchanged view again.
     """
@@ -92,14 +92,14 @@ class Renderer:
         families = _exposed(options)
         self._headers = [(it, _header_block(it, False), _header_block(it, True)) for it in families]
         self._snapshots = _Rendered(families, (CLUSTER, EXPORTER), _of_snapshot, options)
-        self._classes = _Rendered(families, (CLASS,), _of_class, options)
+        self._workflows = _Rendered(families, (WORKFLOW,), _of_workflow, options)
         self._runs = _Rendered(families, RUN_SCOPES, _of_run, options)
 
     def render(self, snapshot: Snapshot) -> Exposition:
         """Render what differs from the snapshot before and join it with what does not."""
         blocks = {
             **self._snapshots.blocks({"": snapshot}),
-            **self._classes.blocks({view.workflow: view for view in snapshot.classes}),
+            **self._workflows.blocks({view.workflow: view for view in snapshot.workflows}),
             **self._runs.blocks({view.run.workflow_id: view for view in snapshot.runs}),
         }
         return Exposition(
@@ -253,8 +253,8 @@ def _of_snapshot(snapshot: Snapshot) -> Subjects:
     return {CLUSTER: [("", snapshot)], EXPORTER: [("", snapshot)]}
 
 
-def _of_class(view: ClassView) -> Subjects:
-    return {CLASS: [(text.labels(CLASS.labels, (view.workflow,)), view)]}
+def _of_workflow(view: WorkflowView) -> Subjects:
+    return {WORKFLOW: [(text.labels(WORKFLOW.labels, (view.workflow,)), view)]}
 
 
 def _of_run(view: RunView) -> Subjects:

@@ -16,14 +16,14 @@ class Tier(str, Enum):
     """How deep a family looks; the part of the metrics that can be chosen or left out."""
 
     CLUSTER = "cluster"
-    CLASS = "class"
+    WORKFLOW = "workflow"
     RUN = "run"
     STAGE = "stage"
     TASK = "task"
     EXPORTER = "exporter"
 
 
-DETAILS = (Tier.CLASS, Tier.RUN, Tier.STAGE, Tier.TASK)  # each includes those before it
+DETAILS = (Tier.WORKFLOW, Tier.RUN, Tier.STAGE, Tier.TASK)  # each includes those before it
 
 
 class Kind(str, Enum):
@@ -66,7 +66,7 @@ class Scope:
 
 CLUSTER = Scope(Tier.CLUSTER)  # a Snapshot
 EXPORTER = Scope(Tier.EXPORTER)  # a Snapshot
-CLASS = Scope(Tier.CLASS, ("workflow",))  # a ClassView
+WORKFLOW = Scope(Tier.WORKFLOW, ("workflow",))  # a WorkflowView
 RUN = Scope(Tier.RUN, ("workflow", "workflow_id"))  # a RunView
 STAGE = Scope(Tier.STAGE, ("workflow_id", "stage"))  # a StageOnPath
 STAGE_EDGE = Scope(Tier.STAGE, ("workflow_id", "source", "target", "kind"))  # an Edge

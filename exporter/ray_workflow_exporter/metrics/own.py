@@ -19,7 +19,7 @@ from .blocks import Block, block
 from .families import FAMILIES
 from .family import Family, Kind
 
-POLL_STAGES = ("list", "read", "manager", "render")
+POLL_PHASES = ("list", "read", "manager", "render")
 ACTIONS = ("cancel", "resume", "delete")
 RESULTS = ("succeeded", "refused", "failed", "denied")
 
@@ -39,8 +39,8 @@ class SelfMetrics:
         self._lock = threading.Lock()
         self._ready: dict[bool, Block] = {}  # by whether it is OpenMetrics
         # A counter that first appears at 1 has no increase for Prometheus to see.
-        for stage in POLL_STAGES:
-            self._of("poll_errors_total").labels(stage)
+        for phase in POLL_PHASES:
+            self._of("poll_errors_total").labels(phase)
         for action, result in product(ACTIONS, RESULTS):
             self._of("actions_total").labels(action, result)
         self._version = version
@@ -65,9 +65,9 @@ class SelfMetrics:
         """Record how many finished runs were listed and not read yet."""
         self._of("runs_to_read").set(runs)
 
-    def poll_failed(self, stage: str) -> None:
-        """Count an error in one of POLL_STAGES."""
-        self._of("poll_errors_total").labels(stage).inc()
+    def poll_failed(self, phase: str) -> None:
+        """Count an error in one of POLL_PHASES."""
+        self._of("poll_errors_total").labels(phase).inc()
 
     def probed(self, seconds: float) -> None:
         """Record an answer of the WorkflowManagementActor."""

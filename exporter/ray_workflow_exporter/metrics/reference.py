@@ -16,7 +16,7 @@ from .families import FAMILIES
 from .family import Family, Kind, Tier
 
 # Series at most, without histograms, deadline, failure and critical path: see `_BUDGET`.
-SERIES_PER_CLASS = 20
+SERIES_PER_WORKFLOW = 20
 SERIES_PER_RUN = 21
 SERIES_PER_STAGE = 11
 SERIES_PER_TASK = 8
@@ -25,10 +25,10 @@ SERIES_PER_STAGE_HISTOGRAM = len(TASK_SECONDS_BOUNDS) + 3
 RUN_HISTOGRAMS = 3  # one for each status a run can end with
 
 
-def class_series(stages: int) -> int:
-    """Return the series of one class whose runs have had so many different stages."""
+def workflow_series(stages: int) -> int:
+    """Return the series of one workflow whose runs have had so many different stages."""
     histograms = RUN_HISTOGRAMS * SERIES_PER_RUN_HISTOGRAM + stages * SERIES_PER_STAGE_HISTOGRAM
-    return SERIES_PER_CLASS + histograms
+    return SERIES_PER_WORKFLOW + histograms
 
 
 def run_series(stages: int, stage_edges: int, tasks: int = 0, task_edges: int = 0) -> int:
@@ -51,9 +51,9 @@ OpenMetrics 1.0, whichever the `Accept` header prefers; both hold the same sampl
 
 ## Words
 
-- **workflow**, the class: what runs again and again; label `workflow`. Taken from the user
-  metadata of a run, else from its id without counters, dates and UUIDs, else `unnamed`. Classes
-  beyond `max_classes` are all called `other`.
+- **workflow**, the workflow: what runs again and again; label `workflow`. Taken from the user
+  metadata of a run, else from its id without counters, dates and UUIDs, else `unnamed`. Workflows
+  beyond `max_workflows` are all called `other`.
 - **run**: one workflow id; label `workflow_id`.
 - **task**: one node of a run's DAG; label `task_id`.
 - **stage**: all tasks of a run with the same task name; label `stage`. A fan-out over 1,000
@@ -87,15 +87,15 @@ Ray's own words.
 
 ## Tiers
 
-Each tier can be left out: `detail` names the last one of class, run, stage and task that is
-exposed, and `/metrics?tier=class&tier=run` picks tiers for one scrape. Every tier is bounded, and
-what a limit keeps out is counted in `ray_workflow_exporter_dropped`.
+Each tier can be left out: `detail` names the last one of workflow, run, stage and task that is
+exposed, and `/metrics?tier=workflow&tier=run` selects tiers for one scrape. Every tier is bounded,
+and what a limit keeps out is counted in `ray_workflow_exporter_hidden_objects`.
 
 - `cluster` is always there. When the sources are silent for longer than `max_staleness`, the
-  tiers class to task disappear and `ray_workflow_up` is 0.
-- `class` holds every class for ever, at most `max_classes` with {MAX_STAGES} stages each; what is
-  more is called `other`. Counters survive a restart of the exporter; what had ended before it
-  first saw the storage is not counted.
+  tiers workflow to task disappear and `ray_workflow_storage_up` is 0.
+- `workflow` holds every workflow for ever, at most `max_workflows` with {MAX_STAGES} stages each;
+  all others are called `other`. Counters survive a restart of the exporter; what had ended before
+  it first saw the storage is not counted.
 - `run` holds live runs always, and ended ones for `finished_retention` (24 h), of these the
   newest `max_finished_runs` (1,000).
 - `stage` holds the same runs, without those that have more stages than `max_tasks_per_run`.
@@ -130,21 +130,21 @@ Series at most:
 
 | each | series |
 |---|---|
-| class | {SERIES_PER_CLASS}, and {RUN_HISTOGRAMS} histograms of {SERIES_PER_RUN_HISTOGRAM} |
-| stage of a class | {SERIES_PER_STAGE_HISTOGRAM}: one histogram |
+| workflow | {SERIES_PER_WORKFLOW}, and {RUN_HISTOGRAMS} histograms of {SERIES_PER_RUN_HISTOGRAM} |
+| stage of a workflow | {SERIES_PER_STAGE_HISTOGRAM}: one histogram |
 | run | {SERIES_PER_RUN}, 1 more with a deadline, 1 more if FAILED |
 | stage of a run | {SERIES_PER_STAGE} |
 | task | {SERIES_PER_TASK}, 1 more on the critical path, 1 more if FAILED |
 | edge between stages or tasks | 1 |
 
-    series = classes · {class_series(0)} + stages of classes · {SERIES_PER_STAGE_HISTOGRAM}
+    series = workflows · {workflow_series(0)} + stages of workflows · {SERIES_PER_STAGE_HISTOGRAM}
            + runs · {SERIES_PER_RUN} + stages of runs · {SERIES_PER_STAGE} + edges between stages
            + tasks · {SERIES_PER_TASK} + edges between tasks
 
-For example 10 classes of 4 stages; 1,000 ended runs that show their stages only, with 4 stages
+For example 10 workflows of 4 stages; 1,000 ended runs that show their stages only, with 4 stages
 and 3 edges between them; and 50 live runs of 100 tasks and 150 edges:
-10 · {class_series(4)} + 1,000 · {run_series(4, 3)} + 50 · {run_series(4, 3, 100, 150):,} \
-= {10 * class_series(4) + 1000 * run_series(4, 3) + 50 * run_series(4, 3, 100, 150):,} series.
+10 · {workflow_series(4)} + 1,000 · {run_series(4, 3)} + 50 · {run_series(4, 3, 100, 150):,} \
+= {10 * workflow_series(4) + 1000 * run_series(4, 3) + 50 * run_series(4, 3, 100, 150):,} series.
 
 `ray_workflow_exporter_series` says how many there are of each family. To have fewer: lower
 `max_finished_runs`, `finished_retention` or `max_tasks_per_run`, or choose a smaller `detail`.
@@ -157,20 +157,20 @@ _EXAMPLES = (
         "How long has each run been running?",
         "",
         """\
-(time() - ray_workflow_start_timestamp_seconds)
-  and on (workflow_id) (ray_workflow_status{status="RUNNING"} == 1)""",
+(time() - ray_workflow_run_start_timestamp_seconds)
+  and on (workflow_id) (ray_workflow_run_status{status="RUNNING"} == 1)""",
     ),
     (
         "How far is a run?",
         "",
         """\
-ray_workflow_progress_ratio{workflow_id="etl-7"}""",
+ray_workflow_run_progress_ratio{workflow_id="etl-7"}""",
     ),
     (
         "Seconds until the expected end",
         "",
         """\
-ray_workflow_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()""",
+ray_workflow_run_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()""",
     ),
     (
         "Which tasks wait for resources, and since when?",
@@ -180,17 +180,17 @@ ray_workflow_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()""",
   and on (workflow_id, task_id) ray_workflow_task_state{state="PENDING"}""",
     ),
     (
-        "Why did the last runs of a class fail?",
+        "Why did the last runs of a workflow fail?",
         "The labels say it: `task_id`, `stage`, `kind`, `exception`, `message`.",
         """\
-ray_workflow_failure_info{workflow="etl"}""",
+ray_workflow_run_failure_info{workflow="etl"}""",
     ),
     (
-        "Which tasks failed, of which class?",
-        "Stage and task series carry the run, not the class; `ray_workflow_info` adds it.",
+        "Which tasks failed, of which workflow?",
+        "Stage and task series carry the run, not the workflow; `ray_workflow_run_info` adds it.",
         """\
 ray_workflow_task_failure_info
-  * on (workflow_id) group_left (workflow) ray_workflow_info""",
+  * on (workflow_id) group_left (workflow) ray_workflow_run_info""",
     ),
     (
         "The DAG of a run: nodes",
@@ -208,7 +208,7 @@ label_join(ray_workflow_task_edge{workflow_id="etl-7"}, "id", " -> ", "source", 
         "Runs as they were",
         "Ended runs leave `/metrics` some day; Prometheus still knows them.",
         """\
-last_over_time(ray_workflow_status{workflow="etl"}[7d]) == 1""",
+last_over_time(ray_workflow_run_status{workflow="etl"}[7d]) == 1""",
     ),
     (
         "Tasks of an ended run in their last state",
@@ -230,11 +230,11 @@ sum by (workflow) (increase(ray_workflow_runs_finished_total{status="FAILED"}[1d
         "",
         """\
 histogram_quantile(0.95, sum by (workflow, le) (
-  increase(ray_workflow_run_duration_seconds_bucket{status="SUCCESSFUL"}[7d])
+  increase(ray_workflow_runs_duration_seconds_bucket{status="SUCCESSFUL"}[7d])
 ))""",
     ),
     (
-        "Classes that have not succeeded for twice their interval",
+        "Workflows that have not succeeded for twice their interval",
         "",
         """\
 time() - ray_workflow_last_success_timestamp_seconds

@@ -1,4 +1,4 @@
-"""From what the sources say of a run to the run in the catalog: class, deadline and tasks."""
+"""From what the sources say of a run to the run in the catalog: workflow, deadline and tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Optional
 from ..catalog.catalog import Catalog
 from ..model import Run, RunStatus
 from ..runs.merge import Evidence, merge, outline_suffices
-from ..runs.naming import ClassNames, workflow_class
+from ..runs.naming import WorkflowNames, workflow_name
 from ..settings.settings import Settings
 from ..sources.records import Mark, StoredRun
 from .task_details import Details
@@ -22,17 +22,17 @@ class Assembler:
         self._settings = settings
         self._catalog = catalog
         self._details = details
-        self._names = ClassNames(settings.max_classes)
-        self.know(settings.classes)  # what is expected of a class is never told of `other`
+        self._names = WorkflowNames(settings.max_workflows)
+        self.know(settings.workflows)  # what is expected of a workflow is never told of `other`
 
     @property
-    def folded_classes(self) -> int:
-        """How many classes count as `other` because of the limit."""
+    def folded_workflows(self) -> int:
+        """How many workflows count as `other` because of the limit."""
         return self._names.folded
 
-    def know(self, classes: Iterable[str]) -> None:
-        """Give their places to classes that were counted before a restart."""
-        for name in classes:
+    def know(self, workflows: Iterable[str]) -> None:
+        """Give their places to workflows that were counted before a restart."""
+        for name in workflows:
             self._names.name(name)
 
     def outline_suffices(self, stored: StoredRun, mark: Mark, now: float) -> bool:
@@ -76,13 +76,13 @@ class Assembler:
     def _expected(
         self, workflow_id: str, user_metadata: Mapping[str, Any], start_time: Optional[float]
     ) -> tuple[str, Optional[float]]:
-        """Return class and deadline (Unix seconds), the run's own or that of its class."""
+        """Return workflow and deadline (Unix seconds), the run's own or that of its workflow."""
         key = self._settings.workflow_key
-        name = self._names.name(workflow_class(workflow_id, user_metadata, key))
+        name = self._names.name(workflow_name(workflow_id, user_metadata, key))
         own = user_metadata.get("deadline")
         if isinstance(own, (int, float)) and not isinstance(own, bool):
             return name, float(own)
-        settings = self._settings.classes.get(name)
+        settings = self._settings.workflows.get(name)
         if settings is None or settings.deadline is None or start_time is None:
             return name, None
         return name, start_time + settings.deadline

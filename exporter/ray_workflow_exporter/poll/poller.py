@@ -58,13 +58,13 @@ class Poller:
         self._missing: set[str] = set()  # runs that the last listing did not have
 
     @property
-    def folded_classes(self) -> int:
-        """How many classes count as `other` because of the limit."""
-        return self._assembler.folded_classes
+    def folded_workflows(self) -> int:
+        """How many workflows count as `other` because of the limit."""
+        return self._assembler.folded_workflows
 
-    def know_classes(self, classes: Iterable[str]) -> None:
-        """Give their places to classes that were counted before a restart."""
-        self._assembler.know(classes)
+    def know_workflows(self, workflows: Iterable[str]) -> None:
+        """Give their places to workflows that were counted before a restart."""
+        self._assembler.know(workflows)
 
     def poll(self, now: float, budget: float) -> None:
         """Look once; read finished runs that are new for at most about `budget` seconds."""
@@ -163,7 +163,7 @@ class Poller:
         if fresh:
             tracked.stored = self._read(tracked, workflow_id)
             if tracked.stored is None and self.storage_error is not None:
-                return  # its class stands in storage: what is counted under another stays there
+                return  # its workflow stands in storage: what is counted under another stays there
         else:
             touched = tracked.touched.union(live.changed)
             checked = tracked.pending.choose()

@@ -1,4 +1,4 @@
-"""Names that stay the same from run to run: the class of a workflow, the stage of a task."""
+"""Names that stay the same from run to run: the workflow of a run, the stage of a task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_FOLDED = 10_000  # hashes kept, about 1 MB
 # only: the time stays linear in the id.
 _SEPARATORS = "-_.:+@#=~,; \t\r\n"
 _TOKEN = re.compile(f"[^{re.escape(_SEPARATORS)}]+")
-# What is never part of a class, wherever it stands, with the separator before it.
+# What is never part of a workflow, wherever it stands, with the separator before it.
 _UUID = re.compile(
     r"[-_.: ]?(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z])", re.IGNORECASE
 )
@@ -26,7 +26,7 @@ _DATE = re.compile(
     r"(?:z|[+-][0-9]{2}:?[0-9]{2})?(?![0-9a-z])",
     re.IGNORECASE,
 )
-# What is no part of a class at the end of an id: numbers and times, hashes, ULIDs. A hash has a
+# What is no part of a workflow at the end of an id: numbers and times, hashes, ULIDs. A hash has a
 # digit and at least the seven characters of a short git hash, so that words are left alone.
 _VOLATILE = re.compile(
     r"[0-9]+(?:t[0-9]+)?z?|(?=[a-f]*[0-9])[0-9a-f]{7,}|[0-7][0-9a-hjkmnp-tv-z]{25}", re.IGNORECASE
@@ -34,9 +34,7 @@ _VOLATILE = re.compile(
 _GLUED_DIGITS = 6  # `etl20240501` loses its date, `resnet50` and `sha256` keep their numbers
 
 
-def workflow_class(
-    workflow_id: str, user_metadata: Mapping[str, Any], key: str = "workflow"
-) -> str:
+def workflow_name(workflow_id: str, user_metadata: Mapping[str, Any], key: str = "workflow") -> str:
     """Name what runs again and again.
 
     That is the text under `key` in the user metadata, else the id without what changes from run
@@ -67,8 +65,8 @@ def stage_name(task_id: str, base_names: Container[str]) -> str:
     return base if is_count and base in base_names else task_id
 
 
-class ClassNames:
-    """Hold the number of classes down: first come first served, the rest is `other`."""
+class WorkflowNames:
+    """Hold the number of workflows down: first come first served, the rest is `other`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -76,20 +74,20 @@ class ClassNames:
         self._folded: set[int] = set()
 
     def name(self, workflow: str) -> str:
-        """Return `workflow` itself as long as it is among the first `limit` classes."""
+        """Return `workflow` itself as long as it is among the first `limit` workflows."""
         if workflow in self._names:
             return workflow
         if len(self._names) < self._limit:
             self._names.add(workflow)
             return workflow
-        # Hashes, and not for ever: ids that name a class each must not fill the memory.
+        # Hashes, and not for ever: ids that name a workflow each must not fill the memory.
         if len(self._folded) < _MAX_FOLDED:
             self._folded.add(hash(workflow))
         return OTHER
 
     @property
     def folded(self) -> int:
-        """How many distinct classes became `other`; stops counting at ten thousand."""
+        """How many distinct workflows became `other`; stops counting at ten thousand."""
         return len(self._folded)
 
 

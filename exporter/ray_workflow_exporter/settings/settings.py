@@ -36,8 +36,8 @@ class SettingsError(ValueError):
     """
 
 
-class ClassSettings(BaseModel):
-    """What the owner of a workflow class expects of its runs."""
+class WorkflowSettings(BaseModel):
+    """What the owner of a workflow expects of its runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,7 +101,7 @@ class Settings(BaseModel):
         description="Which part of the runs this exporter watches: the i-th of n, counted from 0. "
         "Each run belongs to one part, by its id.",
     )
-    detail: Literal["class", "run", "stage", "task"] = Field(
+    detail: Literal["workflow", "run", "stage", "task"] = Field(
         "task", description="The finest tier of metrics that is exposed."
     )
     finished_retention: Duration = Field(
@@ -118,8 +118,8 @@ class Settings(BaseModel):
     max_tasks_per_run: Count = Field(
         1000, description="A run with more tasks than this is exposed by its stages alone."
     )
-    max_classes: Count = Field(
-        200, description="How many workflow classes are told apart; all others count as `other`."
+    max_workflows: Count = Field(
+        200, description="How many workflows are told apart; all others count as `other`."
     )
     max_staleness: Duration = Field(
         60.0, description="How long the last good poll is served while polls fail."
@@ -146,18 +146,18 @@ class Settings(BaseModel):
     workflow_key: str = Field(
         "workflow",
         min_length=1,
-        description="The key of user metadata that names the class of a run.",
+        description="The key of user metadata that names the workflow of a run.",
     )
-    classes: Annotated[dict[str, ClassSettings], BeforeValidator(read_mapping)] = Field(
+    workflows: Annotated[dict[str, WorkflowSettings], BeforeValidator(read_mapping)] = Field(
         default_factory=dict,
-        description="For each workflow class: `expected_interval` (time from one run to the "
+        description="For each workflow: `expected_interval` (time from one run to the "
         "next), `deadline` (longest duration of a run) and `objective` (share of its runs that "
         "should succeed).",
     )
     objective: Share = Field(
         0.99,
-        description="Share of the runs of a class that should succeed, between 0 and 1, for "
-        "classes without an objective of their own.",
+        description="Share of the runs of a workflow that should succeed, between 0 and 1, for "
+        "workflows without an objective of their own.",
     )
     state_dir: Optional[Path] = Field(
         None,
@@ -288,7 +288,7 @@ def _problem(error: Any) -> str:
     inside = [str(part) for part in error["loc"][1:]]
     if error["type"] == "extra_forbidden":
         key = inside.pop()
-        problem = f"has the unknown key {key!r}; {_hint(key, ClassSettings.model_fields)}"
+        problem = f"has the unknown key {key!r}; {_hint(key, WorkflowSettings.model_fields)}"
     else:
         problem = _PROBLEMS.get(error["type"], "is not valid").format(**error.get("ctx", {})) + "."
     if error["type"] == "literal_error":

@@ -29,7 +29,7 @@ def test_a_history_holds_the_medians_of_runs_and_of_the_spans_of_their_stages():
     assert history.expected_stages("etl") == {"f", "g"}
 
 
-def test_a_history_knows_nothing_of_other_classes_and_stages():
+def test_a_history_knows_nothing_of_other_workflows_and_stages():
     history = History()
     history.add(past_run(1, task("f", span=(0, 1))))
     assert history.run_seconds("other") is None

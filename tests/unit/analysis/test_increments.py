@@ -128,7 +128,7 @@ def test_what_changed_is_told_by_identity():
     assert changed_tasks(before.tasks, turned) is None, "the order is another one"
 
 
-def test_an_estimate_follows_the_history_of_the_class():
+def test_an_estimate_follows_the_history_of_the_workflow():
     history = History()
     analyst = Analyst(history)
     before = growing_run()

@@ -1,11 +1,11 @@
-"""Retention, limits with everything dropped counted, class aggregates, and the change feed."""
+"""Retention, limits with everything hidden counted, workflow aggregates, and the change feed."""
 
 from __future__ import annotations
 
 from typing import Any, Optional
 
 from ray_workflow_exporter.catalog.catalog import Catalog
-from ray_workflow_exporter.catalog.counters import Ledger
+from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
@@ -40,9 +40,9 @@ def a_run(
 
 
 def a_catalog(**settings: Any) -> Catalog:
-    ledger = Ledger()
-    ledger.begin({}, NOW - 100 * HOUR)
-    return Catalog(Settings(**settings), ledger)
+    counters = Counters()
+    counters.begin({}, NOW - 100 * HOUR)
+    return Catalog(Settings(**settings), counters)
 
 
 def at(catalog: Catalog, now: float = NOW) -> Snapshot:
@@ -62,7 +62,7 @@ def test_finished_runs_leave_after_their_retention_and_live_ones_never() -> None
     catalog.put(a_run("new", ended=1.0))
     assert set(shown(catalog)) == {"live", "left-over", "new"}
     assert set(shown(catalog, NOW + 48 * HOUR)) == {"live", "left-over"}
-    assert at(catalog).dropped["max_finished_runs"] == 0
+    assert at(catalog).hidden["max_finished_runs"] == 0
 
 
 def test_the_newest_finished_runs_stay_under_the_limit_and_the_rest_is_counted() -> None:
@@ -70,7 +70,7 @@ def test_the_newest_finished_runs_stay_under_the_limit_and_the_rest_is_counted()
     for number in range(5):
         catalog.put(a_run(f"r{number}", ended=100.0 - number))
     assert set(shown(catalog)) == {"r4", "r3"}
-    assert at(catalog).dropped["max_finished_runs"] == 3
+    assert at(catalog).hidden["max_finished_runs"] == 3
 
 
 def test_tasks_of_finished_runs_leave_earlier_and_failed_ones_stay_with_their_run() -> None:
@@ -90,7 +90,7 @@ def test_a_run_with_too_many_tasks_shows_its_stages_only() -> None:
     (wide,) = (view for view in at(catalog).runs if view.run.workflow_id == "wide")
     assert wide.stages
     assert [stage.name for stage in wide.analysis.stages] == ["t"]
-    assert at(catalog).dropped["max_tasks_per_run"] == 11
+    assert at(catalog).hidden["max_tasks_per_run"] == 11
 
 
 def test_an_unchanged_run_keeps_its_view_and_a_changed_one_gets_another() -> None:
@@ -111,12 +111,12 @@ def test_nothing_new_gives_the_very_same_runs() -> None:
     assert at(catalog, NOW + 1).runs is at(catalog, NOW).runs
 
 
-def test_classes_count_runs_of_any_age() -> None:
-    catalog = a_catalog(classes={"etl": {"expected_interval": "1d"}})
+def test_workflows_count_runs_of_any_age() -> None:
+    catalog = a_catalog(workflows={"etl": {"expected_interval": "1d"}})
     catalog.put(a_run("old", ended=90 * HOUR))
     catalog.put(a_run("bad", "FAILED", ended=5.0))
     catalog.put(a_run("live", "RUNNING", workflow="train"))
-    etl, train = at(catalog).classes
+    etl, train = at(catalog).workflows
     assert (etl.workflow, etl.runs[RunStatus.SUCCESSFUL], etl.runs[RunStatus.FAILED]) == (
         "etl",
         1,
@@ -127,12 +127,12 @@ def test_classes_count_runs_of_any_age() -> None:
     assert (train.runs[RunStatus.RUNNING], train.last_status) == (1, None)
 
 
-def test_a_class_of_the_settings_shows_before_it_ever_ran() -> None:
+def test_a_workflow_of_the_settings_shows_before_it_ever_ran() -> None:
     catalog = a_catalog(
-        objective=0.9, classes={"etl": {"expected_interval": "1d", "objective": 0.5}}
+        objective=0.9, workflows={"etl": {"expected_interval": "1d", "objective": 0.5}}
     )
     catalog.put(a_run("other", workflow="train"))
-    etl, train = at(catalog).classes
+    etl, train = at(catalog).workflows
     assert (etl.workflow, etl.expected_interval, etl.objective) == ("etl", 86400.0, 0.5)
     assert set(etl.runs.values()) == {0}
     assert (train.expected_interval, train.objective) == (None, 0.9)
@@ -172,7 +172,7 @@ def test_the_feed_tells_each_change_once_and_in_order() -> None:
     assert shown(catalog) == {}
 
 
-def test_a_success_tells_live_runs_of_its_class_when_they_may_end() -> None:
+def test_a_success_tells_live_runs_of_its_workflow_when_they_may_end() -> None:
     catalog = a_catalog()
     live = a_run("live", "RUNNING", tasks=1)
     catalog.put(live)

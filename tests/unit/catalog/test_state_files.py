@@ -172,7 +172,7 @@ def test_a_poll_that_hangs_keeps_the_files_until_the_process_ends(
         over.wait(30)
 
     first, second = watch(manager_timeout=0.1), watch()
-    monkeypatch.setattr(first._ledger, "save", hang)
+    monkeypatch.setattr(first._counters, "save", hang)
     first.start()
     assert hanging.wait(30)
     monkeypatch.setattr(first._thread, "join", lambda timeout: None)

@@ -19,8 +19,8 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_boards_are_written_as_they_are_in_the_repository(tmp_path: Path) -> None:
-    result = run("boards", "export", str(tmp_path / "new" / "folder"))
+def test_dashboards_are_written_as_they_are_in_the_repository(tmp_path: Path) -> None:
+    result = run("grafana", "export", str(tmp_path / "new" / "folder"))
     assert result.exit_code == 0, result.output
     written = {it.name: it.read_text() for it in (tmp_path / "new" / "folder").iterdir()}
     assert written == {
@@ -29,27 +29,27 @@ def test_boards_are_written_as_they_are_in_the_repository(tmp_path: Path) -> Non
     assert all(json.loads(text)["uid"].startswith("ray-workflow-") for text in written.values())
 
 
-def test_boards_go_beside_those_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dashboards_go_beside_those_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_METRICS_OUTPUT_ROOT", str(tmp_path))
-    result = run("boards", "export", "--ray")
+    result = run("grafana", "export", "--ray")
     assert result.exit_code == 1
     assert "start the head node first" in result.output
     folder = tmp_path / "grafana" / "dashboards"
     folder.mkdir(parents=True)
     (folder / "default_grafana_dashboard.json").write_text("{}")
-    assert run("boards", "export", "--ray").exit_code == 0
+    assert run("grafana", "export", "--ray").exit_code == 0
     names = {it.name for it in folder.iterdir()}
     assert {"default_grafana_dashboard.json", "ray-workflow-exporter.json"} <= names
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.setenv("RAY_METRICS_GRAFANA_DASHBOARD_OUTPUT_DIR", str(elsewhere))
-    assert run("boards", "export", "--ray").exit_code == 0
+    assert run("grafana", "export", "--ray").exit_code == 0
     assert (elsewhere / "ray-workflow-exporter.json").is_file()
 
 
 def test_one_place_has_to_be_named(tmp_path: Path) -> None:
     for arguments in ((), (str(tmp_path), "--ray")):
-        result = run("boards", "export", *arguments)
+        result = run("grafana", "export", *arguments)
         assert result.exit_code == 2
         assert "one of the two" in result.output
     assert not list(tmp_path.iterdir())
@@ -57,23 +57,25 @@ def test_one_place_has_to_be_named(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = run("rules", "export", str(tmp_path / "file" / "below"))
+    result = run("prometheus", "export", str(tmp_path / "file" / "below"))
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert "cannot be written: Not a directory." in result.output
 
 
 def test_rules_get_the_links_one_asks_for_and_leave_ones_thresholds_alone(tmp_path: Path) -> None:
-    links = ("--grafana", "https://boards.example/", "--runbooks", "https://wiki.example/r")
-    assert run("rules", "export", str(tmp_path), *links).exit_code == 0
+    links = ("--grafana", "https://dashboards.example/", "--runbooks", "https://wiki.example/r")
+    assert run("prometheus", "export", str(tmp_path), *links).exit_code == 0
     text = (tmp_path / "alerts.yml").read_text()
     assert (
-        text.replace("https://boards.example", GRAFANA).replace("https://wiki.example/r", RUNBOOKS)
+        text.replace("https://dashboards.example", GRAFANA).replace(
+            "https://wiki.example/r", RUNBOOKS
+        )
         == (ROOT / "prometheus" / "rules" / "alerts.yml").read_text()
     )
     assert GRAFANA not in text
     assert RUNBOOKS not in text
     assert yaml.safe_load(text)["groups"]
     (tmp_path / "thresholds.yml").write_text("mine")
-    assert run("rules", "export", str(tmp_path)).exit_code == 0
+    assert run("prometheus", "export", str(tmp_path)).exit_code == 0
     assert (tmp_path / "thresholds.yml").read_text() == "mine"

@@ -40,7 +40,7 @@ def printed(what: RenderableType) -> str:
 def test_the_list_tells_what_each_run_does() -> None:
     text = printed(terminal.runs_table(as_list(running_run(), failed_run()), now=200.0))
     header, running, failed = text.splitlines()
-    assert header.split()[:4] == ["WORKFLOW", "ID", "CLASS", "STATUS"]
+    assert header.split()[:4] == ["WORKFLOW", "ID", "WORKFLOW", "STATUS"]
     assert running.split()[:3] == ["train-7", "train", "RUNNING"]
     assert running.split()[3:5] == ["1/3", "1970-01-01"]
     assert "3m 10s" in running  # from its start to now

@@ -66,7 +66,7 @@ def test_grafana_gets_every_variable_that_its_provisioning_names() -> None:
     assert named <= set(SERVICES["grafana"]["environment"])
 
 
-def test_grafana_finds_the_boards_where_it_looks_for_them() -> None:
+def test_grafana_finds_the_dashboards_where_it_looks_for_them() -> None:
     file = FOLDER / "../../grafana/provisioning/dashboards/ray-workflow.yml"
     path = yaml.safe_load(file.read_text())["providers"][0]["options"]["path"]
     mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from prometheus.alerts import ALERTS, Board
+from prometheus.alerts import ALERTS, Dashboard
 from prometheus.generate import ROOT
 from prometheus.recording import GROUPS
 from ray_workflow_exporter.cli import main
@@ -112,14 +112,14 @@ def test_the_silence_is_for_the_alert_itself_and_says_why_and_how_long(path: Pat
 
 
 @each_runbook
-def test_links_lead_to_boards_that_exist(path: Path) -> None:
-    boards = set()
+def test_links_lead_to_dashboards_that_exist(path: Path) -> None:
+    dashboards = set()
     for link in re.findall(r"`(/d/[^`]*)`", path.read_text()):
         parts = urlsplit(link)
-        boards.add(parts.path.removeprefix("/d/ray-workflow-"))
+        dashboards.add(parts.path.removeprefix("/d/ray-workflow-"))
         assert {name.removeprefix("var-") for name in parse_qs(parts.query)} <= VARIABLES
-    assert boards <= set(Board.__args__)
-    assert {alert.board for alert in ALERTS if alert.name == path.stem} <= boards
+    assert dashboards <= set(Dashboard.__args__)
+    assert {alert.dashboard for alert in ALERTS if alert.name == path.stem} <= dashboards
 
 
 @each_runbook

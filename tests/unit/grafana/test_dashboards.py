@@ -1,4 +1,4 @@
-"""The boards hold what Grafana, its linter and our users expect, before any server is asked."""
+"""The dashboards hold what Grafana, its linter and our users expect, before any server is asked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from prometheus.alerts import ALERTS
-from prometheus.generate import board_url
+from prometheus.generate import dashboard_url
 from prometheus.recording import GROUPS
 from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind
 from support.dashboards import (
-    BOARDS,
+    DASHBOARDS,
     Query,
     filled,
     links,
@@ -31,12 +31,12 @@ from support.dashboards import (
     variables,
 )
 
-KEYS = ("class", "exporter", "fleet", "oncall", "run")
-PANELS = [(name, panel) for name, board in BOARDS.items() for panel in panels(board)]
+KEYS = ("workflow", "exporter", "fleet", "oncall", "run")
+PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in panels(dashboard)]
 ASKING = [(name, panel) for name, panel in PANELS if panel["type"] not in ("text", "alertlist")]
 SCALARS = ("stat", "gauge", "bargauge", "table", "timeseries", "heatmap", "barchart")
 
-by_board = pytest.mark.parametrize("name", BOARDS)
+by_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 by_panel = pytest.mark.parametrize(
     ("name", "panel"), PANELS, ids=[f"{name}/{panel['title']}" for name, panel in PANELS]
 )
@@ -45,54 +45,54 @@ by_asking = pytest.mark.parametrize(
 )
 
 
-def test_there_are_the_five_boards() -> None:
-    assert set(BOARDS) == {f"ray-workflow-{key}" for key in KEYS}
+def test_there_are_the_five_dashboards() -> None:
+    assert set(DASHBOARDS) == {f"ray-workflow-{key}" for key in KEYS}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Grafana's builder needs Python 3.11")
-def test_no_board_is_stale() -> None:
+def test_no_dashboard_is_stale() -> None:
     from grafana.generate import files
 
     stale = [path.name for path, text in files().items() if path.read_text() != text]
-    assert not stale, "run `make boards`"
+    assert not stale, "run `make dashboards`"
 
 
-@by_board
-def test_a_board_keeps_the_rules_of_provisioning(name: str) -> None:
-    board = BOARDS[name]
-    assert board["uid"] == name
-    assert board["title"]
-    assert board["schemaVersion"] == 41
-    assert "id" not in board
-    assert board["editable"] is False
-    assert board["timezone"] == "browser"
-    assert board["tags"] == ["ray-workflow"]
-    assert board["description"].endswith("?"), "it says which question it answers"
-    assert board["refresh"]
-    (to_others,) = [it for it in board["links"] if it["type"] == "dashboards"]
-    assert to_others["tags"] == board["tags"]
+@by_dashboard
+def test_a_dashboard_keeps_the_rules_of_provisioning(name: str) -> None:
+    dashboard = DASHBOARDS[name]
+    assert dashboard["uid"] == name
+    assert dashboard["title"]
+    assert dashboard["schemaVersion"] == 41
+    assert "id" not in dashboard
+    assert dashboard["editable"] is False
+    assert dashboard["timezone"] == "browser"
+    assert dashboard["tags"] == ["ray-workflow"]
+    assert dashboard["description"].endswith("?"), "it says which question it answers"
+    assert dashboard["refresh"]
+    (to_others,) = [it for it in dashboard["links"] if it["type"] == "dashboards"]
+    assert to_others["tags"] == dashboard["tags"]
     assert to_others["keepTime"]
     assert to_others["includeVars"]
 
 
 def test_titles_differ() -> None:
-    assert len({board["title"] for board in BOARDS.values()}) == len(BOARDS)
+    assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS)
 
 
-@by_board
+@by_dashboard
 def test_variables_keep_the_rules_of_grafanas_linter(name: str) -> None:
-    found = variables(BOARDS[name])
+    found = variables(DASHBOARDS[name])
     assert next(iter(found)) == "datasource"
     assert found["datasource"]["label"] == "Data source"
     assert found["datasource"]["type"] == "datasource"
-    # Not `job` and `instance`: a class, a run or a task is no matter of the exporter's address.
+    # Not `job` and `instance`: a workflow, a run or a task is no matter of the exporter's address.
     assert {"cluster", "SessionName"} <= set(found)
     known = {"datasource"}
     for variable in found.values():
         assert variable["label"]
         if variable["type"] != "query":
             known.add(variable["name"])
-    for variable, query in variable_queries(BOARDS[name]):
+    for variable, query in variable_queries(DASHBOARDS[name]):
         assert found[variable]["refresh"] == 2, "read again when the time range changes"
         assert set(re.findall(r"\$(\w+)", query)) <= known, "it asks for a later variable"
         known.add(variable)
@@ -132,11 +132,11 @@ def test_a_number_has_a_unit_and_an_empty_panel_a_word(name: str, panel: dict[st
         assert defaults.get("noValue"), "what does it show on a fresh installation?"
 
 
-@by_board
+@by_dashboard
 def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
     boxes = [
         (it["x"], it["y"], it["x"] + it["w"], it["y"] + it["h"])
-        for it in (panel["gridPos"] for panel in BOARDS[name]["panels"])
+        for it in (panel["gridPos"] for panel in DASHBOARDS[name]["panels"])
     ]
     assert all(left >= 0 and right <= 24 for left, _, right, _ in boxes)
     for one, other in combinations(boxes, 2):
@@ -146,8 +146,8 @@ def test_panels_fill_the_grid_without_overlaps(name: str) -> None:
 
 def test_colours_are_those_of_the_palette_alone() -> None:
     palette = {it.hex for it in (*STATE_COLOURS.values(), *STATUS_COLOURS.values())}
-    for name, board in BOARDS.items():
-        assert set(re.findall(r"#[0-9a-fA-F]{6}\b", json.dumps(board))) <= palette, name
+    for name, dashboard in DASHBOARDS.items():
+        assert set(re.findall(r"#[0-9a-fA-F]{6}\b", json.dumps(dashboard))) <= palette, name
 
 
 def test_the_same_word_has_the_same_colour_everywhere() -> None:
@@ -181,7 +181,7 @@ def _check_mappings(mappings: Any, known: dict[str, str], seen: Counter[str]) ->
 
 
 def metrics() -> dict[str, Kind]:
-    """Return every name that a board may ask for; those of rules count as gauges."""
+    """Return every name that a dashboard may ask for; those of rules count as gauges."""
     found = {"ALERTS": Kind.GAUGE, "ALERTS_FOR_STATE": Kind.GAUGE, "up": Kind.GAUGE}
     found["ray_workflow:threshold"] = Kind.GAUGE
     found |= {record.record: Kind.GAUGE for group in GROUPS for record in group.records}
@@ -217,31 +217,31 @@ def test_a_query_names_metrics_that_exist_and_rates_only_counters(query: Query) 
         assert window == "$__rate_interval"
 
 
-@by_board
+@by_dashboard
 def test_labels_of_variables_exist(name: str) -> None:
     labels = {label for family in FAMILIES for label in (*family.scope.labels, *family.labels)}
-    for _, query in variable_queries(BOARDS[name]):
+    for _, query in variable_queries(DASHBOARDS[name]):
         match = re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (\w+)\)", query)
         assert match, query
         assert match[1] in metrics()
         assert match[2] in labels | {"cluster", "SessionName"}
 
 
-@by_board
-def test_links_lead_to_boards_and_variables_that_exist(name: str) -> None:
-    for url in links(BOARDS[name]):
+@by_dashboard
+def test_links_lead_to_dashboards_and_variables_that_exist(name: str) -> None:
+    for url in links(DASHBOARDS[name]):
         target = urlsplit(url)
         if not target.path.startswith("/d/"):
             assert re.match(r"\$\{\w+\}/|https?://", url), url
             continue
         key = target.path.split("/")[2]
-        assert key in BOARDS, url
+        assert key in DASHBOARDS, url
         asked = [part for part in parse_qsl(target.query) if part[0].startswith("var-")]
         for variable, _ in asked:
-            assert variable[4:] in variables(BOARDS[key]), url
+            assert variable[4:] in variables(DASHBOARDS[key]), url
         for shared in re.findall(r"\$\{(\w+):queryparam\}", url):
-            assert shared in variables(BOARDS[name])
-            assert shared in variables(BOARDS[key])
+            assert shared in variables(DASHBOARDS[name])
+            assert shared in variables(DASHBOARDS[key])
 
 
 ROW_LINKS = [
@@ -275,9 +275,9 @@ def test_a_row_leads_to_what_is_in_its_own_cluster(panel: dict[str, Any], url: s
 
 
 @pytest.mark.parametrize(
-    "panel", list(panels(BOARDS["ray-workflow-run"])), ids=lambda it: it["title"]
+    "panel", list(panels(DASHBOARDS["ray-workflow-run"])), ids=lambda it: it["title"]
 )
-def test_the_board_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any]) -> None:
+def test_the_dashboard_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any]) -> None:
     for target in panel.get("targets", ()):
         selectors = re.findall(r"ray_workflow_\w+\{([^}]*\}[^}]*\}[^}]*)\}", target["expr"])
         assert len(selectors) == target["expr"].count("ray_workflow_")
@@ -288,8 +288,8 @@ def test_the_board_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str, Any
 
 def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
     found = Counter[str]()
-    for name, board in BOARDS.items():
-        for url in page_links(board):
+    for name, dashboard in DASHBOARDS.items():
+        for url in page_links(dashboard):
             values = {"exporter": "http://host"}
             values |= dict.fromkeys(("run", "__data.fields.workflow_id"), 'a/b "c" (d)?#%\\`')
             expected = "http://host/workflows/a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
@@ -298,11 +298,11 @@ def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
     assert found == {"ray-workflow-oncall": 1, "ray-workflow-run": 1}
 
 
-@by_board
+@by_dashboard
 def test_variables_leave_out_what_no_query_can_say(name: str) -> None:
-    for variable, _ in variable_queries(BOARDS[name]):
+    for variable, _ in variable_queries(DASHBOARDS[name]):
         # In a query, their values stand between backquotes.
-        pattern = variables(BOARDS[name])[variable]["regex"].strip("/")
+        pattern = variables(DASHBOARDS[name])[variable]["regex"].strip("/")
         assert re.search(pattern, 'etl "a"\\\n/b')
         assert not re.search(pattern, "tick`tock")
 
@@ -315,9 +315,9 @@ def test_graphs_look_at_what_has_settled() -> None:
         assert panel["hideTimeOverride"]
 
 
-def test_alerts_lead_to_boards_and_variables_that_exist() -> None:
+def test_alerts_lead_to_dashboards_and_variables_that_exist() -> None:
     for alert in ALERTS:
-        url = urlsplit(board_url(alert, "http://grafana"))
+        url = urlsplit(dashboard_url(alert, "http://grafana"))
         asked = re.findall(r"var-(\w+)=", url.query)
         assert asked
-        assert set(asked) <= set(variables(BOARDS[url.path.split("/")[2]])), alert.name
+        assert set(asked) <= set(variables(DASHBOARDS[url.path.split("/")[2]])), alert.name

@@ -43,7 +43,7 @@ def ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstalledRay:
 
 
 def run(command: str) -> Result:
-    return CliRunner().invoke(main, ["dashboard", command])
+    return CliRunner().invoke(main, ["ray-dashboard", command])
 
 
 def test_it_writes_one_file_and_says_where(ray: InstalledRay) -> None:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import Analysis, RootCause, Stage
 from ray_workflow_exporter.catalog.snapshot import (
-    ClassTotals,
-    ClassView,
     Histogram,
     RunView,
     Snapshot,
+    WorkflowTotals,
+    WorkflowView,
 )
 from ray_workflow_exporter.metrics.family import DETAILS, Options, Tier
 from ray_workflow_exporter.model import (
@@ -93,11 +93,11 @@ def histograms(draw: st.DrawFn) -> Histogram:
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
-    classes = [
-        ClassView(
+    workflows = [
+        WorkflowView(
             name,
             draw(st.dictionaries(st.sampled_from(RunStatus), st.integers(0, 9))),
-            ClassTotals(
+            WorkflowTotals(
                 run_durations={RunStatus.FAILED: draw(histograms())},
                 stage_durations=draw(st.dictionaries(ids, histograms(), max_size=2)),
             ),
@@ -110,8 +110,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         draw(st.booleans()),
         draw(st.booleans()),
         tuple(draw(views(name)) for name in draw(st.lists(ids, max_size=3, unique=True))),
-        tuple(classes),
-        dropped=draw(st.dictionaries(ids, st.integers(0, 9), max_size=2)),
+        tuple(workflows),
+        hidden=draw(st.dictionaries(ids, st.integers(0, 9), max_size=2)),
     )
 
 

@@ -22,11 +22,11 @@ from support.expositions import check, own_metrics, page, parsed, samples
 from support.snapshots import (
     START,
     full_snapshot,
-    make_class,
     make_run,
     make_snapshot,
     make_task,
     make_view,
+    make_workflow,
 )
 
 OPTIONS = Options(meta_labels=("team", "cost-center"))
@@ -77,7 +77,7 @@ def test_promtool_has_nothing_to_say() -> None:
 def test_a_cluster_without_runs_has_no_object_families() -> None:
     body = render(Snapshot(START, storage_up=False, manager_up=False))
     assert samples(parsed(body)) == [
-        ("ray_workflow_up", frozenset(), "0.0"),
+        ("ray_workflow_storage_up", frozenset(), "0.0"),
         ("ray_workflow_manager_up", frozenset(), "0.0"),
     ]
 
@@ -159,7 +159,7 @@ def test_an_edge_is_shown_only_with_both_its_ends() -> None:
 def test_an_unchanged_run_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make_view(make_run("first")), make_view(make_run("second"))
     renderer = Renderer()
-    renderer.render(make_snapshot(first, second, classes=[make_class()]))
+    renderer.render(make_snapshot(first, second, workflows=[make_workflow()]))
 
     rendered: set[str] = set()
     original = exposition.lines
@@ -170,13 +170,13 @@ def test_an_unchanged_run_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch)
             subject.run.workflow_id for _, subject in subjects if family.scope.tier is Tier.RUN
         )
         rendered.update(
-            subject.workflow for _, subject in subjects if family.scope.tier is Tier.CLASS
+            subject.workflow for _, subject in subjects if family.scope.tier is Tier.WORKFLOW
         )
         return original(family, subjects, options)
 
     monkeypatch.setattr(exposition, "lines", spy)
     changed = make_view(replace(second.run, deadline=START))
-    after = make_snapshot(first, changed, classes=[make_class()])
+    after = make_snapshot(first, changed, workflows=[make_workflow()])
     body = renderer.render(after).body()
     assert rendered == {"second"}
     assert body == render(after)
@@ -184,7 +184,7 @@ def test_an_unchanged_run_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_that_is_gone_leaves_nothing_behind() -> None:
     renderer = Renderer()
-    renderer.render(make_snapshot(make_view(make_run("gone")), classes=[make_class("gone")]))
+    renderer.render(make_snapshot(make_view(make_run("gone")), workflows=[make_workflow("gone")]))
     assert b"gone" not in renderer.render(make_snapshot()).body()
 
 
@@ -224,7 +224,7 @@ def test_any_changes_show_what_a_fresh_rendering_shows(
                     )
                     for name, (status, tasks) in step.items()
                 ),
-                classes=[make_class(name) for name in step],
+                workflows=[make_workflow(name) for name in step],
             )
             wanted: Any = {"openmetrics": openmetrics, "tiers": tiers or None}
             exposed = renderer.render(shown)
@@ -275,8 +275,8 @@ def test_messages_can_be_switched_off() -> None:
 def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
     body = b"".join(SelfMetrics("1.2.3").block().plain).decode()
     assert "_created" not in body
-    for stage in ("list", "read", "manager", "render"):
-        assert f'ray_workflow_exporter_poll_errors_total{{stage="{stage}"}} 0.0\n' in body
+    for phase in ("list", "read", "manager", "render"):
+        assert f'ray_workflow_exporter_poll_errors_total{{phase="{phase}"}} 0.0\n' in body
     assert "ray_workflow_exporter_link_restarts_total 0.0\n" in body
     for action in ("cancel", "resume", "delete"):
         assert f'_actions_total{{action="{action}",result="denied"}} 0.0\n' in body

@@ -13,7 +13,7 @@ import pytest
 
 from ray_workflow_exporter import exporter as exporter_module
 from ray_workflow_exporter.catalog.catalog import Catalog
-from ray_workflow_exporter.catalog.counters import Ledger
+from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.poll import loading
@@ -91,8 +91,10 @@ def test_the_newest_runs_are_there_first_and_the_rest_is_counted(
     assert "Read 150 of 150 finished runs." in caplog.text
 
 
-def test_a_class_of_the_settings_keeps_its_name_however_many_others_came_first(tree, watch) -> None:
-    exporter = watch(tree.uri, max_classes=1, classes={"etl": {"expected_interval": "1d"}})
+def test_a_workflow_of_the_settings_keeps_its_name_however_many_others_came_first(
+    tree, watch
+) -> None:
+    exporter = watch(tree.uri, max_workflows=1, workflows={"etl": {"expected_interval": "1d"}})
     for workflow in ("adhoc", "etl"):
         run = tree.run(workflow, {"workflow": workflow}).status("RUNNING", T0).task("f").entry("f")
         run.succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
@@ -195,8 +197,8 @@ def test_settings_of_now_hold_for_runs_remembered_from_before(tree, watch) -> No
     first = watch(tree.uri, keep=True)
     first.load()
     first.close()
-    classes = {"run": {"deadline": "10s"}}
-    second = watch(tree.uri, keep=True, workflow_key="no such key", classes=classes)
+    workflows = {"run": {"deadline": "10s"}}
+    second = watch(tree.uri, keep=True, workflow_key="no such key", workflows=workflows)
     second.load()
     run = second.run(ids[0]).run
     assert (run.workflow, run.deadline) == ("run", T0 + 10)
@@ -278,9 +280,9 @@ def polled() -> Iterator[Callable[..., tuple[Poller, Catalog, FakeLink]]]:
     made: list[Poller] = []
 
     def make(uri: str, **values: Any) -> tuple[Poller, Catalog, FakeLink]:
-        settings, ledger, link = Settings(storage=uri, **values), Ledger(), FakeLink()
-        catalog = Catalog(settings, ledger)
-        made.append(Poller(settings, catalog, link, ledger.begin))  # type: ignore[arg-type]
+        settings, counters, link = Settings(storage=uri, **values), Counters(), FakeLink()
+        catalog = Catalog(settings, counters)
+        made.append(Poller(settings, catalog, link, counters.begin))  # type: ignore[arg-type]
         return made[-1], catalog, link
 
     yield make

@@ -9,9 +9,9 @@ from ray_workflow_exporter.runs.naming import (
     MAX_LENGTH,
     OTHER,
     UNNAMED,
-    ClassNames,
+    WorkflowNames,
     stage_name,
-    workflow_class,
+    workflow_name,
 )
 
 words = st.sampled_from(["etl", "nightly_v2", "train-resnet50", "größe", "a.b", "dbt__run", "x y"])
@@ -55,46 +55,46 @@ tails = st.one_of(
         ("8f14e45fceea467fa8da1b2c3d4e5f60", UNNAMED),
     ],
 )
-def test_the_class_is_the_id_without_what_changes_from_run_to_run(workflow_id, expected):
-    assert workflow_class(workflow_id, {}) == expected
+def test_the_workflow_is_the_id_without_what_changes_from_run_to_run(workflow_id, expected):
+    assert workflow_name(workflow_id, {}) == expected
 
 
 @pytest.mark.parametrize(
     "workflow_id",
     ["nightly_v2", "resnet50", "sha256", "deadbeef", "model-7-train", "__main__.f", "tä/sk", "f()"],
 )
-def test_an_id_that_holds_no_tail_is_its_own_class(workflow_id):
-    assert workflow_class(workflow_id, {}) == workflow_id
+def test_an_id_that_holds_no_tail_is_its_own_workflow(workflow_id):
+    assert workflow_name(workflow_id, {}) == workflow_id
 
 
 def test_an_id_that_ray_made_up_is_unnamed():
-    assert workflow_class(f"{uuid.uuid4()}.{time.time():.9f}", {}) == UNNAMED
+    assert workflow_name(f"{uuid.uuid4()}.{time.time():.9f}", {}) == UNNAMED
 
 
-def test_user_metadata_names_the_class_before_the_id_does():
-    assert workflow_class("etl-7", {"workflow": " billing-2024 "}) == "billing-2024"
+def test_user_metadata_names_the_workflow_before_the_id_does():
+    assert workflow_name("etl-7", {"workflow": " billing-2024 "}) == "billing-2024"
 
 
 def test_the_metadata_key_can_be_chosen():
-    assert workflow_class("etl-7", {"workflow": "no", "pipeline": "yes"}, key="pipeline") == "yes"
+    assert workflow_name("etl-7", {"workflow": "no", "pipeline": "yes"}, key="pipeline") == "yes"
 
 
 @pytest.mark.parametrize("value", ["", "  \n", None, 7, ["etl"], {"name": "etl"}])
 def test_metadata_that_is_no_text_names_nothing(value):
-    assert workflow_class("etl-7", {"workflow": value}) == "etl"
+    assert workflow_name("etl-7", {"workflow": value}) == "etl"
 
 
 @settings(deadline=None)
 @given(words, st.sampled_from(["-", "_", ".", ":", "/", " ", "__"]), tails, tails)
 def test_any_tail_is_stripped_and_the_word_before_it_stays(word, separator, first, second):
-    assert workflow_class(f"{word}{separator}{first}", {}) == word
-    assert workflow_class(f"{word}{separator}{first}{separator}{second}", {}) == word
+    assert workflow_name(f"{word}{separator}{first}", {}) == word
+    assert workflow_name(f"{word}{separator}{first}{separator}{second}", {}) == word
 
 
 @settings(deadline=None)
 @given(st.text(max_size=600), st.dictionaries(st.just("workflow"), st.text(max_size=600)))
-def test_every_id_has_a_class_of_bounded_length(workflow_id, metadata):
-    name = workflow_class(workflow_id, metadata)
+def test_every_id_has_a_workflow_of_bounded_length(workflow_id, metadata):
+    name = workflow_name(workflow_id, metadata)
     assert 0 < len(name) <= MAX_LENGTH
 
 
@@ -103,7 +103,7 @@ def test_every_id_has_a_class_of_bounded_length(workflow_id, metadata):
     "piece", ["-", "a", "1", "2024-05-", "2024-05-01T", "8f14e45f-ceea-", "-1", "1a", "_1x", "/2"]
 )
 def test_a_hostile_id_takes_linear_time(piece):
-    assert len(workflow_class(piece * 200_000, {})) <= MAX_LENGTH
+    assert len(workflow_name(piece * 200_000, {})) <= MAX_LENGTH
 
 
 @pytest.mark.parametrize(
@@ -141,16 +141,16 @@ def test_every_id_that_ray_generates_leads_back_to_its_name(names):
 
 @settings(deadline=None)
 @given(st.integers(0, 5), st.lists(st.sampled_from("abcdefgh")))
-def test_classes_are_served_in_order_up_to_the_limit_and_the_rest_is_other(limit, workflows):
-    names = ClassNames(limit)
+def test_workflows_are_served_in_order_up_to_the_limit_and_the_rest_is_other(limit, workflows):
+    names = WorkflowNames(limit)
     served = list(dict.fromkeys(workflows))[:limit]
     for workflow in workflows:
         assert names.name(workflow) == (workflow if workflow in served else OTHER)
     assert names.folded == len(set(workflows)) - len(served)
 
 
-def test_counting_folded_classes_needs_bounded_memory():
-    names = ClassNames(0)
+def test_counting_folded_workflows_needs_bounded_memory():
+    names = WorkflowNames(0)
     for number in range(12_000):
-        names.name(f"class {number}")
+        names.name(f"workflow {number}")
     assert names.folded == 10_000

@@ -108,7 +108,7 @@ async def test_metrics_come_in_the_format_that_the_scraper_prefers(
 async def test_metrics_are_compressed_for_who_accepts_gzip(
     client: Client, source: FakeSource, length: int
 ) -> None:
-    source.body = b"ray_workflow_up 1\n" * (length // 18)
+    source.body = b"ray_workflow_storage_up 1\n" * (length // 18)
     packed = await client.get(
         "/metrics", headers={"Accept-Encoding": "gzip"}, auto_decompress=False
     )
@@ -137,16 +137,18 @@ def test_gzip_is_used_only_where_it_is_accepted(header: str, accepted: bool) -> 
 
 
 async def test_tiers_can_be_chosen(client: Client, source: FakeSource) -> None:
-    answer = await client.get("/metrics?tier=run&tier=class")
+    answer = await client.get("/metrics?tier=run&tier=workflow")
     assert answer.status == 200
-    assert source.asked == [(False, frozenset({Tier.RUN, Tier.CLASS}))]
+    assert source.asked == [(False, frozenset({Tier.RUN, Tier.WORKFLOW}))]
 
 
 async def test_an_unknown_tier_is_refused_with_the_known_ones(
     client: Client, source: FakeSource
 ) -> None:
     content = await problem(client, "/metrics?tier=run&tier=everything", 400)
-    assert content["detail"] == "`tier` must be one of cluster, class, run, stage, task, exporter."
+    assert (
+        content["detail"] == "`tier` must be one of cluster, workflow, run, stage, task, exporter."
+    )
     assert source.asked == []
 
 
@@ -203,8 +205,8 @@ async def test_runs_are_listed_with_their_progress_and_failure(client: Client) -
     ("query", "found"),
     [
         ("status=running", ["train-7"]),
-        ("status=RUNNING&status=FAILED&class=train", ["train-7"]),
-        ("class=nothing", []),
+        ("status=RUNNING&status=FAILED&workflow=train", ["train-7"]),
+        ("workflow=nothing", []),
         ("text=2025", ["etl/2025-06-01"]),
         ("text=TRAIN", ["train-7"]),
         ("limit=1", ["train-7"]),
@@ -369,7 +371,7 @@ def test_the_server_runs_until_it_is_told_to_stop(
     url = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text()))
     with requests.Session() as session:
         session.trust_env = False
-        assert session.get(f"{url[0]}/metrics", timeout=10).text == "ray_workflow_up 1\n"
+        assert session.get(f"{url[0]}/metrics", timeout=10).text == "ray_workflow_storage_up 1\n"
     server.send_signal(signal.SIGTERM)
     assert server.wait(timeout=30) == 0
     assert "Traceback" not in log.read_text()

@@ -62,7 +62,7 @@ def test_tls_is_spoken_and_nothing_else(
 ) -> None:
     site = serve(TLS % "")
     answer = site.get(scheme="https", verify=str(tmp_path / "ca.crt"))
-    assert answer.text == "ray_workflow_up 1\n"
+    assert answer.text == "ray_workflow_storage_up 1\n"
     with pytest.raises(requests.ConnectionError):
         site.get()
     old = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
@@ -245,14 +245,14 @@ def test_who_takes_nothing_of_an_answer_is_cut_off(
 ) -> None:
     monkeypatch.setattr(listening, "SILENT_SECONDS", 1)
     site = serve()
-    site.source.body = b"ray_workflow_up 1\n" * 2_000_000
+    site.source.body = b"ray_workflow_storage_up 1\n" * 2_000_000
     with site.connect() as stuck:
         stuck.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         server = site.listener._runner.server
         assert server
         wait_until(lambda: server.connections)
         wait_until(lambda: not server.connections)
-    site.source.body = b"ray_workflow_up 1\n"
+    site.source.body = b"ray_workflow_storage_up 1\n"
     assert site.get().ok
 
 

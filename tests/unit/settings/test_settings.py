@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.settings.reference import render_docs
-from ray_workflow_exporter.settings.settings import ClassSettings, Settings, SettingsError
+from ray_workflow_exporter.settings.settings import Settings, SettingsError, WorkflowSettings
 from ray_workflow_exporter.settings.values import format_duration, parse_duration, parse_listen
 
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
@@ -29,10 +29,10 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
-    file.write_text("interval: 5\ndetail: run\nmax_classes: 7\n")
+    file.write_text("interval: 5\ndetail: run\nmax_workflows: 7\n")
     environ = {"RAY_WORKFLOW_EXPORTER_INTERVAL": "250ms", "RAY_WORKFLOW_EXPORTER_DETAIL": "stage"}
-    settings = Settings.load(file, environ, {"detail": "class", "listen": None})
-    assert (settings.interval, settings.detail, settings.max_classes) == (0.25, "class", 7)
+    settings = Settings.load(file, environ, {"detail": "workflow", "listen": None})
+    assert (settings.interval, settings.detail, settings.max_workflows) == (0.25, "workflow", 7)
     assert settings.listen == ":20729"
 
 
@@ -42,14 +42,14 @@ def test_an_empty_file_and_an_empty_variable_set_nothing(file: Path) -> None:
 
 
 def test_lists_and_mappings_are_read_from_text_and_from_yaml(file: Path) -> None:
-    file.write_text("metadata_labels: [team, region]\nclasses: {etl: {deadline: 2h}}\n")
+    file.write_text("metadata_labels: [team, region]\nworkflows: {etl: {deadline: 2h}}\n")
     from_file = Settings.load(file, {}, {})
     from_flags = Settings.load(
-        None, {}, {"metadata_labels": "team, region", "classes": '{"etl": {"deadline": "2h"}}'}
+        None, {}, {"metadata_labels": "team, region", "workflows": '{"etl": {"deadline": "2h"}}'}
     )
     assert from_file == from_flags
     assert from_file.metadata_labels == ("team", "region")
-    assert from_file.classes == {"etl": ClassSettings(deadline=7200.0)}
+    assert from_file.workflows == {"etl": WorkflowSettings(deadline=7200.0)}
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -68,14 +68,14 @@ def test_settings_cannot_be_changed() -> None:
         ("storage", "The file {file} must hold `key: value` lines, one for a setting."),
         (
             "detail: tsak",
-            "'detail' in the file {file} must be 'class', 'run', 'stage' or 'task'; "
+            "'detail' in the file {file} must be 'workflow', 'run', 'stage' or 'task'; "
             "did you mean 'task'?",
         ),
         ("interval: 0.01", "'interval' in the file {file} must be at least 0.1."),
-        ("max_classes: yes", "'max_classes' in the file {file} must be a whole number."),
+        ("max_workflows: yes", "'max_workflows' in the file {file} must be a whole number."),
         ("objective: 1", "'objective' in the file {file} must be less than 1.0."),
         ("objective: yes", "'objective' in the file {file} must be less than 1.0."),
-        ("max_classes: -1", "'max_classes' in the file {file} must be at least 0."),
+        ("max_workflows: -1", "'max_workflows' in the file {file} must be at least 0."),
         ("workflow_key: ''", "'workflow_key' in the file {file} must not be empty."),
         ("metadata_labels: 7", "'metadata_labels' in the file {file} must be a list of texts."),
         (
@@ -83,16 +83,16 @@ def test_settings_cannot_be_changed() -> None:
             "'expose_error_messages' in the file {file} must be true or false.",
         ),
         ("state_dir: 7", "'state_dir' in the file {file} must be a path."),
-        ("classes: {etl: 7}", "'classes' in the file {file}, at etl, must be a mapping."),
+        ("workflows: {etl: 7}", "'workflows' in the file {file}, at etl, must be a mapping."),
         (
-            "classes: {etl: {dedline: 1h}}",
-            "'classes' in the file {file}, at etl, has the unknown key 'dedline'; "
+            "workflows: {etl: {dedline: 1h}}",
+            "'workflows' in the file {file}, at etl, has the unknown key 'dedline'; "
             "did you mean 'deadline'?",
         ),
         (
-            "classes: {etl: {deadline: -1}}",
-            "'classes' in the file {file}, at etl.deadline, must be a duration: seconds, or a text "
-            "such as 30s, 1h30m or 250ms.",
+            "workflows: {etl: {deadline: -1}}",
+            "'workflows' in the file {file}, at etl.deadline, must be a duration: seconds, or a "
+            "text such as 30s, 1h30m or 250ms.",
         ),
     ],
 )
@@ -106,12 +106,12 @@ def test_a_file_that_cannot_be_read_is_named(file: Path) -> None:
 
 
 def test_a_wrong_value_in_a_variable_or_flag_is_put_down_to_it() -> None:
-    environ = {"RAY_WORKFLOW_EXPORTER_MAX_CLASSES": "many"}
+    environ = {"RAY_WORKFLOW_EXPORTER_MAX_WORKFLOWS": "many"}
     assert (
         problem(environ=environ)
-        == "The variable RAY_WORKFLOW_EXPORTER_MAX_CLASSES must be a whole number."
+        == "The variable RAY_WORKFLOW_EXPORTER_MAX_WORKFLOWS must be a whole number."
     )
-    assert problem(max_classes="many") == "The flag --max-classes must be a whole number."
+    assert problem(max_workflows="many") == "The flag --max-workflows must be a whole number."
 
 
 def test_an_unknown_variable_of_ours_is_an_error() -> None:

@@ -88,8 +88,8 @@ ACTION_ID = Parameter("action_id", "The action's id.", TEXT, where="path")
 STATUS = Parameter(
     "status", "Only runs of this status; may be repeated.", _enum(RunStatus), many=True
 )
-CLASS = Parameter("class", "Only runs of this workflow class.", TEXT)
-SEARCH = Parameter("text", "Only runs with this in their id or class, in any case.", TEXT)
+WORKFLOW = Parameter("workflow", "Only runs of this workflow.", TEXT)
+SEARCH = Parameter("text", "Only runs with this in their id or workflow, in any case.", TEXT)
 STATE = Parameter(
     "state", "Only tasks in this state; may be repeated.", _enum(TaskState), many=True
 )
@@ -135,7 +135,7 @@ START_MANAGER = Parameter(
     "Start a workflow management actor where Ray has none.",
     {"type": "boolean", "default": False},
 )
-LIST = (STATUS, CLASS, SEARCH, LIMIT, OFFSET)
+LIST = (STATUS, WORKFLOW, SEARCH, LIMIT, OFFSET)
 
 
 def query_of(request: web.Request, *parameters: Parameter) -> dict[str, Any]:

@@ -26,7 +26,7 @@ async def workflows(request: web.Request) -> web.Response:
 
     def build() -> dict[str, Any]:
         runs = request.app[SOURCE].runs()
-        found = matching(runs, query["status"], query["class"], query["text"])
+        found = matching(runs, query["status"], query["workflow"], query["text"])
         page = found[offset : offset + limit]
         return {
             "total": len(found),
@@ -44,9 +44,9 @@ def matching(
     workflow: Optional[str],
     text: Optional[str],
 ) -> list[RunView]:
-    """Return the runs of any of the statuses and of the class, with the text in id or class.
+    """Return the runs of any of the statuses and of the workflow, with the text in id or workflow.
 
-    What is empty or None excludes nothing, but for an empty class.
+    What is empty or None excludes nothing, but for an empty workflow.
     """
     text = (text or "").casefold()
     return [

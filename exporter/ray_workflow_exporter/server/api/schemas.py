@@ -80,7 +80,7 @@ class RunSummary(Shape):
     """What a list shows of a run. Times are Unix seconds, null where nobody knows them."""
 
     workflow_id: str = about("The run's id.")
-    workflow: str = about("Its workflow class.")
+    workflow: str = about("Its workflow.")
     status: Status = about("Ray's own word.")
     start_time: Time = about("The start of its last life: a resume overwrites it.")
     end_time: Time = about("Its end.")

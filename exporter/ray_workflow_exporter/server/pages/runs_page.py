@@ -21,7 +21,7 @@ from . import buttons
 PER_PAGE = 50
 
 ENDPOINTS = {
-    "metrics": "for Prometheus; ?tier= chooses cluster, class, run, stage, task, exporter",
+    "metrics": "for Prometheus; ?tier= chooses cluster, workflow, run, stage, task, exporter",
     "api/v1/workflows": "all runs as JSON; takes what the search above takes",
     "api/v1/openapi.json": "all of the API, as OpenAPI",
     "api/v1/events": "what changes, as server-sent events",
@@ -33,7 +33,7 @@ ENDPOINTS = {
 def query(request: web.Request) -> dict[str, Any]:
     """Read the query. Raises HTTPBadRequest."""
     return query_of(
-        request, parameters.STATUS, parameters.CLASS, parameters.SEARCH, parameters.OFFSET
+        request, parameters.STATUS, parameters.WORKFLOW, parameters.SEARCH, parameters.OFFSET
     )
 
 
@@ -42,14 +42,14 @@ def content(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
     source = request.app[SOURCE]
     runs = source.runs()
     messages = request.app[SETTINGS].expose_error_messages
-    found = matching(runs, query["status"], query["class"] or None, query["text"])
+    found = matching(runs, query["status"], query["workflow"] or None, query["text"])
     # The last page, when what came after it is gone.
     offset = max(0, min(query["offset"], (len(found) - 1) // PER_PAGE * PER_PAGE))
     counts = Counter(view.run.status for view in runs)
     return {
         "query": query,
         "counts": {status.value: counts[status] for status in RunStatus},
-        "classes": sorted({view.run.workflow for view in runs}),
+        "workflows": sorted({view.run.workflow for view in runs}),
         "total": len(runs),
         "found": len(found),
         "runs": [_row(view, messages) for view in found[offset : offset + PER_PAGE]],

@@ -290,9 +290,9 @@ async def test_messages_are_kept_back_where_the_settings_say_so(client: Client) 
     [
         ("?status=failed", ["etl/2025-06-01", HOSTILE]),
         ("?status=FAILED&status=RUNNING&text=2025", ["etl/2025-06-01"]),
-        ("?class=train&text=", ["train-7"]),
-        ("?class=&text=EVIL", [HOSTILE]),
-        ("?class=none", []),
+        ("?workflow=train&text=", ["train-7"]),
+        ("?workflow=&text=EVIL", [HOSTILE]),
+        ("?workflow=none", []),
     ],
 )
 async def test_the_list_is_filtered_by_its_address(

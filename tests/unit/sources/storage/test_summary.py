@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from ray_workflow_exporter.catalog.catalog import Catalog
-from ray_workflow_exporter.catalog.counters import Ledger
+from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import Run, RunStatus
 from ray_workflow_exporter.poll import poller
@@ -23,7 +23,7 @@ from ray_workflow_exporter.sources.storage.summary import outline
 from support.trees import RunTree, StorageTree
 
 T0 = 1_600_000_000.0
-LEARNED = 50  # runs of a class that tell what the next one takes
+LEARNED = 50  # runs of a workflow that tell what the next one takes
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def _marks(tree: StorageTree) -> str:
 
 
 def plant(tree: StorageTree, count: int = LEARNED + 10) -> list[str]:
-    """Write runs of one class; the first one is the oldest."""
+    """Write runs of one workflow; the first one is the oldest."""
     ids = [f"run-{number:03}" for number in range(count)]
     for number, workflow_id in enumerate(ids):
         succeed(tree, workflow_id, T0 + 10 * number)
@@ -125,7 +125,7 @@ def test_a_run_that_expired_is_read_in_outline_too(tree, load, reads) -> None:
     assert told(expired) == told(load(1000))
 
 
-def test_the_runs_that_tell_what_a_class_takes_are_read_whole(tree, load, reads) -> None:
+def test_the_runs_that_tell_what_a_workflow_takes_are_read_whole(tree, load, reads) -> None:
     ids = plant(tree)
     rare = [f"rare-{number}" for number in range(3)]
     for number, workflow_id in enumerate(rare):
@@ -217,9 +217,9 @@ def test_a_run_that_changes_after_it_was_read_in_outline_is_read_whole(tree, loa
 
 
 def test_a_run_that_still_has_to_be_counted_needs_more_than_an_outline() -> None:
-    ledger = Ledger()
-    ledger.begin({"old": Mark(RunStatus.SUCCESSFUL, T0)}, T0 + 100)
-    catalog = Catalog(Settings(storage="/nowhere", finished_retention="1s"), ledger)
+    counters = Counters()
+    counters.begin({"old": Mark(RunStatus.SUCCESSFUL, T0)}, T0 + 100)
+    catalog = Catalog(Settings(storage="/nowhere", finished_retention="1s"), counters)
     for number in range(LEARNED):
         end = T0 + 1 + number
         run = Run(f"run-{number}", "etl", RunStatus.SUCCESSFUL, start_time=end - 1, end_time=end)
@@ -232,7 +232,7 @@ def test_a_run_that_still_has_to_be_counted_needs_more_than_an_outline() -> None
     assert enough("old", T0)
     assert not enough("old", T0 + 1)
     assert not enough("new", T0 + 200)
-    assert not enough("old", T0, end=T0 + 20)  # newer than some that the class learned from
+    assert not enough("old", T0, end=T0 + 20)  # newer than some that the workflow learned from
     assert not enough("run-0", T0)  # known already
 
 

@@ -1,4 +1,4 @@
-"""The queries of the Fleet board, asked as Grafana asks them, of a Prometheus full of series."""
+"""The queries of the Fleet dashboard, asked as Grafana asks them, of a full Prometheus."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from . import population
 from .harness import RUNS, Result, Row, Table, at_most, duration, seconds
 
 SERIES = 200_000
-RANGE, STEP = 6 * 3600, 30  # seconds: what the board shows, and a point of it on a wide screen
+RANGE, STEP = 6 * 3600, 30  # seconds: what the dashboard shows, and a point of it on a wide screen
 SCRAPE = 5  # seconds, as in prometheus.yml
-FLEET = [query for query in queries() if query.board == "ray-workflow-fleet"]
+FLEET = [query for query in queries() if query.dashboard == "ray-workflow-fleet"]
 
 
 def asked(query: Query) -> dict[str, str]:
@@ -55,7 +55,7 @@ COUNTERS = ("_total", "_bucket", "_sum", "_count")
 
 
 def measure() -> Result:
-    population.NOW = time.time()  # or no run would have ended within the board's range
+    population.NOW = time.time()  # or no run would have ended within the dashboard's range
     with _exporter() as port, tempfile.TemporaryDirectory() as folder:
         target = {f"127.0.0.1:{port}": {"cluster": "production"}}
         known, full = Path(folder, "known"), Path(folder, "full")
@@ -89,7 +89,7 @@ def measure() -> Result:
         ],
         [
             Table(
-                f"Queries of the Fleet board over {RANGE // 3600} h, {held:,} series held",
+                f"Queries of the Fleet dashboard over {RANGE // 3600} h, {held:,} series held",
                 ("panel", "query", "median", "first"),
                 [
                     [query.panel, query.ref, duration(median), duration(times[query][0])]
@@ -98,11 +98,11 @@ def measure() -> Result:
             )
         ],
         [
-            f"Queries of the Fleet board were asked over {RANGE // 3600} hours, the board's own "
+            f"Queries of the Fleet dashboard were asked over {RANGE // 3600} hours, its own "
             f"range, at steps of {STEP} s or what the panel asks for, with all rules loaded. Of "
             f"the {len(series):,} series that they look back at, Prometheus held {RANGE // 3600} "
             f"hours of samples, one each {SCRAPE} s as `prometheus.yml` scrapes; all others come "
-            "from live scrapes alone, because the board asks what they are now."
+            "from live scrapes alone, because the dashboard asks what they are now."
         ],
     )
 

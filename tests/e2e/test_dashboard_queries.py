@@ -1,4 +1,4 @@
-"""Every query of every board, asked of a real Prometheus over runs of a real Ray."""
+"""Every query of every dashboard, asked of a real Prometheus over runs of a real Ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from support.cluster import Cluster
 from support.dashboards import (
     ALL,
-    BOARDS,
+    DASHBOARDS,
     Query,
     filled,
     page_links,
@@ -35,10 +35,10 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.timeout(600)
 
 # Names as users give them.
-CLASS = 'etl "daily" \\ d\'eu/west (1.0)'
+WORKFLOW = 'etl "daily" \\ d\'eu/west (1.0)'
 DONE = 'etl "daily"\\d\'eu/2026.01 #1'
 OTHER = "staging.eu & co"  # a cluster that has the second name, too, for another run
-# Runs of one class: one that succeeded, one that failed, and one that waits for a file.
+# Runs of one workflow: one that succeeded, one that failed, and one that waits for a file.
 WORKFLOWS = """
 import os
 @ray.remote
@@ -76,7 +76,7 @@ RUNS = {DONE: "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
 
 # Panels that show nothing of what runs here, and why.
 EMPTY: Mapping[str, str] = {
-    "ray-workflow-fleet/Queue by class, the longest ten": "No limit makes a run wait in the queue.",
+    "ray-workflow-fleet/Queue by workflow, the longest ten": "No limit makes a run wait.",
 }
 
 
@@ -89,18 +89,18 @@ class Stack(NamedTuple):
     def query(self, query: Query, **values: str) -> list[dict[str, Any]]:
         """Ask as Grafana asks, for the last quarter of an hour."""
         texts = {
-            "cluster": "production", "SessionName": ALL, "workflow": CLASS, "stage": ALL,
+            "cluster": "production", "SessionName": ALL, "workflow": WORKFLOW, "stage": ALL,
             "__range": "15m", "__rate_interval": "10m", "__interval": "15s", "__range_s": "900",
             "run": DONE, "run_cluster": "production", **values,
         }  # fmt: skip
         return self.monitoring.query(filled(query.expr, texts))
 
-    def offered(self, board: str, variable: str, **values: str) -> list[str]:
+    def offered(self, dashboard: str, variable: str, **values: str) -> list[str]:
         """Return what a variable offers, with those before it as chosen here."""
-        query = dict(variable_queries(BOARDS[board]))[variable]
+        query = dict(variable_queries(DASHBOARDS[dashboard]))[variable]
         match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
         assert match
-        chosen = {"cluster": "production", "SessionName": ALL, "workflow": CLASS, "run": DONE,
+        chosen = {"cluster": "production", "SessionName": ALL, "workflow": WORKFLOW, "run": DONE,
                   "run_cluster": "production", **values}  # fmt: skip
         answer = HTTP.get(
             f"{self.monitoring.prometheus}/api/v1/label/{match[2]}/values",
@@ -108,22 +108,22 @@ class Stack(NamedTuple):
             timeout=10,
         ).json()
         assert answer["status"] == "success", answer
-        pattern = variables(BOARDS[board])[variable]["regex"].strip("/")
+        pattern = variables(DASHBOARDS[dashboard])[variable]["regex"].strip("/")
         return [it for it in sorted(answer["data"]) if re.search(pattern, it)]
 
 
 def other_cluster(storage: StorageTree) -> None:
-    """Write a run that has its id and class from one of the first cluster, and another DAG."""
+    """Write a run that has its id and workflow from one of the first cluster, and another DAG."""
     now = time.time()
     for name in (DONE, "tick`tock"):
-        run = storage.run(name, {"workflow": CLASS}).task("load").task("check", "load")
+        run = storage.run(name, {"workflow": WORKFLOW}).task("load").task("check", "load")
         run.entry("check").status("RUNNING", now - 90).succeed("load", now - 80, now - 60)
         run.start("check", now - 50).fail("check", ValueError("no rows")).status("FAILED", now - 40)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("boards")
+    folder = tmp_path_factory.mktemp("dashboards")
     nothing, others = (tmp_path_factory.mktemp(name) for name in ("nothing", "others"))
     (nothing / "storage").mkdir()
     (others / "storage").mkdir()
@@ -131,7 +131,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Cluster(num_cpus=4) as cluster:
         settings = folder / "settings.yml"
         promised = {"expected_interval": "1h", "deadline": "1s"}
-        settings.write_text(yaml.safe_dump({"classes": {CLASS: promised}}))
+        settings.write_text(yaml.safe_dump({"workflows": {WORKFLOW: promised}}))
         served = Served(folder, "--address", cluster.address, "--config", str(settings)).start()
         empty, other = (
             Served(it, "--address", "none", "--storage", str(it / "storage")).start()
@@ -148,17 +148,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 wait_until(
                     lambda: monitoring.query(
                         'count_over_time(ray_workflow_runs_finished_total{cluster="production",'
-                        f"workflow=`{CLASS}`}}[1m]) > 2"
+                        f"workflow=`{WORKFLOW}`}}[1m]) > 2"
                     ),
-                    message="Prometheus does not know the class yet",
+                    message="Prometheus does not know the workflow yet",
                 )
-                driver = cluster.start_driver(WORKFLOWS, str(folder / "go"), CLASS, DONE)
+                driver = cluster.start_driver(WORKFLOWS, str(folder / "go"), WORKFLOW, DONE)
                 assert driver.stdout
                 assert driver.stdout.readline() == "started\n"
                 for run, status in RUNS.items():
                     wait_until(
                         lambda run=run, status=status: monitoring.query(  # type: ignore[misc]
-                            f'ray_workflow_status{{cluster="production",workflow_id=`{run}`,'
+                            f'ray_workflow_run_status{{cluster="production",workflow_id=`{run}`,'
                             f'status="{status}"}} == 1'
                         ),
                         timeout=60,
@@ -187,7 +187,7 @@ def test_a_query_finds_what_its_panel_shows(stack: Stack, query: Query) -> None:
 
     # What looks back for days adds up ten-minute records, of which there is none so soon.
     early = re.search(r"_7d\b|increase(?:1d|3d|30d)\b", query.expr)
-    if early or f"{query.board}/{query.panel}" in EMPTY:
+    if early or f"{query.dashboard}/{query.panel}" in EMPTY:
         found()
     else:
         # Rates and alerts need some seconds of history.
@@ -203,14 +203,14 @@ def test_a_query_over_an_empty_fleet_is_no_error(stack: Stack, query: Query) -> 
         assert all(it["metric"].get("cluster", "") in ("", "empty") for it in result)
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", DASHBOARDS)
 def test_variables_offer_what_there_is(stack: Stack, name: str) -> None:
     expected = {
-        "cluster": {"production", "empty", OTHER}, "workflow": {CLASS}, "run": set(RUNS),
+        "cluster": {"production", "empty", OTHER}, "workflow": {WORKFLOW}, "run": set(RUNS),
         "SessionName": set(), "run_cluster": {"production"},
         "stage": {"__main__.extract", "__main__.load"},
     }  # fmt: skip
-    for variable, _ in variable_queries(BOARDS[name]):
+    for variable, _ in variable_queries(DASHBOARDS[name]):
         assert set(stack.offered(name, variable)) >= expected[variable], variable
 
 
@@ -220,8 +220,8 @@ def test_no_run_is_offered_that_no_query_can_name(stack: Stack) -> None:
 
 GRAPHS = [
     (name, panel)
-    for name, board in BOARDS.items()
-    for panel in panels(board)
+    for name, dashboard in DASHBOARDS.items()
+    for panel in panels(dashboard)
     if panel["type"] == "nodeGraph"
 ]
 
@@ -287,8 +287,8 @@ def test_a_graph_of_nothing_says_so(stack: Stack, name: str, panel: dict[str, An
 
 
 def test_the_page_of_a_run_opens(stack: Stack) -> None:
-    for board in BOARDS.values():
-        for url in page_links(board):
+    for dashboard in DASHBOARDS.values():
+        for url in page_links(dashboard):
             values = defaultdict(lambda: DONE, exporter=stack.served.url)
             page = HTTP.get(filled(url, values, link=True), timeout=10)
             assert page.ok, url
@@ -296,10 +296,10 @@ def test_the_page_of_a_run_opens(stack: Stack) -> None:
 
 
 def led_to(stack: Stack) -> set[tuple[Optional[str], ...]]:
-    """Follow the links of all rows of all clusters: board, cluster, class and run."""
+    """Follow the links of all rows of all clusters: dashboard, cluster, workflow and run."""
     found = set()
-    for name, board in BOARDS.items():
-        for panel in panels(board):
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
             for url in row_links(panel):
                 for target in panel["targets"] if "&var-workflow=" in url else ():
                     query = Query(name, panel["title"], target["refId"], target["expr"], True)
@@ -321,8 +321,8 @@ def test_a_row_leads_to_the_run_of_its_own_cluster(stack: Stack) -> None:
         place
         for cluster in stages
         for place in (
-            ("/d/ray-workflow-class", cluster, CLASS, None),
-            ("/d/ray-workflow-run", cluster, CLASS, DONE),
+            ("/d/ray-workflow-workflow", cluster, WORKFLOW, None),
+            ("/d/ray-workflow-run", cluster, WORKFLOW, DONE),
         )
     }
     wait_until(lambda: expected <= led_to(stack), timeout=60, message="a run has no link")
