@@ -98,7 +98,7 @@ Sampler = Callable[[Any, Options], Iterable[Sample]]
 class Family:
     """One row. `labels` are those beyond the scope's own.
 
-    `samples` is None where the value is kept by `selfmetrics.py`; `bounds` are the buckets of a
+    `samples` is None where the value is kept by `own.py`; `bounds` are the buckets of a
     histogram kept there.
     """
 

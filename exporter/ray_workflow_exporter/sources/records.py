@@ -1,4 +1,4 @@
-"""What each source says of a run, word for word, before `truth.py` makes one Run of it."""
+"""What each source says of a run, word for word, before `runs/merge.py` makes one Run of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Talk to the WorkflowManagementActor (WMA) as a Ray driver; as a program, for `running.RayLink`.
+"""Talk to the WorkflowManagementActor (WMA) as a Ray driver; as a program, for `link.RayLink`.
 
 A driver can hang, and is aborted by Ray when its cluster dies: the exporter therefore keeps it in
-a child process, `ray_workflow_exporter.sources.ray_link ADDRESS CLIENT_ID TIMEOUT`. The
+a child process, `ray_workflow_exporter.sources.manager.driver ADDRESS CLIENT_ID TIMEOUT`. The
 child reads one JSON request a line from standard input, `{"id": 1, "op": "poll", "args": {…}}`,
 answers `{"id": 1, "result": …}` or `{"id": 1, "error": "…"}` on standard output in any order, and
 leaves when its input ends.

@@ -45,7 +45,7 @@ class RayLink:
         self._off = address == "none"
         self._timeout = timeout
         self._command = launch.command(
-            f"{__package__}.ray_link", address, client_id or uuid.uuid4().hex, str(timeout)
+            f"{__package__}.driver", address, client_id or uuid.uuid4().hex, str(timeout)
         )
         self._mirror = Mirror()
         self._polling = threading.Lock()
