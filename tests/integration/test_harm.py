@@ -104,7 +104,7 @@ def test_a_thousand_polls_leave_nothing_behind_and_delay_nobody(
 HOSTILE = """
 import os
 from pathlib import Path
-from ray_workflow_exporter.sources import probe
+from ray_workflow_exporter.sources.manager import probe
 from ray_workflow_exporter.sources.manager.driver import ManagerClient
 @ray.remote
 def held(path):

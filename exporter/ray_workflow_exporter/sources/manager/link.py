@@ -168,7 +168,7 @@ class RayLink:
             self._asking_details.release()
 
     def act(self, action_id: str, verb: str, workflow_id: str, **options: Any) -> tuple[str, str]:
-        """Do something to a run, as `acting.Hands.act` does it; return its outcome.
+        """Do something to a run, as `ActionClient.act` does it; return its outcome.
 
         Returns within a minute or so. An outcome that nobody knows counts as FAILED.
         """
