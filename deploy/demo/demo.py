@@ -1,7 +1,7 @@
-"""Show the exporter at work: a local Ray, one workflow of each kind, Prometheus, a live view.
+"""Run the demo: a local Ray, one workflow of each kind, Prometheus and a live view.
 
-Usage: demo.py [SECONDS]; without SECONDS it runs until Ctrl-C. Everything it starts ends with it
-and everything it writes lies in one temporary folder, removed at the end.
+Usage: demo.py [SECONDS]; without SECONDS it runs until Ctrl-C. It stops everything that it started
+and removes the temporary folder that it wrote to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPOSITORY = HERE.parent.parent
 PROGRAM = Path(sys.executable).with_name("ray-workflow-exporter")
 CPUS = 4
 
-# All we ask is on this machine: no proxy stands between.
+# Everything runs on this machine: ignore proxy settings.
 HTTP = requests.Session()
 HTTP.trust_env = False
 
@@ -43,7 +43,7 @@ def main() -> int:
         try:
             return int(show(stack, seconds))
         except KeyboardInterrupt:
-            print("\nEnding the demo.", flush=True)
+            print("\nStopping the demo.", flush=True)
             return 0
 
 
@@ -72,12 +72,14 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
             )
         )
     ]
-    wait_until(lambda: answers(f"{url}/-/ready"), timeout=60, message=f"{PROGRAM.name} not ready")
+    wait_until(
+        lambda: answers(f"{url}/-/ready"), timeout=60, message=f"{PROGRAM.name} is not ready"
+    )
     urls = {"Metrics": f"{url}/metrics", "Page": f"{url}/", "Ray dashboard": cluster.dashboard_url}
 
     scratch = cluster.folder / "scratch"
     scratch.mkdir()
-    # It leaves when its stdin ends, so it goes with us however we end.
+    # It exits when its stdin ends, however this process ends.
     programs.append(
         stack.enter_context(
             running(
@@ -91,13 +93,13 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
     if prometheus:
         urls["Prometheus"] = f"{prometheus}/graph?g0.expr=ray_workflow_run_progress_ratio&g0.tab=0"
         urls["Alerts"] = f"{prometheus}/alerts"
-    wait_until(lambda: runs(url), timeout=60, message="No workflow has shown up")
+    wait_until(lambda: runs(url), timeout=60, message="The exporter shows no workflow")
     for name, address in urls.items():
         print(f"  {name + ':':15}{address}", flush=True)
-    print(f"  {'Token:':15}{token}  (the page asks for it before it cancels a run)", flush=True)
-    print("  Ctrl-C ends the demo.", flush=True)
+    print(f"  {'Token:':15}{token}  (needed to cancel, resume or delete on the page)", flush=True)
+    print("  Press Ctrl-C to stop the demo.", flush=True)
 
-    watch = [PROGRAM, "watch", "--url", url]
+    watch: list[Any] = [PROGRAM, "watch", "--url", url]
     if seconds is not None:
         watch += ["--duration", str(seconds)]
     outcome = subprocess.run(watch, check=False).returncode
@@ -107,9 +109,9 @@ def show(stack: contextlib.ExitStack, seconds: float | None) -> int:
 
 @contextlib.contextmanager
 def running(command: list[Any], log: Path, **variables: str) -> Iterator[Callable[[], bool]]:
-    """Run a program beside us, in a session of its own so that a Ctrl-C reaches us alone.
+    """Run a program in its own session, so that Ctrl-C only reaches this process.
 
-    Yields a function that says whether the program has died, and shows the end of its log.
+    Yields a function that returns whether the program has exited, and prints the end of its log.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -124,7 +126,7 @@ def running(command: list[Any], log: Path, **variables: str) -> Iterator[Callabl
     def died() -> bool:
         if process.poll() is None:
             return False
-        print(f"{Path(command[0]).name} ended early:\n{log.read_text()[-2000:]}")
+        print(f"{Path(command[0]).name} exited early:\n{log.read_text()[-2000:]}")
         return True
 
     try:
@@ -140,7 +142,7 @@ def running(command: list[Any], log: Path, **variables: str) -> Iterator[Callabl
 def start_prometheus(stack: contextlib.ExitStack, folder: Path, target: int) -> str | None:
     program = shutil.which("prometheus")
     if program is None:
-        print("Prometheus is not installed and cannot be installed without root; going on without.")
+        print("Prometheus is not installed: the demo runs without it.")
         return None
     config = yaml.safe_load((REPOSITORY / "prometheus" / "prometheus.yml").read_text())
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
@@ -189,7 +191,7 @@ def summary(url: str, prometheus: str | None) -> None:
     seen = runs(url)
     body = HTTP.get(f"{url}/metrics", timeout=10).text
     series = sum(1 for line in body.splitlines() if line and not line.startswith("#"))
-    print(f"\n{len(seen)} runs seen:")
+    print(f"\n{len(seen)} runs:")
     for status, count in sorted(Counter(run["status"] for run in seen).items()):
         print(f"  {count:4} {status}")
     for run in seen:

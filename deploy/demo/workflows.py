@@ -1,7 +1,10 @@
-"""Keep a Ray cluster busy with one workflow of each kind, until stdin ends.
+"""Run one workflow of each kind on a Ray cluster, again and again, until stdin ends.
 
 Usage: workflows.py ADDRESS
 """
+
+# mypy: disable-error-code="untyped-decorator"
+# mypy skips Ray (see pyproject.toml), so its decorators have no types.
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 warnings.simplefilter("ignore")
 
 import ray  # noqa: E402
 from ray import workflow  # noqa: E402
 
-PAUSE = 6.0  # seconds between two rounds of the short workflows
+PAUSE = 6.0  # seconds between two rounds of short workflows
 
 
 @ray.remote
@@ -57,7 +61,7 @@ def summarise(*scores: float) -> float:
 
 
 @ray.remote
-def halve(number: int):  # type: ignore[no-untyped-def]
+def halve(number: int) -> Any:
     time.sleep(0.7)
     # Returning a workflow is what Ray calls a continuation.
     return workflow.continuation(halve.bind(number // 2)) if number > 1 else number
@@ -98,31 +102,36 @@ def epoch(number: int, before: int | None = None) -> int:
     return number
 
 
-def submit(kind: str, number: int, dag) -> None:  # type: ignore[no-untyped-def]
+def submit(kind: str, number: int, dag: Any) -> None:
     workflow.run_async(dag, workflow_id=f"{kind}-{number:03d}", metadata={"workflow": kind})
 
 
-def etl(number: int):  # type: ignore[no-untyped-def]
+def etl(number: int) -> Any:
     rows = extract.bind(number)
     return load.bind(clean.bind(rows), enrich.bind(rows))
 
 
-def audit(number: int):  # type: ignore[no-untyped-def]
+def audit(number: int) -> Any:
     checked = check.bind(extract.bind(number))
     return load.bind(checked, enrich.bind(checked))
 
 
-def train():  # type: ignore[no-untyped-def]
+def train() -> Any:
     step = epoch.bind(0)
     for number in range(1, 12):
         step = epoch.bind(number, step)
     return step
 
 
+def wait_for_stdin(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
 def main() -> None:
     address = sys.argv[1]
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Thread(target=wait_for_stdin, args=(stop,), daemon=True).start()
     ray.init(address, log_to_driver=False, configure_logging=False)
     # More runs than this wait in Ray's queue: PENDING.
     workflow.init(max_running_workflows=5)
