@@ -5,19 +5,20 @@ To add a setting, add a field: its flag, its variable and its line in the docs f
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from .problems import SettingsError, first_problem, hint, read_yaml
 from .values import Count, Duration, Listen, Names, Origins, Shard, Share, parse_shard, read_mapping
+
+__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Settings", "SettingsError", "WorkflowSettings"]
 
 ENV_PREFIX = "RAY_WORKFLOW_EXPORTER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -27,13 +28,6 @@ CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 _SERVICE_LINK = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-
-
-class SettingsError(ValueError):
-    """Say in one sentence which setting is wrong, where it was set and what is allowed.
-
-    The sentence never repeats a value, which may be a secret.
-    """
 
 
 class WorkflowSettings(BaseModel):
@@ -205,27 +199,21 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except pydantic.ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise SettingsError(f"{origin[str(first['loc'][0])]}{_problem(first)}") from None
+            (key, *inside), problem = first_problem(error, WorkflowSettings.model_fields)
+            at = f", at {'.'.join(inside)}," if inside else ""
+            raise SettingsError(f"{origin[key]}{at} {problem}") from None
 
 
 def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:
     if file is None:
         return
-    try:
-        content = yaml.safe_load(file.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"The file {file} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)  # its own text quotes the file
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SettingsError(f"The file {file} is not valid YAML{place}.") from None
+    content = read_yaml(file, f"The file {file}")
     if content is not None and not isinstance(content, dict):
         raise SettingsError(f"The file {file} must hold `key: value` lines, one for a setting.")
     for key, value in (content or {}).items():
         if key not in Settings.model_fields:
-            hint = _hint(str(key), Settings.model_fields)
-            raise SettingsError(f"The file {file} has the unknown key {str(key)!r}; {hint}")
+            near = hint(str(key), Settings.model_fields)
+            raise SettingsError(f"The file {file} has the unknown key {str(key)!r}{near}")
         yield key, value, f"{key!r} in the file {file}"
 
 
@@ -239,7 +227,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
             and name not in (*known, CONFIG_VARIABLE)
             and not _SERVICE_LINK.fullmatch(name[len(ENV_PREFIX) :])
         ):
-            raise SettingsError(f"The variable {name} names no setting; {_hint(name, known)}")
+            raise SettingsError(f"The variable {name} names no setting{hint(name, known)}")
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
@@ -256,43 +244,3 @@ def variable(key: str) -> str:
 def flag(key: str) -> str:
     """Return the command-line flag of a setting."""
     return "--" + key.replace("_", "-")
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
-
-
-# What pydantic finds, in our words; a validator of ours says it in its own.
-_PROBLEMS = {
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "dict_type": "must be a mapping",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_type": "must be a whole number",
-    "literal_error": "must be {expected}",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "model_type": "must be a mapping",
-    "path_type": "must be a path",
-    "string_too_short": "must not be empty",
-    "string_type": "must be a text",
-    "value_error": "{error}",
-}
-
-
-def _problem(error: Any) -> str:
-    """Return the predicate of a sentence for one of pydantic's errors."""
-    inside = [str(part) for part in error["loc"][1:]]
-    if error["type"] == "extra_forbidden":
-        key = inside.pop()
-        problem = f"has the unknown key {key!r}; {_hint(key, WorkflowSettings.model_fields)}"
-    else:
-        problem = _PROBLEMS.get(error["type"], "is not valid").format(**error.get("ctx", {})) + "."
-    if error["type"] == "literal_error":
-        allowed = re.findall("'(.*?)'", error["ctx"]["expected"])
-        near = difflib.get_close_matches(str(error["input"]).lower(), allowed, n=1)
-        problem = f"{problem[:-1]}; did you mean {near[0]!r}?" if near else problem
-    return f", at {'.'.join(inside)}, {problem}" if inside else f" {problem}"

@@ -48,15 +48,13 @@ def parse_listen(value: str) -> tuple[Optional[str], int]:
     return match[1] or match[2] or None, int(match[3])
 
 
+def join_address(host: str, port: int) -> str:
+    """Return `host:port`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _check_listen(value: str) -> str:
     parse_listen(value)
-    return value
-
-
-def _check_origin(value: str) -> str:
-    # As browsers write it: `*` would open the API to every page that a user looks at.
-    if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
-        raise ValueError("must be an origin, such as https://grafana.example or http://host:3000")
     return value
 
 
@@ -92,6 +90,17 @@ def read_mapping(value: object) -> object:
     return value
 
 
+def matching(pattern: str, otherwise: str) -> pydantic.AfterValidator:
+    """Return a validator of texts that match all of `pattern`; `otherwise` is its predicate."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(otherwise)
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
 def _refuse_bool(value: object) -> object:
     if isinstance(value, bool):  # which Python takes for 0 or 1
         raise ValueError("must be a whole number")
@@ -107,7 +116,17 @@ Shard = Annotated[str, pydantic.AfterValidator(_check_shard), WithJsonSchema({"t
 Share = Annotated[float, Field(gt=0, lt=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split), WithJsonSchema({"type": "list"})]
 Origins = Annotated[
-    tuple[Annotated[str, pydantic.AfterValidator(_check_origin)], ...],
+    tuple[
+        Annotated[
+            str,
+            # As browsers write it: `*` would open the API to every page that a user visits.
+            matching(
+                r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?",
+                "must be an origin, such as https://grafana.example or http://host:3000",
+            ),
+        ],
+        ...,
+    ],
     BeforeValidator(_split),
     WithJsonSchema({"type": "list"}),
 ]

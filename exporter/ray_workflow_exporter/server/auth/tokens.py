@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 import stat
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, Optional
 
 import pydantic
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from ...settings.settings import SettingsError
+from ...settings.problems import SettingsError, first_problem, read_yaml
+from ...settings.values import matching
 from .reloaded import Reloaded
 
 _log = logging.getLogger(__name__)
@@ -45,9 +44,21 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+    name: Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}",
+            "must be a name of letters, digits and _.@-, at most 64 of them",
+        ),
+    ]
     role: Role
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[
+        str,
+        matching(
+            r"[0-9a-f]{64}",
+            "must be the SHA-256 of the token, as 64 hexadecimal digits in lower case",
+        ),
+    ]
 
 
 class _File(BaseModel):
@@ -97,45 +108,34 @@ def match(entries: Sequence[Entry], token: str) -> Optional[Caller]:
 
 def read_tokens(path: Path) -> tuple[Entry, ...]:
     """Return the entries of a file of tokens. Raises SettingsError, which quotes no secret."""
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = yaml.safe_load(file.read())
-    except OSError as error:
-        raise SettingsError(f"The tokens file {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"The tokens file {path} is not valid YAML{place}.") from None
+    name = f"The tokens file {path}"
+    content = read_yaml(path, name)
+    if not isinstance(content, dict):
+        raise SettingsError(f"{name} is wrong: it must hold `tokens:`, a list of entries.")
     try:
         entries = _File.model_validate(content).tokens
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = "".join(f"[{it}]" if isinstance(it, int) else f".{it}" for it in first["loc"])
-        problem = _PROBLEMS.get(where.rpartition(".")[2], "is not as it should be")
-        if first["type"] == "extra_forbidden":
-            problem = "is unknown"
-        raise SettingsError(
-            f"The tokens file {path} is wrong: {where.lstrip('.') or 'the file'} {problem}."
-        ) from None
+        place, problem = first_problem(error)
+        where = re.sub(r"\.(\d+)", r"[\1]", ".".join(place)) or "the file"
+        raise SettingsError(f"{name} is wrong: {where} {problem}") from None
     for field in ("name", "sha256"):
         if len({getattr(entry, field) for entry in entries}) < len(entries):
-            raise SettingsError(f"The tokens file {path} is wrong: a {field} stands there twice.")
+            raise SettingsError(f"{name} is wrong: two entries have the same {field}.")
+    _warn_if_open(path)
+    return entries
+
+
+def _warn_if_open(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # removed since it was read; the next look says so
     if mode & (stat.S_IWGRP | stat.S_IRWXO):
         _log.warning(
             "The tokens file %s may be %s by others than its owner: chmod 600 it.",
             path,
             "changed" if mode & (stat.S_IWGRP | stat.S_IWOTH) else "read",
         )
-    return entries
-
-
-_PROBLEMS = {
-    "tokens": "must be a list",
-    "name": "must be a name of letters, digits and _.@-, at most 64 of them",
-    "role": "must be read or act",
-    "sha256": "must be the SHA-256 of the token, as 64 hexadecimal digits in lower case",
-}
 
 
 def new_token() -> tuple[str, str]:

@@ -20,10 +20,10 @@ from typing import Annotated, Any, Literal, Optional
 
 import bcrypt
 import pydantic
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from ...settings.settings import SettingsError
+from ...settings.problems import SettingsError, first_problem, read_yaml
+from ...settings.values import matching
 
 _VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -60,6 +60,7 @@ _HEADERS = (
     "X-XSS-Protection",
     "Strict-Transport-Security",
 )
+_USER = "must be a user's name and a bcrypt hash, as `htpasswd -nB` makes it"
 _KEPT = 1000  # passwords that were found right, so that bcrypt is not asked again and again
 
 
@@ -86,7 +87,10 @@ class _Tls(_Section):
 
 class _Http(_Section):
     http2: bool = True  # taken for the sake of the format: aiohttp serves HTTP/1.1 alone
-    headers: Mapping[Literal[_HEADERS], Annotated[str, Field(pattern=r"^[ -~]*$")]] = {}  # type: ignore[valid-type]
+    headers: Mapping[
+        Literal[_HEADERS],  # type: ignore[valid-type]
+        Annotated[str, matching(r"[ -~]*", "must be one line of ASCII text")],
+    ] = {}
 
 
 class _Config(_Section):
@@ -94,8 +98,8 @@ class _Config(_Section):
     http_server_config: Annotated[_Http, BeforeValidator(_empty)] = _Http()
     basic_auth_users: Annotated[
         Mapping[
-            Annotated[str, Field(pattern=r"^[^:\x00-\x1f]{1,256}$")],
-            Annotated[str, Field(pattern=r"^\$2[aby]?\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}$")],
+            Annotated[str, matching(r"[^:\x00-\x1f]{1,256}", _USER)],
+            Annotated[str, matching(r"\$2[aby]?\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}", _USER)],
         ],
         BeforeValidator(_empty),
     ] = {}
@@ -123,19 +127,13 @@ class WebConfig:
 
 def read_web_config(path: Path) -> WebConfig:
     """Read a web-config file and the certificates it names. Raises SettingsError."""
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"The web config {path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)  # its own text quotes the file
-        place = f" at line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"The web config {path} is not valid YAML{place}.") from None
+    name = f"The web config {path}"
+    content = read_yaml(path, name)
     try:
         config = _Config.model_validate(content or {})
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SettingsError(f"The web config {path} is wrong: {_problem(first)}") from None
+        place, problem = first_problem(error)
+        raise SettingsError(f"{name} is wrong: {'.'.join(place) or 'the file'} {problem}") from None
     files, tls, fingerprint = [path], None, None
     if config.tls_server_config is not None:
         section = config.tls_server_config
@@ -145,7 +143,7 @@ def read_web_config(path: Path) -> WebConfig:
             tls = _context(section, path.parent)
             fingerprint = _fingerprint(path.parent / section.cert_file)
         except ValueError as error:
-            raise SettingsError(f"The web config {path} is wrong: {error}") from None
+            raise SettingsError(f"{name} is wrong: {error}") from None
     return WebConfig(
         files=tuple(files),
         tls=tls,
@@ -233,21 +231,6 @@ def _check_readable(file: Path) -> None:
         file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"] if part != "[key]") or "the file"
-    if error["type"] == "missing":
-        return f"{where} is missing."
-    if error["type"] == "extra_forbidden":
-        return f"{where} is unknown."
-    if error["type"] in ("dict_type", "mapping_type", "model_type", "model_attributes_type"):
-        return f"{where} must be a mapping."
-    if error["loc"][:1] == ("basic_auth_users",):
-        return f"{where} must be a user's name and a bcrypt hash, as `htpasswd -nB` makes it."
-    if error["type"] == "literal_error":
-        return f"{where} must be {error['ctx']['expected']}."
-    return f"{where} is not what it should be: {error['msg'].lower()}."
 
 
 class Users:

@@ -148,21 +148,24 @@ def test_a_token_costs_the_same_comparisons_whichever_it_is(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("tokens: [", "is not valid YAML at line 1."),
-        ("", "is wrong: the file is not as it should be."),
+        ("tokens: [", "is not valid YAML at line 1, column 10."),
+        ("", "is wrong: it must hold `tokens:`, a list of entries."),
         ("tokens: x", "is wrong: tokens must be a list."),
-        ("hunter2: 1\ntokens: []", "is wrong: hunter2 is unknown."),
-        ("tokens: [{name: a, role: admin, sha256: HASH}]", "tokens[0].role must be read or act."),
+        ("hunter2: 1\ntokens: []", "is wrong: the file has the unknown key 'hunter2'."),
+        (
+            "tokens: [{name: a, role: admin, sha256: HASH}]",
+            "tokens[0].role must be 'read' or 'act'.",
+        ),
         ("tokens: [{name: a, role: act, sha256: hunter2}]", "tokens[0].sha256 must be the SHA-256"),
-        ("tokens: [{name: a, role: act, token: hunter2}]", "tokens[0].sha256 must be the SHA-256"),
+        ("tokens: [{name: a, role: act, token: hunter2}]", "tokens[0].sha256 is missing."),
         ('tokens: [{name: "a\\nb", role: act, sha256: HASH}]', "tokens[0].name must be a name of"),
         (
             "tokens: [{name: a, role: act, sha256: HASH}, {name: a, role: read, sha256: HASH}]",
-            "a name stands there twice.",
+            "two entries have the same name.",
         ),
         (
             "tokens: [{name: a, role: act, sha256: HASH}, {name: b, role: read, sha256: HASH}]",
-            "a sha256 stands there twice.",
+            "two entries have the same sha256.",
         ),
     ],
 )
