@@ -16,8 +16,8 @@ from .actions import Order, Refusal, RefusedError, Verb
 from .catalog.snapshot import RunView
 from .exporter import Exporter
 from .responses import SERVER_NAME, action_metadata, run_details, run_metadata, run_tasks
+from .settings.addresses import join_address, local_host, parse_listen
 from .settings.settings import Settings
-from .settings.values import parse_listen
 from .sources.storage.filesystem import StorageError
 
 _PAGE = 1000
@@ -295,9 +295,7 @@ def _not_found(workflow_id: str, known: Iterable[str]) -> WorkflowNotFoundError:
 
 def _local_url(settings: Settings) -> str:
     host, port = parse_listen(settings.listen)
-    if host in (None, "0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{join_address(local_host(host), port)}"
 
 
 def _own_cluster() -> tuple[Optional[str], Optional[str]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from ..settings.addresses import is_wildcard, join_address, local_host
 from .files import read_json, write_json
 
 _LOG_FILE, _OUTPUT_FILE = "workflow_exporter.log", "workflow_exporter.err"
@@ -15,7 +16,6 @@ _ADDRESS_FILE = "workflow_exporter.json"
 # Beside Ray's own prom_metrics_service_discovery.json: prom_*_service_discovery.json means both.
 _DISCOVERY_FILE = "prom_workflow_service_discovery.json"
 _JOB = "ray-workflow"
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,7 @@ class Node:
         `cluster` is the name of the cluster, if it has one. Raises OSError.
         """
         host, port = min(listening.addresses, key=lambda it: it[0] != "0.0.0.0")  # noqa: S104
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        outside = self.ip if host in _WILDCARDS else host
+        outside = self.ip if is_wildcard(host) else host
         labels = {"job": _JOB, "SessionName": self.session_name}
         if cluster:
             # As KubeRay labels Ray's own metrics, and as our alerts tell clusters apart.
@@ -94,9 +93,11 @@ class Node:
         if listening.fingerprint is not None:
             scheme = labels["__scheme__"] = "https"
         address = Address(
-            f"{scheme}://{_join(local, port)}", listening.fingerprint, listening.asks_certificate
+            f"{scheme}://{join_address(local_host(host), port)}",
+            listening.fingerprint,
+            listening.asks_certificate,
         )
-        groups = [{"targets": [_join(outside, port)], "labels": labels}]
+        groups = [{"targets": [join_address(outside, port)], "labels": labels}]
         try:
             write_json(self.address_file, asdict(address))
         finally:
@@ -132,7 +133,3 @@ def _session_of(groups: Any) -> Any:
         return groups[0]["labels"]["SessionName"]
     except (TypeError, LookupError):
         return None
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..backoff import Backoff
 from .files import open_own
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
@@ -29,7 +29,7 @@ def supervise(
     for as long as this process lives, and `output` for what it prints. `after` is called when it
     ended.
     """
-    delay = FIRST_DELAY
+    backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
     while True:
         began = time.monotonic()
         end = _run(command, greeting, output)
@@ -38,13 +38,13 @@ def supervise(
         except Exception:
             _log.exception("What the workflow exporter left behind could not be removed.")
         if time.monotonic() - began >= STEADY_SECONDS:
-            delay = FIRST_DELAY
+            backoff.reset()
+        pause = backoff.pause()
         _log.warning(
             "The workflow exporter %s; it is started again in %.0f s. Its log and output are %s.*",
-            *(end, delay, output.with_suffix("")),
+            *(end, pause, output.with_suffix("")),
         )
-        time.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter is no secret
-        delay = min(LONGEST_DELAY, 2 * delay)
+        time.sleep(pause)
 
 
 def _run(command: Sequence[str], greeting: str, output: Path) -> str:

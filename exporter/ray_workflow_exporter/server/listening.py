@@ -13,8 +13,8 @@ from typing import Any, Callable, Optional
 
 from aiohttp import web
 
+from ..settings.addresses import join_address, parse_listen
 from ..settings.settings import Settings, SettingsError
-from ..settings.values import parse_listen
 from .app import FRESH, create_app
 from .auth.gate import Gate
 from .auth.web_config import WebConfig
@@ -94,8 +94,7 @@ class Listener:
             raise SettingsError(f"Cannot listen on {self._listen}: {error.strerror}.") from None
         scheme = "https" if self.web_config.tls else "http"
         for host, number in self.addresses:
-            name = f"[{host}]" if ":" in host else host
-            _log.info("listening on %s://%s:%d", scheme, name, number)
+            _log.info("listening on %s://%s", scheme, join_address(host, number))
         self._following = asyncio.create_task(self._follow())
         return self
 

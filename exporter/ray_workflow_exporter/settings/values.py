@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import pydantic
 import yaml
 from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from .addresses import parse_listen
 
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
@@ -38,19 +40,6 @@ def format_duration(seconds: float) -> str:
         count, rest = divmod(rest, round(_UNITS[unit] * 1000))
         text += f"{count}{unit}" if count else ""
     return text or "0s"
-
-
-def parse_listen(value: str) -> tuple[Optional[str], int]:
-    """Return (host, port) of `host:port`; a missing host, None, means all interfaces."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/\s]*)):([0-9]{1,5})", value)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError("must be host:port, such as :20729, 127.0.0.1:20729 or [::1]:20729")
-    return match[1] or match[2] or None, int(match[3])
-
-
-def join_address(host: str, port: int) -> str:
-    """Return `host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_listen(value: str) -> str:

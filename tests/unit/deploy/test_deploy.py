@@ -15,8 +15,8 @@ from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.inside_ray import forward, supervisor
 from ray_workflow_exporter.inside_ray.install import find_place
 from ray_workflow_exporter.inside_ray.node import Node
+from ray_workflow_exporter.settings.addresses import parse_listen
 from ray_workflow_exporter.settings.settings import Settings, variable
-from ray_workflow_exporter.settings.values import parse_listen
 from ray_workflow_exporter.sources.manager import versions as rays
 
 ROOT = Path(__file__).parents[3]

@@ -85,7 +85,7 @@ def test_it_serves_the_storage_of_its_node_and_tells_where(node: Node, start: St
     start()
     url = address(node)
     wait_until(
-        lambda: "\nray_workflow_up 1" in requests.get(f"{url}/metrics", timeout=5).text,
+        lambda: "\nray_workflow_storage_up 1" in requests.get(f"{url}/metrics", timeout=5).text,
         message="storage was not read",
     )
     (group,) = json.loads(wait_until(lambda: node.discovery_file.read_text()))

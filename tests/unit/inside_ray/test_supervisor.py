@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ray_workflow_exporter import backoff
 from ray_workflow_exporter.inside_ray import supervisor
 from support.waiting import wait_until
 
@@ -21,7 +22,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between two starts, which take no time."""
     made: list[float] = []
     monkeypatch.setattr(supervisor.time, "sleep", made.append)
-    monkeypatch.setattr(supervisor.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(backoff.random, "uniform", lambda low, high: 1.0)
     return made
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_workflow_exporter.settings.addresses import parse_listen
 from ray_workflow_exporter.settings.reference import render_docs
 from ray_workflow_exporter.settings.settings import Settings, SettingsError, WorkflowSettings
-from ray_workflow_exporter.settings.values import format_duration, parse_duration, parse_listen
+from ray_workflow_exporter.settings.values import format_duration, parse_duration
 
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
 

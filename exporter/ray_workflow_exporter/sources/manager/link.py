@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any, Optional
 
+from ...backoff import Backoff
 from ..records import LinkState, ManagerView, RayTaskDetail
 from . import launch
 from .action_client import ACT_SECONDS
@@ -56,7 +56,7 @@ class RayLink:
         self._asked: Optional[Future[Any]] = None  # a poll that the child still owes us
         self._last_good = 0.0
         self._starts = 0
-        self._delay = 0.0
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._next_start = 0.0
         self._reason = ""
         self._final: Optional[ManagerView] = None
@@ -112,7 +112,8 @@ class RayLink:
         elif view.state is LinkState.UNREACHABLE:
             return self._slow(child, view)
         else:
-            self._delay, self._last_good = 0.0, time.monotonic()
+            self._backoff.reset()
+            self._last_good = time.monotonic()
         return view
 
     def _living_child(self) -> Optional[_Child]:
@@ -142,8 +143,7 @@ class RayLink:
         child, self._child, self._asked = self._child, None, None
         if child:
             child.close(patience=0.0)
-        self._delay = min(LONGEST_DELAY, max(FIRST_DELAY, 2 * self._delay))
-        self._next_start = time.monotonic() + self._delay * random.uniform(0.8, 1.2)  # noqa: S311 (jitter is no secret)
+        self._next_start = time.monotonic() + self._backoff.pause()
         self._reason = reason
         return self._mirror.without_runs(LinkState.UNREACHABLE, reason)
 
