@@ -64,7 +64,7 @@ class Exporter:
             self._link.act,
             self._catalog.get,
             self._catalog.ids,
-            self._own.acted,
+            self._own.count_action,
             lambda: self._poller.manager,
         )
         self._stop = threading.Event()
@@ -79,7 +79,7 @@ class Exporter:
 
     def start(self) -> None:
         """Begin to poll in the background."""
-        self._own.tell_of_process()
+        self._own.expose_process_metrics()
         self._thread = threading.Thread(target=self._loop, name="poll", daemon=True)
         self._thread.start()
 
@@ -111,8 +111,8 @@ class Exporter:
         self._phase = "render"
         self._publish(now)
         self.actions.look()
-        self._own.left_to_read(self._poller.loading)
-        self._own.polled(time.time(), time.monotonic() - started)
+        self._own.set_runs_to_read(self._poller.loading)
+        self._own.observe_poll(time.time(), time.monotonic() - started)
         self._own.prepare()
         self._heartbeat = time.time()
 
@@ -204,7 +204,7 @@ class Exporter:
             except Exception as error:
                 # A fault of ours in one poll must not end all polls.
                 failures.tell(error)
-                self._own.poll_failed(self._phase)
+                self._own.count_poll_error(self._phase)
                 self._heartbeat = time.time()
             else:
                 failures.over()
@@ -233,26 +233,26 @@ class Exporter:
             self._snapshot
         ):
             self._exposition = self._renderer.render(snapshot)
-            self._own.exposed(self._exposition.series())
+            self._own.set_series(self._exposition.series())
         self._snapshot = snapshot
         if view.ray_version is not None and view.ray_version != self._ray_version:
             self._ray_version = view.ray_version
-            self._own.watches(view.ray_version)
+            self._own.set_ray_version(view.ray_version)
         if view.state is LinkState.UP:
-            self._own.probed(poller.manager_seconds)
+            self._own.observe_probe(poller.manager_seconds)
         if poller.storage_error is not None:
-            self._own.poll_failed("list")
+            self._own.count_poll_error("list")
         for _ in range(poller.unreadable - self._unreadable):
-            self._own.poll_failed("read")
+            self._own.count_poll_error("read")
         self._unreadable = poller.unreadable
         if view.state is LinkState.UNREACHABLE:
-            self._own.poll_failed("manager")
-        self._own.link_restarted(view.restarts)
+            self._own.count_poll_error("manager")
+        self._own.set_link_restarts(view.restarts)
         visible = time.time()
         for change in self._catalog.changes(self._seen_change):
             # What happened before the exporter began says nothing about how fast it is.
             if change.moment is not None and self._begun < change.moment <= visible:
-                self._own.changed(visible - change.moment)
+                self._own.observe_change_latency(visible - change.moment)
         self._seen_change = self._catalog.last_change
 
     def _manager_up(self) -> Optional[bool]:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from prometheus_client import Metric
 from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
-from ray_workflow_exporter.catalog.snapshot import Snapshot
+from ray_workflow_exporter.catalog.snapshot import RunView, Snapshot
 from ray_workflow_exporter.metrics import exposition, text
-from ray_workflow_exporter.metrics.exposition import render
+from ray_workflow_exporter.metrics.blocks import plain_body
+from ray_workflow_exporter.metrics.exposition import Exposition, Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES
-from ray_workflow_exporter.metrics.family import Options
+from ray_workflow_exporter.metrics.family import DEFAULTS, Options, Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
-from support.snapshots import START
+from support.snapshots import START, make_snapshot
+
+
+def body(exposition: Exposition, **wanted: Any) -> bytes:
+    """Return headers and samples in one piece, without the exporter's own metrics."""
+    return bytes(plain_body(exposition.blocks(**wanted)))
+
+
+def render(snapshot: Snapshot, *, options: Options = DEFAULTS, **wanted: Any) -> bytes:
+    """Render one snapshot once, without the exporter's own metrics and without `# EOF`."""
+    return body(Renderer(options).render(snapshot), **wanted)
 
 
 def own_metrics() -> SelfMetrics:
     own = SelfMetrics("1.2.3")
-    own.watches("2.47.1")
-    own.polled(START, 0.02)
-    own.poll_failed("read")
-    own.probed(0.0007)
-    own.changed(0.75)
-    own.exposed({"ray_workflow_storage_up": 1})
-    own.acted("cancel", "done")
-    own.link_restarted(2)
+    own.set_ray_version("2.47.1")
+    own.observe_poll(START, 0.02)
+    own.count_poll_error("read")
+    own.observe_probe(0.0007)
+    own.observe_change_latency(0.75)
+    own.set_series({"ray_workflow_storage_up": 1})
+    own.count_action("cancel", "done")
+    own.set_link_restarts(2)
     return own
 
 
@@ -88,3 +100,27 @@ def check(snapshot: Snapshot, options: Options) -> list[Metric]:
             assert (edge["workflow_id"], edge["source"]) in nodes
             assert (edge["workflow_id"], edge["target"]) in nodes
     return families
+
+
+def values(snapshot: Snapshot, name: str, **labels: str) -> dict[str, str]:
+    """Return the values of a family's samples by their last label, of those that have `labels`."""
+    found = {}
+    for line in render(snapshot).decode().splitlines():
+        head, _, value = line.rpartition(" ")
+        if head.partition("{")[0] == name:
+            pairs = dict(re.findall(r'(\w+)="([^"]*)"', head))
+            if labels.items() <= pairs.items():
+                found[list(pairs.values())[-1] if pairs else ""] = value
+    return found
+
+
+def value(view: RunView, name: str) -> Optional[str]:
+    """Return the value of a family that has one sample a run, None where it has none."""
+    (found,) = values(make_snapshot(view), f"ray_workflow_{name}").values() or (None,)
+    return found
+
+
+def series_of(snapshot: Snapshot, tier: Tier) -> list[str]:
+    """Return the sample lines of one tier, without the prefix that all families share."""
+    text = render(snapshot, tiers=[tier]).decode()
+    return [line[len("ray_workflow_") :] for line in text.splitlines() if line[0] != "#"]

@@ -15,10 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ray_workflow_exporter.exporter import Exporter
-from ray_workflow_exporter.metrics.exposition import render
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.storage.filesystem import LocalFiles, StorageError
+from support.expositions import render
 from support.object_store import object_store, s3_uri
 from support.proxy import proxy
 from support.trees import StorageTree

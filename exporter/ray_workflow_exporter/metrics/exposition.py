@@ -1,7 +1,7 @@
 """From a snapshot to the bytes of `/metrics`, in both formats.
 
 A `Renderer` makes an `Exposition` after each poll: a block of sample lines for each family, the
-same for text 0.0.4 and OpenMetrics 1.0. A scrape puts headers before the blocks it was asked for.
+same for text 0.0.4 and OpenMetrics 1.0. A scrape joins the blocks and their headers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Callable, NamedTuple, Optional
 
 from ..catalog.snapshot import Histogram, RunView, Snapshot, WorkflowView
+from ..model import Edge
 from . import text
 from .blocks import Block, Blocks, Body, Fragments, block, gzip_body, plain_body
 from .families import FAMILIES
@@ -40,10 +41,10 @@ from .own import SelfMetrics
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# What the samples of a scope are about: the labels that name each object, and the object.
-Subjects = Mapping[Scope, Sequence[tuple[str, Any]]]
-_EOF = block(b"# EOF\n")
+# The objects of each scope: the labels that identify one, and the object itself.
+Objects = Mapping[Scope, Sequence[tuple[str, Any]]]
 RUN_SCOPES = (RUN, STAGE, STAGE_EDGE, TASK, TASK_EDGE)
+_EOF = block(b"# EOF\n")
 
 
 class Row(NamedTuple):
@@ -57,7 +58,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Exposition:
-    """What one snapshot exposes, in the order of the table."""
+    """What one snapshot exposes, in the order of the families."""
 
     rows: tuple[Row, ...]
 
@@ -75,36 +76,30 @@ class Exposition:
                 parts += row.openmetrics if openmetrics else row.text, row.samples
         return parts
 
-    def body(self, *, openmetrics: bool = False, tiers: Optional[Collection[str]] = None) -> bytes:
-        """Return the same in one piece, as text."""
-        return bytes(plain_body(self.blocks(openmetrics=openmetrics, tiers=tiers)))
-
 
 class Renderer:
-    """Makes the exposition of one snapshot after the other; not for use by two threads at once.
+    """Makes the exposition of one snapshot after the other; not thread-safe.
 
-    Keeps the lines of each run and workflow, so that only those that changed are rendered again:
-    those whose view is not equal to the one before. That costs nothing for the same object, so
-    whoever makes snapshots should use an unchanged view again.
+    Keeps the lines of each run and workflow and renders only those whose view is not equal to the
+    one before. The comparison is free for the same object, so reuse the view of an unchanged run.
     """
 
     def __init__(self, options: Options = DEFAULTS) -> None:
-        families = _exposed(options)
-        self._headers = [(it, _header_block(it, False), _header_block(it, True)) for it in families]
-        self._snapshots = _Rendered(families, (CLUSTER, EXPORTER), _of_snapshot, options)
-        self._workflows = _Rendered(families, (WORKFLOW,), _of_workflow, options)
-        self._runs = _Rendered(families, RUN_SCOPES, _of_run, options)
+        self._families = _exposed(options)
+        self._headers = [_header_blocks(family) for family in self._families]
+        self._snapshots = _Rendered(self._families, (CLUSTER, EXPORTER), _of_snapshot, options)
+        self._workflows = _Rendered(self._families, (WORKFLOW,), _of_workflow, options)
+        self._runs = _Rendered(self._families, RUN_SCOPES, _of_run, options)
 
     def render(self, snapshot: Snapshot) -> Exposition:
-        """Render what differs from the snapshot before and join it with what does not."""
+        """Render what differs from the snapshot before, and reuse the rest."""
         blocks = {
-            **self._snapshots.blocks({"": snapshot}),
-            **self._workflows.blocks({view.workflow: view for view in snapshot.workflows}),
-            **self._runs.blocks({view.run.workflow_id: view for view in snapshot.runs}),
+            **self._snapshots.update({"": snapshot}),
+            **self._workflows.update({view.workflow: view for view in snapshot.workflows}),
+            **self._runs.update({view.run.workflow_id: view for view in snapshot.runs}),
         }
-        return Exposition(
-            tuple(Row(*headers, blocks[headers[0].name]) for headers in self._headers)
-        )
+        rows = zip(self._families, self._headers)
+        return Exposition(tuple(Row(it, *headers, blocks[it.name]) for it, headers in rows))
 
 
 class _Rendered:
@@ -114,24 +109,24 @@ class _Rendered:
         self,
         families: Iterable[Family],
         scopes: Collection[Scope],
-        subjects: Callable[[Any], Subjects],
+        objects_of: Callable[[Any], Objects],
         options: Options,
     ) -> None:
         self._families = [family for family in families if family.scope in scopes]
-        self._subjects = subjects
+        self._objects_of = objects_of
         self._options = options
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._views: Mapping[str, object] = {}
         self._blocks = Blocks(len(self._families))
 
-    def blocks(self, views: Mapping[str, object]) -> dict[str, Block]:
-        """Return the block of each family, by its name; what is not in `views` is forgotten."""
+    def update(self, views: Mapping[str, object]) -> dict[str, Block]:
+        """Return the block of each family by its name; drop what is not in `views`."""
         try:
             self._blocks.update(self._changes(views))
         except BaseException:
-            self._forget()  # half an update is worse than none
+            self._clear()  # half an update is worse than none
             raise
         self._views = views
         return {it.name: block for it, block in zip(self._families, self._blocks.families)}
@@ -142,19 +137,8 @@ class _Rendered:
         for key, view in views.items():
             known = self._views.get(key)
             if known is not view and known != view:
-                subjects = self._subjects(view)
-                yield key, [lines(it, subjects[it.scope], self._options) for it in self._families]
-
-
-def render(
-    snapshot: Snapshot,
-    *,
-    openmetrics: bool = False,
-    tiers: Optional[Collection[str]] = None,
-    options: Options = DEFAULTS,
-) -> bytes:
-    """Render one snapshot once, without the exporter's own metrics and without `# EOF`."""
-    return Renderer(options).render(snapshot).body(openmetrics=openmetrics, tiers=tiers)
+                objects = self._objects_of(view)
+                yield key, [lines(it, objects[it.scope], self._options) for it in self._families]
 
 
 def page(
@@ -193,24 +177,20 @@ def wants_openmetrics(accept: str) -> bool:
     return openmetrics > 0 and openmetrics >= plain
 
 
-def header(family: Family, *, openmetrics: bool) -> bytes:
-    """Return the lines that stand before the samples of a family."""
-    return text.header(
-        family.name, family.kind.value, family.unit, family.help, openmetrics=openmetrics
-    ).encode()
-
-
 @cache
-def _header_block(family: Family, openmetrics: bool) -> Block:
-    return block(header(family, openmetrics=openmetrics))
+def _header_blocks(family: Family) -> tuple[Block, Block]:
+    """Return the lines before the samples of a family, in text 0.0.4 and in OpenMetrics."""
+    facts = family.name, family.kind.value, family.unit, family.help
+    plain, openmetrics = (text.header(*facts, openmetrics=it).encode() for it in (False, True))
+    return block(plain), block(openmetrics)
 
 
-def lines(family: Family, subjects: Iterable[tuple[str, Any]], options: Options) -> bytes:
-    """Return the sample lines of one family for some of the objects it is about."""
+def lines(family: Family, objects: Iterable[tuple[str, Any]], options: Options) -> bytes:
+    """Return the sample lines of one family for some objects of its scope."""
     assert family.samples is not None
     out: list[str] = []
-    for object_labels, subject in subjects:
-        for values, value in family.samples(subject, options):
+    for object_labels, item in objects:
+        for values, value in family.samples(item, options):
             label_text = object_labels
             if values:
                 own = text.labels(family.labels, values)
@@ -249,42 +229,42 @@ def _exposed(options: Options) -> tuple[Family, ...]:
     )
 
 
-def _of_snapshot(snapshot: Snapshot) -> Subjects:
+def _of_snapshot(snapshot: Snapshot) -> Objects:
     return {CLUSTER: [("", snapshot)], EXPORTER: [("", snapshot)]}
 
 
-def _of_workflow(view: WorkflowView) -> Subjects:
+def _of_workflow(view: WorkflowView) -> Objects:
     return {WORKFLOW: [(text.labels(WORKFLOW.labels, (view.workflow,)), view)]}
 
 
-def _of_run(view: RunView) -> Subjects:
+def _of_run(view: RunView) -> Objects:
     run, analysis = view.run, view.analysis
     run_id = text.labels(("workflow_id",), (run.workflow_id,))
 
-    def below(scope: Scope, *values: str) -> str:
-        return f"{run_id},{text.labels(scope.labels[1:], values)}"
-
-    def edges(scope: Scope, known: Iterable[Any], ends: Collection[str]) -> list[tuple[str, Any]]:
-        # Grafana's node graph breaks on an edge that leads nowhere.
-        return [
-            (below(scope, edge.source, edge.target, edge.kind.value), edge)
-            for edge in known
-            if edge.source in ends and edge.target in ends
-        ]
+    def labelled(scope: Scope, items: Iterable[tuple[Any, ...]]) -> list[tuple[str, Any]]:
+        names = scope.labels[1:]
+        return [(f"{run_id},{text.labels(names, values)}", item) for item, *values in items]
 
     stages = analysis.stages if view.stages else ()
     critical = frozenset(analysis.critical_path)
     critical_stages = {run.tasks[task_id].stage for task_id in critical}
+    stage_edges = _between(analysis.stage_edges, {stage.name for stage in stages})
+    task_edges = _between(analysis.task_edges, {task.task_id for task in view.tasks})
     return {
         RUN: [(text.labels(RUN.labels, (run.workflow, run.workflow_id)), view)],
-        STAGE: [
-            (below(STAGE, stage.name), StageOnPath(stage, stage.name in critical_stages))
-            for stage in stages
-        ],
-        STAGE_EDGE: edges(STAGE_EDGE, analysis.stage_edges, {stage.name for stage in stages}),
-        TASK: [
-            (below(TASK, task.task_id), TaskOnPath(task, task.task_id in critical))
-            for task in view.tasks
-        ],
-        TASK_EDGE: edges(TASK_EDGE, analysis.task_edges, {task.task_id for task in view.tasks}),
+        STAGE: labelled(
+            STAGE, ((StageOnPath(it, it.name in critical_stages), it.name) for it in stages)
+        ),
+        STAGE_EDGE: labelled(STAGE_EDGE, stage_edges),
+        TASK: labelled(
+            TASK, ((TaskOnPath(it, it.task_id in critical), it.task_id) for it in view.tasks)
+        ),
+        TASK_EDGE: labelled(TASK_EDGE, task_edges),
     }
+
+
+def _between(edges: Iterable[Edge], ends: Collection[str]) -> Iterator[tuple[Edge, str, str, str]]:
+    """Yield the edges whose both ends are exposed: a loose edge breaks Grafana's node graph."""
+    for edge in edges:
+        if edge.source in ends and edge.target in ends:
+            yield edge, edge.source, edge.target, edge.kind.value

@@ -1,4 +1,4 @@
-"""The words of the metric contract: tiers, scopes, and what a row of the table says."""
+"""What the metric contract is made of: tiers, scopes, and the row that describes a family."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ class Stability(str, Enum):
     STABLE = "stable"
     EXPERIMENTAL = "experimental"
 
+
+COUNTER, GAUGE, HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+EXPERIMENTAL = Stability.EXPERIMENTAL
 
 META_LABELS = "meta_*"  # in a row: the labels of the allow-listed user metadata
 
@@ -98,8 +101,8 @@ Sampler = Callable[[Any, Options], Iterable[Sample]]
 class Family:
     """One row. `labels` are those beyond the scope's own.
 
-    `samples` is None where the value is kept by `own.py`; `bounds` are the buckets of a
-    histogram kept there.
+    `samples` is None where `own.py` keeps the value; `bounds` are the buckets of a histogram kept
+    there.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The exporter's own metrics: how it polls, what it shows, what it was told to do.
+"""The exporter's own metrics: its polls, series and actions.
 
-They change with every poll, and are rendered at its end: a scrape costs its bytes. What happens
-between two polls is rendered by the next scrape.
+They change with every poll and are rendered at its end, so that a scrape only copies bytes. A
+change between two polls is rendered by the next scrape.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PREFIX = "ray_workflow_exporter_"
 
 
 class SelfMetrics:
-    """The rows of the table that no snapshot holds. May be used by several threads at once."""
+    """The families that have no sampler. Safe for use by several threads."""
 
     def __init__(self, version: str) -> None:
         self._registry = CollectorRegistry()
@@ -44,56 +44,56 @@ class SelfMetrics:
         for action, result in product(ACTIONS, RESULTS):
             self._of("actions_total").labels(action, result)
         self._version = version
-        self.watches("")
+        self.set_ray_version("")
 
-    def tell_of_process(self) -> None:
-        """Tell from now on what this process takes, as `process_…`: RAM, CPU, files, its start."""
+    def expose_process_metrics(self) -> None:
+        """Expose memory, CPU, open files and start of this process as `process_…`."""
         ProcessCollector(registry=self._registry)
 
-    def watches(self, ray_version: str) -> None:
+    def set_ray_version(self, ray_version: str) -> None:
         """Record the version of the cluster's Ray."""
         build_info = self._of("build_info")
         build_info.clear()
         build_info.labels(self._version, platform.python_version(), ray_version).set(1)
 
-    def polled(self, at: float, seconds: float) -> None:
+    def observe_poll(self, at: float, seconds: float) -> None:
         """Record a poll that ended at `at` (Unix seconds) and took `seconds`."""
         self._of("last_poll_timestamp_seconds").set(at)
         self._of("poll_duration_seconds").observe(seconds)
 
-    def left_to_read(self, runs: int) -> None:
-        """Record how many finished runs were listed and not read yet."""
+    def set_runs_to_read(self, runs: int) -> None:
+        """Record how many finished runs are listed but not read yet."""
         self._of("runs_to_read").set(runs)
 
-    def poll_failed(self, phase: str) -> None:
+    def count_poll_error(self, phase: str) -> None:
         """Count an error in one of POLL_PHASES."""
         self._of("poll_errors_total").labels(phase).inc()
 
-    def probed(self, seconds: float) -> None:
+    def observe_probe(self, seconds: float) -> None:
         """Record an answer of the WorkflowManagementActor."""
         self._of("probe_duration_seconds").observe(seconds)
 
-    def changed(self, seconds: float) -> None:
-        """Record how long a change in Ray took to become visible."""
+    def observe_change_latency(self, seconds: float) -> None:
+        """Record the seconds between a change in Ray and its first snapshot."""
         self._of("change_latency_seconds").observe(seconds)
 
-    def exposed(self, series: Mapping[str, int]) -> None:
+    def set_series(self, series: Mapping[str, int]) -> None:
         """Record the number of series of each family, from `Exposition.series`."""
         for family, count in series.items():
             self._of("series").labels(family).set(count)
 
-    def acted(self, action: str, result: str) -> None:
-        """Count an action on a run that a user asked for."""
+    def count_action(self, action: str, result: str) -> None:
+        """Count an action on a run that a user requested."""
         with self._lock:
             self._of("actions_total").labels(action, result).inc()
 
-    def link_restarted(self, total: int) -> None:
-        """Take over the number of restarts of the ray link since the exporter began."""
+    def set_link_restarts(self, total: int) -> None:
+        """Record the number of restarts of the link to Ray since the exporter started."""
         self._of("link_restarts_total").inc(max(0, total - self._link_restarts))
         self._link_restarts = total
 
     def prepare(self) -> None:
-        """Have ready what a scrape will ask for."""
+        """Render the metrics for the next scrapes."""
         with self._lock:
             self._ready = {kind: block(self._text(openmetrics=kind)) for kind in (False, True)}
 
@@ -133,5 +133,5 @@ class SelfMetrics:
         return Gauge(*about, registry=self._registry)
 
     def _of(self, name: str) -> Any:
-        self._ready = {}  # it is about to change
+        self._ready = {}  # outdated by what the caller does
         return self._by_name[_PREFIX + name]

@@ -1,9 +1,9 @@
-"""Writes `docs/metrics.md` from the table of families.
+"""Write `docs/metrics.md` from the rows of families.
 
     python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
 
-A test holds that file equal to what this module writes, and the numbers of the budget equal to
-what is rendered.
+A test compares that file with the output of this module, and the numbers of the budget with a
+rendered exposition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..catalog.counters import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUN
 from .families import FAMILIES
 from .family import Family, Kind, Tier
 
-# Series at most, without histograms, deadline, failure and critical path: see `_BUDGET`.
+# Maximum number of series, without histograms, deadline, failure and critical path: see `_BUDGET`.
 SERIES_PER_WORKFLOW = 20
 SERIES_PER_RUN = 21
 SERIES_PER_STAGE = 11
@@ -40,68 +40,69 @@ def run_series(stages: int, stage_edges: int, tasks: int = 0, task_edges: int = 
 _INTRODUCTION = f"""\
 # Metrics
 
-This page is made from the table in `exporter/ray_workflow_exporter/metrics/families.py` by
-`python -m ray_workflow_exporter.metrics.reference > docs/metrics.md`. Change the table, not the
+This page is generated from the files in `exporter/ray_workflow_exporter/metrics/families/` by
+`python -m ray_workflow_exporter.metrics.reference > docs/metrics.md`. Edit those files, not this
 page.
 
-All names begin with `ray_workflow_`; times are Unix seconds, durations seconds, sizes bytes. No
-value ticks: a running thing has a start timestamp, and `time() - start` is its age. A family
-without any sample is left out, header and all. `/metrics` speaks the text format 0.0.4 and
-OpenMetrics 1.0, whichever the `Accept` header prefers; both hold the same samples.
+All names begin with `ray_workflow_`. Times are Unix timestamps in seconds, durations are seconds,
+sizes are bytes. No value changes by the mere passing of time: a running object has a start
+timestamp, and `time() - start` is its age. A family without samples is omitted together with its
+header. `/metrics` serves the text format 0.0.4 or OpenMetrics 1.0, as the `Accept` header asks;
+both contain the same samples.
 
 ## Words
 
-- **workflow**, the workflow: what runs again and again; label `workflow`. Taken from the user
-  metadata of a run, else from its id without counters, dates and UUIDs, else `unnamed`. Workflows
-  beyond `max_workflows` are all called `other`.
-- **run**: one workflow id; label `workflow_id`.
+- **workflow**: what runs repeatedly; label `workflow`. The name comes from the user metadata of a
+  run, else from its id without counters, dates and UUIDs, else it is `unnamed`. Workflows beyond
+  `max_workflows` share the name `other`.
+- **run**: one execution, with its own workflow id; label `workflow_id`.
 - **task**: one node of a run's DAG; label `task_id`.
 - **stage**: all tasks of a run with the same task name; label `stage`. A fan-out over 1,000
   inputs is 1,000 tasks and one stage.
 - **edge**: the `target` depends on the `source`. Its `kind` is `data` (the target takes the
-  source's output as an argument) or `continuation` (the source returned the workflow that holds
-  the target). Exposed only if both ends are.
+  source's output as an argument) or `continuation` (the source returned the workflow that contains
+  the target). An edge is exposed only if both its ends are.
 
 ### Status of a run
 
-Ray's own words.
+These are Ray's own names.
 
-- `PENDING`: submitted, waits for one of the `max_running_workflows` places.
-- `RUNNING`: the WorkflowManagementActor works on it.
-- `RESUMABLE`: storage says that it runs, but no manager holds it: its manager or its cluster
-  died. Somebody must resume or delete it. Shown once two polls agree.
-- `SUCCESSFUL`: ended, its output is stored.
-- `FAILED`: a task failed for good.
-- `CANCELED`: somebody canceled it.
+- `PENDING`: submitted; waits because `max_running_workflows` runs are RUNNING.
+- `RUNNING`: the WorkflowManagementActor executes it.
+- `RESUMABLE`: running according to storage, but no management actor executes it: the actor or its
+  cluster died. Resume or delete it. Shown after two polls in a row find it so.
+- `SUCCESSFUL`: ended, and its output is stored.
+- `FAILED`: ended because a task failed.
+- `CANCELED`: canceled by a user.
 
 ### State of a task
 
-- `WAITING`: a task that it depends on is not done.
-- `PENDING`: handed to Ray, not started: waits for resources or for its environment.
-- `RUNNING`: its function runs. `workflow.sleep` and `wait_for_event` run while they wait.
-- `SUCCESSFUL`: its function returned, also when it returned a workflow that still runs; or its
-  exception was caught by `catch_exceptions`.
+- `WAITING`: a task that it depends on has not finished.
+- `PENDING`: submitted to Ray but not started: waits for resources or for its environment.
+- `RUNNING`: its function runs. `workflow.sleep` and `wait_for_event` are RUNNING while they wait.
+- `SUCCESSFUL`: its function returned, even if it returned a workflow that still runs; or
+  `catch_exceptions` caught its exception.
 - `FAILED`: its last attempt failed.
-- `CANCELED`: was at work when its run was canceled, failed or became RESUMABLE.
-- `NOT_RUN`: its run ended, or became RESUMABLE, before the task was started.
+- `CANCELED`: was running when its run was canceled, failed or became RESUMABLE.
+- `NOT_RUN`: its run ended, or became RESUMABLE, before the task started.
 
 ## Tiers
 
-Each tier can be left out: `detail` names the last one of workflow, run, stage and task that is
-exposed, and `/metrics?tier=workflow&tier=run` selects tiers for one scrape. Every tier is bounded,
-and what a limit keeps out is counted in `ray_workflow_exporter_hidden_objects`.
+`detail` sets the deepest tier that is exposed: workflow, run, stage or task.
+`/metrics?tier=workflow&tier=run` selects tiers for one scrape. Every tier is bounded, and
+`ray_workflow_exporter_hidden_objects` counts what a limit leaves out.
 
-- `cluster` is always there. When the sources are silent for longer than `max_staleness`, the
-  tiers workflow to task disappear and `ray_workflow_storage_up` is 0.
-- `workflow` holds every workflow for ever, at most `max_workflows` with {MAX_STAGES} stages each;
-  all others are called `other`. Counters survive a restart of the exporter; what had ended before
-  it first saw the storage is not counted.
-- `run` holds live runs always, and ended ones for `finished_retention` (24 h), of these the
+- `cluster` is always exposed. If the sources do not answer for longer than `max_staleness`, the
+  tiers workflow to task are removed and `ray_workflow_storage_up` is 0.
+- `workflow` contains every workflow, at most `max_workflows` with {MAX_STAGES} stages each; further
+  workflows share the name `other`. Counters survive a restart of the exporter; runs that ended
+  before the exporter first read the storage are not counted.
+- `run` contains all live runs, and finished ones for `finished_retention` (24 h), at most the
   newest `max_finished_runs` (1,000).
-- `stage` holds the same runs, without those that have more stages than `max_tasks_per_run`.
-- `task` holds live runs, and ended ones for `task_retention` (1 h); FAILED tasks stay as long as
-  their run. A run with more than `max_tasks_per_run` (1,000) tasks shows only its stages.
-- `exporter` is about the exporter itself.
+- `stage` contains the same runs, without those that have more stages than `max_tasks_per_run`.
+- `task` contains live runs, and finished ones for `task_retention` (1 h); FAILED tasks stay as
+  long as their run. A run with more than `max_tasks_per_run` (1,000) tasks has only its stages.
+- `exporter` describes the exporter itself.
 
 Stable families keep name, type, labels and meaning until a major release; experimental ones may
 change in any release.
@@ -110,17 +111,17 @@ change in any release.
 _VALUES = """\
 ## Label values
 
-- Backslash, quote and newline are escaped as the format asks for it; other control characters
-  and bytes that are not UTF-8 are shown as `\\x01` or `\\udc80`.
-- Values are cut at 256 characters. A value that was cut, or that held such characters, ends in
-  `~` and twelve hexadecimal digits, so that two different ids stay two different series.
+- Backslash, quote and newline are escaped as the format requires; other control characters and
+  bytes that are not UTF-8 are written as `\\x01` or `\\udc80`.
+- Values are cut at 256 characters. A value that was cut, or that contained such characters, ends
+  in `~` and twelve hexadecimal digits, so that two different ids stay two different series.
 - `message` is cut at 512 characters. What looks like a password, token, key or a login in a URL
-  is replaced by `***`; this is a guess and cannot know every secret. With
-  `expose_error_messages: false` the label is always empty, and `exception` still says the type.
-- `meta_*` stands for one label for each key of user metadata in `metadata_labels`. Characters
-  that a label name cannot have become `_`; of two keys that would share a name the later in the
-  list gets `_2`. Every run has all of these labels, empty where its metadata has no such key.
-- Labels for facts that nobody knows (`node_id`, `max_retries`, …) are empty.
+  is replaced by `***`; this is a heuristic and cannot find every secret. With
+  `expose_error_messages: false` the label is always empty; `exception` still has the type.
+- `meta_*` stands for one label for each key in `metadata_labels`. Characters that a label name
+  cannot contain become `_`; of two keys with the same label name, the later one in the list gets
+  `_2`. Every run has all of these labels; a label is empty if the metadata has no such key.
+- Labels for unknown facts (`node_id`, `max_retries`, …) are empty.
 """
 
 _BUDGET = f"""\
@@ -141,15 +142,14 @@ Series at most:
            + runs · {SERIES_PER_RUN} + stages of runs · {SERIES_PER_STAGE} + edges between stages
            + tasks · {SERIES_PER_TASK} + edges between tasks
 
-For example 10 workflows of 4 stages; 1,000 ended runs that show their stages only, with 4 stages
-and 3 edges between them; and 50 live runs of 100 tasks and 150 edges:
+Example: 10 workflows of 4 stages; 1,000 finished runs without tasks, each with 4 stages and 3
+edges between them; and 50 live runs of 100 tasks and 150 edges:
 10 · {workflow_series(4)} + 1,000 · {run_series(4, 3)} + 50 · {run_series(4, 3, 100, 150):,} \
 = {10 * workflow_series(4) + 1000 * run_series(4, 3) + 50 * run_series(4, 3, 100, 150):,} series.
 
-`ray_workflow_exporter_series` says how many there are of each family. To have fewer: lower
+`ray_workflow_exporter_series` has the current number by family. To reduce it, lower
 `max_finished_runs`, `finished_retention` or `max_tasks_per_run`, or choose a smaller `detail`.
-What Prometheus keeps grows with the number of runs a day, not with the number shown at a time:
-each run brings new series.
+Prometheus stores new series for every run, so its disk usage grows with the number of runs a day.
 """
 
 _EXAMPLES = (
@@ -161,7 +161,7 @@ _EXAMPLES = (
   and on (workflow_id) (ray_workflow_run_status{status="RUNNING"} == 1)""",
     ),
     (
-        "How far is a run?",
+        "How much of a run is done?",
         "",
         """\
 ray_workflow_run_progress_ratio{workflow_id="etl-7"}""",
@@ -181,7 +181,7 @@ ray_workflow_run_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()"""
     ),
     (
         "Why did the last runs of a workflow fail?",
-        "The labels say it: `task_id`, `stage`, `kind`, `exception`, `message`.",
+        "See the labels `task_id`, `stage`, `kind`, `exception` and `message`.",
         """\
 ray_workflow_run_failure_info{workflow="etl"}""",
     ),
@@ -194,7 +194,7 @@ ray_workflow_task_failure_info
     ),
     (
         "The DAG of a run: nodes",
-        "Two instant queries in table format, called `nodes` and `edges`, feed a node graph.",
+        "A node graph takes two instant queries in table format, named `nodes` and `edges`.",
         """\
 label_replace(ray_workflow_task_state{workflow_id="etl-7"}, "id", "$1", "task_id", "(.*)")""",
     ),
@@ -205,21 +205,21 @@ label_replace(ray_workflow_task_state{workflow_id="etl-7"}, "id", "$1", "task_id
 label_join(ray_workflow_task_edge{workflow_id="etl-7"}, "id", " -> ", "source", "target")""",
     ),
     (
-        "Runs as they were",
-        "Ended runs leave `/metrics` some day; Prometheus still knows them.",
+        "Finished runs",
+        "Finished runs are removed from `/metrics`; Prometheus still has their samples.",
         """\
 last_over_time(ray_workflow_run_status{workflow="etl"}[7d]) == 1""",
     ),
     (
-        "Tasks of an ended run in their last state",
-        "A task has one series for each state it was ever seen in; the newest one is meant.",
+        "Tasks of a finished run in their final state",
+        "A task has one series for each state it has been in; take the newest one.",
         """\
 topk by (workflow_id, task_id) (1,
   max_over_time(timestamp(ray_workflow_task_state{workflow_id="etl-7"})[7d:1m])
 )""",
     ),
     (
-        "Share of failed runs of a day",
+        "Share of failed runs in one day",
         "",
         """\
 sum by (workflow) (increase(ray_workflow_runs_finished_total{status="FAILED"}[1d]))
@@ -245,8 +245,8 @@ time() - ray_workflow_last_success_timestamp_seconds
 _EXAMPLES_INTRODUCTION = """\
 ## Queries
 
-With more than one cluster behind a Prometheus, add the label that tells them apart to each `on`
-and `by`; with two exporters for one cluster, take `max without (instance, pod) (…)` of a family
+If one Prometheus scrapes several clusters, add the label that identifies the cluster to each `on`
+and `by`. With two exporters for one cluster, apply `max without (instance, pod) (…)` to a family
 first.
 """
 

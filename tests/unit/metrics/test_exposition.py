@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.metrics import blocks, exposition
-from ray_workflow_exporter.metrics.exposition import Renderer, render, wants_openmetrics
+from ray_workflow_exporter.metrics.exposition import Renderer, wants_openmetrics
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import DETAILS, Options, Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
 from ray_workflow_exporter.model import RunStatus, TaskState
-from support.expositions import check, own_metrics, page, parsed, samples
+from support.expositions import body, check, own_metrics, page, parsed, render, samples
 from support.snapshots import (
     START,
     full_snapshot,
@@ -40,8 +40,8 @@ def test_a_snapshot_reads_as_text(golden: Callable[[str, str], None]) -> None:
 
 
 def test_a_snapshot_reads_as_openmetrics(golden: Callable[[str, str], None]) -> None:
-    body = render(full_snapshot(), options=OPTIONS, openmetrics=True).decode()
-    golden("metrics.openmetrics.txt", body)
+    shown = render(full_snapshot(), options=OPTIONS, openmetrics=True).decode()
+    golden("metrics.openmetrics.txt", shown)
 
 
 def test_both_formats_share_their_sample_lines() -> None:
@@ -58,25 +58,25 @@ def test_both_parsers_read_the_same_from_both_formats() -> None:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_a_page_holds_every_family_of_the_table(openmetrics: bool) -> None:
-    body = page(Renderer().render(full_snapshot()), own_metrics(), openmetrics=openmetrics)
-    assert body.endswith(b"# EOF\n") == openmetrics
+    shown = page(Renderer().render(full_snapshot()), own_metrics(), openmetrics=openmetrics)
+    assert shown.endswith(b"# EOF\n") == openmetrics
     names = [
         family.name + ("_total" if family.type == "counter" else "")
-        for family in parsed(body, openmetrics=openmetrics)
+        for family in parsed(shown, openmetrics=openmetrics)
     ]
     assert sorted(names) == sorted(family.name for family in FAMILIES)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_has_nothing_to_say() -> None:
-    body = page(Renderer(OPTIONS).render(full_snapshot()), own_metrics())
-    done = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True)
+    shown = page(Renderer(OPTIONS).render(full_snapshot()), own_metrics())
+    done = subprocess.run(["promtool", "check", "metrics"], input=shown, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_a_cluster_without_runs_has_no_object_families() -> None:
-    body = render(Snapshot(START, storage_up=False, manager_up=False))
-    assert samples(parsed(body)) == [
+    shown = render(Snapshot(START, storage_up=False, manager_up=False))
+    assert samples(parsed(shown)) == [
         ("ray_workflow_storage_up", frozenset(), "0.0"),
         ("ray_workflow_manager_up", frozenset(), "0.0"),
     ]
@@ -148,8 +148,8 @@ def test_an_edge_is_shown_only_with_both_its_ends() -> None:
         make_task("c", upstream=("b",)),
     ]
     run = make_run("r", RunStatus.FAILED, tasks)
-    body = render(make_snapshot(make_view(run, tasks=tasks[:2])), tiers=["task"]).decode()
-    edges = [line for line in body.splitlines() if line.startswith("ray_workflow_task_edge")]
+    shown = render(make_snapshot(make_view(run, tasks=tasks[:2])), tiers=["task"]).decode()
+    edges = [line for line in shown.splitlines() if line.startswith("ray_workflow_task_edge")]
     assert edges == ['ray_workflow_task_edge{workflow_id="r",source="a",target="b",kind="data"} 1']
 
 
@@ -177,23 +177,23 @@ def test_an_unchanged_run_is_not_rendered_again(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(exposition, "lines", spy)
     changed = make_view(replace(second.run, deadline=START))
     after = make_snapshot(first, changed, workflows=[make_workflow()])
-    body = renderer.render(after).body()
+    shown = body(renderer.render(after))
     assert rendered == {"second"}
-    assert body == render(after)
+    assert shown == render(after)
 
 
 def test_a_run_that_is_gone_leaves_nothing_behind() -> None:
     renderer = Renderer()
     renderer.render(make_snapshot(make_view(make_run("gone")), workflows=[make_workflow("gone")]))
-    assert b"gone" not in renderer.render(make_snapshot()).body()
+    assert b"gone" not in body(renderer.render(make_snapshot()))
 
 
 def test_a_snapshot_that_was_rendered_does_not_change_with_the_next_one() -> None:
     renderer = Renderer()
     before = renderer.render(make_snapshot(make_view(make_run("r"))))
-    body = before.body()
+    shown = body(before)
     renderer.render(make_snapshot())
-    assert before.body() == body
+    assert body(before) == shown
 
 
 @settings(deadline=None, max_examples=60)
@@ -228,8 +228,8 @@ def test_any_changes_show_what_a_fresh_rendering_shows(
             )
             wanted: Any = {"openmetrics": openmetrics, "tiers": tiers or None}
             exposed = renderer.render(shown)
-            body, fresh = exposed.body(**wanted), render(shown, **wanted)
-            assert by_family(body) == by_family(fresh)
+            found, fresh = body(exposed, **wanted), render(shown, **wanted)
+            assert by_family(found) == by_family(fresh)
             assert exposed.series() == Renderer().render(shown).series()
             own = own_metrics()
             packed = page(exposed, own, gzip=True, **wanted)
@@ -258,12 +258,12 @@ def test_a_rendering_that_failed_leaves_no_trace(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(ZeroDivisionError):
             renderer.render(make_snapshot(kept, new))
     after = make_snapshot(kept, new)
-    assert renderer.render(after).body() == render(after)
+    assert body(renderer.render(after)) == render(after)
 
 
 def test_messages_can_be_switched_off() -> None:
-    body = render(full_snapshot(), options=Options(error_messages=False)).decode()
-    failures = [line for line in body.splitlines() if "_failure_info{" in line]
+    shown = render(full_snapshot(), options=Options(error_messages=False)).decode()
+    failures = [line for line in shown.splitlines() if "_failure_info{" in line]
     assert len(failures) == 2
     for line in failures:
         assert 'exception="sqlalchemy.exc.OperationalError",message=""}' in line
@@ -273,19 +273,19 @@ def test_messages_can_be_switched_off() -> None:
 
 
 def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
-    body = b"".join(SelfMetrics("1.2.3").block().plain).decode()
-    assert "_created" not in body
+    shown = b"".join(SelfMetrics("1.2.3").block().plain).decode()
+    assert "_created" not in shown
     for phase in ("list", "read", "manager", "render"):
-        assert f'ray_workflow_exporter_poll_errors_total{{phase="{phase}"}} 0.0\n' in body
-    assert "ray_workflow_exporter_link_restarts_total 0.0\n" in body
+        assert f'ray_workflow_exporter_poll_errors_total{{phase="{phase}"}} 0.0\n' in shown
+    assert "ray_workflow_exporter_link_restarts_total 0.0\n" in shown
     for action in ("cancel", "resume", "delete"):
-        assert f'_actions_total{{action="{action}",result="denied"}} 0.0\n' in body
+        assert f'_actions_total{{action="{action}",result="denied"}} 0.0\n' in shown
 
 
 def test_own_metrics_say_what_happened() -> None:
     own = own_metrics()
-    own.link_restarted(2)
-    own.link_restarted(3)
+    own.set_link_restarts(2)
+    own.set_link_restarts(3)
     found = {
         (name, dict(labels).get("le", "")): value
         for name, labels, value in samples(parsed(b"".join(own.block().plain)))
@@ -307,7 +307,7 @@ def test_own_metrics_are_ready_until_something_happens(openmetrics: bool) -> Non
     own.prepare()
     ready = own.block(openmetrics=openmetrics)
     assert own.block(openmetrics=openmetrics) is ready
-    own.acted("cancel", "succeeded")
+    own.count_action("cancel", "succeeded")
     changed = own.block(openmetrics=openmetrics)
     assert b'{action="cancel",result="succeeded"} 1.0\n' in changed.plain[0]
     own.prepare()
