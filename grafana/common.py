@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from grafana_foundation_sdk.builders import dashboard, prometheus
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -37,7 +37,24 @@ ORANGE = STATUS_COLOURS[RunStatus.CANCELED].hex
 PURPLE = STATUS_COLOURS[RunStatus.PENDING].hex
 GREY = STATE_COLOURS[TaskState.WAITING].hex
 
-Panel = TypeVar("Panel", bound=Any)
+
+class _Panel(Protocol):
+    """What the builders of all kinds of panels have in common."""
+
+    def title(self, title: str) -> Self: ...
+    def description(self, description: str) -> Self: ...
+    def datasource(self, datasource: models.DataSourceRef) -> Self: ...
+    def span(self, w: int) -> Self: ...
+    def height(self, h: int) -> Self: ...
+    def no_value(self, no_value: str) -> Self: ...
+    def unit(self, unit: str) -> Self: ...
+    def interval(self, interval: str) -> Self: ...
+    def max_data_points(self, max_data_points: float) -> Self: ...
+    def mappings(self, mappings: list[models.ValueMapping]) -> Self: ...
+    def override_by_name(self, name: str, properties: list[models.DynamicConfigValue]) -> Self: ...
+
+
+Panel = TypeVar("Panel", bound=_Panel)
 
 
 def make_dashboard(
@@ -83,9 +100,9 @@ def as_json(it: dashboard.Dashboard) -> str:
     made["schemaVersion"] = 41  # of Grafana 11.6, which 12 reads as well
     # The builder knows no annotations of Prometheus.
     made["annotations"] = {"list": [_ALERTS]}
-    for it in made["panels"]:
-        if it["type"] == "nodeGraph":  # unknown to the builder, and to 11.6
-            it.setdefault("options", {})["layoutAlgorithm"] = "layered"
+    for drawn in made["panels"]:
+        if drawn["type"] == "nodeGraph":  # unknown to the builder, and to 11.6
+            drawn.setdefault("options", {})["layoutAlgorithm"] = "layered"
     return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -249,6 +249,7 @@ def build() -> dashboard.Dashboard:
     ):
         # Two panels beside a higher one are more than the builder can place by itself.
         place = each.build().grid_pos
+        assert place
         place.x, place.y = x, y
         it = it.with_panel(each)
     return it

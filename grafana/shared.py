@@ -8,6 +8,7 @@ from typing import Any
 from grafana_foundation_sdk.builders import common as options
 from grafana_foundation_sdk.builders import dashboard, stat, timeseries
 from grafana_foundation_sdk.models import common as option_models
+from grafana_foundation_sdk.models import dashboard as models
 
 from prometheus.promql import one, total
 from ray_workflow_exporter.display import STATUS_COLOURS
@@ -52,7 +53,7 @@ def budget_left(selector: str, by: str = "") -> str:
 def many(it: timeseries.Panel) -> timeseries.Panel:
     """Tell many lines apart, and draw them across hours without a sample."""
     return (
-        it.color_scheme(dashboard.FieldColor().mode("palette-classic"))
+        it.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .span_nulls(True)
         .show_points(option_models.VisibilityMode.AUTO)
         .tooltip(_TOOLTIP).legend(_LEGEND)
