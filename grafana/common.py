@@ -1,7 +1,7 @@
-"""What all dashboards share: data source, variables, links, colours, and panels with our manners.
+"""Shared by all dashboards: data source, variables, links, colours and panel defaults.
 
-Write new panels with the functions here: they ask for a title, for a description that says what
-to do with what one sees, and for a unit.
+Create panels with the functions here: they require a title, a description that says what to do
+with what the panel shows, and a unit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ UID = "ray-workflow-"
 TAG = "ray-workflow"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-# What the variables of a dashboard choose; to be put into the braces of every selector.
+# Matchers for the variables of a dashboard, for use in every selector.
 CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
 WORKFLOW = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
-# Ids may hold quotes and backslashes: between backquotes they need no escape.
+# Ids may contain quotes and backslashes: between backquotes they need no escape.
 CHOSEN_RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
-# Of one cluster: two of them may have a run of the same id.
+# Of one cluster: two clusters may have a run with the same id.
 RUN = 'cluster=`${run_cluster:raw}`, SessionName=~"$SessionName", workflow_id=`${run:raw}`'
 
 GREEN = STATUS_COLOURS[RunStatus.SUCCESSFUL].hex
@@ -66,7 +66,7 @@ def make_dashboard(
     refresh: str = "10s",
     since: str = "now-1h",
 ) -> dashboard.Dashboard:
-    """Begin the dashboard with the stable uid `ray-workflow-KEY`, which answers a question."""
+    """Create the dashboard with the stable uid `ray-workflow-KEY`; `question` is its description."""
     it = (
         dashboard.Dashboard(f"Ray Workflows / {title}")
         .uid(UID + key)
@@ -95,13 +95,13 @@ def make_dashboard(
 
 
 def as_json(it: dashboard.Dashboard) -> str:
-    """Return the file that Grafana is provisioned with."""
+    """Return the JSON file with which Grafana is provisioned."""
     made = json.loads(JSONEncoder().encode(it.build()))
-    made["schemaVersion"] = 41  # of Grafana 11.6, which 12 reads as well
-    # The builder knows no annotations of Prometheus.
+    made["schemaVersion"] = 41  # of Grafana 11.6; 12 reads it as well
+    # The builder has no Prometheus annotations.
     made["annotations"] = {"list": [_ALERTS]}
     for drawn in made["panels"]:
-        if drawn["type"] == "nodeGraph":  # unknown to the builder, and to 11.6
+        if drawn["type"] == "nodeGraph":  # not in the builder, and ignored by Grafana 11.6
             drawn.setdefault("options", {})["layoutAlgorithm"] = "layered"
     return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -125,10 +125,10 @@ _ALERTS = {
 def variable(
     name: str, label: str, query: str, *, every: bool = True, multi: bool = False
 ) -> dashboard.QueryVariable:
-    """Return a variable of values that Prometheus knows in the time range.
+    """Return a variable with the values that a query finds in the time range.
 
-    `every` offers All, which also matches series that lack the label. Values with a backquote are
-    left out: no way to write them in a query is open to a dashboard, and each panel would be an error.
+    `every` adds All, which also matches series without the label. Values with a backquote are left
+    out: a dashboard cannot write them in a query, and every panel would show an error.
     """
     it = (
         dashboard.QueryVariable(name)
@@ -145,7 +145,7 @@ def variable(
 
 
 def cluster() -> Sequence[dashboard.QueryVariable]:
-    """Return the variables that choose a cluster, by our label and by Ray's."""
+    """Return the variables that select a cluster: the label `cluster` and Ray's SessionName."""
     return (
         variable("cluster", "Cluster", "label_values(ray_workflow_storage_up, cluster)"),
         variable(
@@ -157,25 +157,25 @@ def cluster() -> Sequence[dashboard.QueryVariable]:
 
 
 def workflow(*, every: bool = True) -> dashboard.QueryVariable:
-    """Return the variable that chooses a workflow."""
+    """Return the variable that selects a workflow."""
     query = f"label_values(ray_workflow_runs{{{CLUSTER}}}, workflow)"
     return variable("workflow", "Workflow", query, every=every, multi=every)
 
 
 def run() -> dashboard.QueryVariable:
-    """Return the variable that chooses one run among those of the workflow."""
+    """Return the variable that selects one run of the workflow."""
     query = f"label_values(ray_workflow_run_info{{{WORKFLOW}}}, workflow_id)"
     it = variable("run", "Run", query, every=False)
     return it.description(
-        "Of the chosen workflows and the time range. An id with a backquote is not offered, because "
-        "no dashboard can ask for it: see the exporter's page of that run."
+        "Runs of the selected workflows in the time range. Ids with a backquote are not listed, "
+        "because a dashboard cannot query them: see the run's page in the exporter."
     )
 
 
 def run_cluster() -> dashboard.QueryVariable:
-    """Return the hidden variable that says which cluster's run is shown: the first that has it.
+    """Return the hidden variable with the cluster of the selected run: the first that has the run.
 
-    It is empty where Prometheus gives clusters no label, and then matches just what lacks it.
+    It is empty if targets have no label `cluster`, and then matches series without the label.
     """
     query = f"label_values(ray_workflow_run_info{{{CHOSEN_RUN}}}, cluster)"
     it = variable("run_cluster", "Cluster of the run", query, every=False)
@@ -183,28 +183,28 @@ def run_cluster() -> dashboard.QueryVariable:
 
 
 def stage() -> dashboard.QueryVariable:
-    """Return the variable that chooses a stage of the run."""
+    """Return the variable that selects a stage of the run."""
     return variable("stage", "Stage", f"label_values(ray_workflow_stage_tasks{{{RUN}}}, stage)")
 
 
 def address(name: str, label: str, of: str, default: str) -> dashboard.TextBoxVariable:
-    """Return a variable that says where a browser finds something."""
+    """Return a variable for an address that the browser opens."""
     it = dashboard.TextBoxVariable(name).label(label).default_value(default)
-    return it.description(f"Address of {of}, as a browser reaches it.")
+    return it.description(f"Address of {of}, as the browser reaches it.")
 
 
 def exporter() -> dashboard.TextBoxVariable:
-    """Return the variable that says where a browser finds the exporter's pages."""
+    """Return the variable for the address of the exporter's pages."""
     return address("exporter", "Exporter", "the exporter", "http://localhost:20729")
 
 
 def link(
     key: str, title: str, *, time: str = "${__url_time_range}", **variables: str
 ) -> dict[str, Any]:
-    """Return a link to another of our dashboards, the time range kept unless `time` says another.
+    """Return a link to another dashboard; it keeps the time range unless `time` is given.
 
-    `variables` are texts of Grafana such as `${__data.fields.workflow_id}`; the data source, the
-    cluster and Ray's session stay as they are unless these say another.
+    `variables` are Grafana expressions such as `${__data.fields.workflow_id}`. Data source,
+    cluster and Ray session are kept unless given here.
     """
     kept = (it for it in ("datasource", "cluster", "SessionName") if it not in variables)
     asked = (
@@ -216,7 +216,7 @@ def link(
 
 
 def series(expr: str, legend: str, ref: str = "A") -> prometheus.Dataquery:
-    """Ask for values over the time range."""
+    """Query values over the time range."""
     return (
         prometheus.Dataquery()
         .datasource(SOURCE)
@@ -228,7 +228,7 @@ def series(expr: str, legend: str, ref: str = "A") -> prometheus.Dataquery:
 
 
 def rows(expr: str, ref: str = "A") -> prometheus.Dataquery:
-    """Ask for a table as of the end of the time range: a row a series, a column a label."""
+    """Query a table at the end of the time range: a row per series, a column per label."""
     return (
         prometheus.Dataquery()
         .datasource(SOURCE)
@@ -240,7 +240,7 @@ def rows(expr: str, ref: str = "A") -> prometheus.Dataquery:
 
 
 def now(expr: str, legend: str = "", ref: str = "A") -> prometheus.Dataquery:
-    """Ask for values as of the end of the time range."""
+    """Query values at the end of the time range."""
     return (
         prometheus.Dataquery()
         .datasource(SOURCE)
@@ -252,18 +252,18 @@ def now(expr: str, legend: str = "", ref: str = "A") -> prometheus.Dataquery:
 
 
 def panel(kind: Panel, title: str, description: str, width: int, height: int) -> Panel:
-    """Give a panel what every panel has."""
+    """Set the properties that every panel has."""
     it = kind.title(title).description(description).datasource(SOURCE)
     return it.span(width).height(height).no_value("–")
 
 
 def fixed(colour: str) -> dict[str, str]:
-    """Return a field's colour."""
+    """Return the setting for a fixed colour."""
     return {"mode": "fixed", "fixedColor": colour}
 
 
 def colour_series(it: Panel, colours: Mapping[Any, Colour]) -> Panel:
-    """Give series that are named like states or statuses their colours."""
+    """Set the colours of series named like states or statuses."""
     for state, colour in colours.items():
         it = it.override_by_name(
             state.value, [models.DynamicConfigValue(id_val="color", value=fixed(colour.hex))]
@@ -272,12 +272,12 @@ def colour_series(it: Panel, colours: Mapping[Any, Colour]) -> Panel:
 
 
 def word_mapping(colours: Mapping[Any, Colour]) -> models.ValueMap:
-    """Return the mapping that colours a cell by the state or status that it says."""
+    """Return the mapping that colours a cell by its state or status."""
     return coloured_words({state.value: colour.hex for state, colour in colours.items()})
 
 
 def coloured_words(colours: Mapping[str, str]) -> models.ValueMap:
-    """Return the mapping that colours a cell by the word that it says."""
+    """Return the mapping that colours a cell by its text."""
     return models.ValueMap(
         options={
             word: models.ValueMappingResult(text=word, color=colour, index=index)
@@ -287,7 +287,7 @@ def coloured_words(colours: Mapping[str, str]) -> models.ValueMap:
 
 
 def steps(*at: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
-    """Return thresholds: from each value on, a colour; the first value is None."""
+    """Return thresholds: a colour from each value on; the first value is None."""
     return (
         dashboard.ThresholdsConfig()
         .mode(models.ThresholdsMode.ABSOLUTE)

@@ -1,4 +1,4 @@
-"""The dashboard that shows whether the exporter can be believed, and what it costs."""
+"""The exporter dashboard: health and cost of the exporter."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _quantile(name: str, quantile: str) -> str:
 
 def _latencies(name: str, title: str, description: str) -> timeseries.Panel:
     it = panel(timeseries.Panel(), title, description, 8, 8).unit("s").min(0)
-    for ref, quantile, legend in (("A", "0.5", "half"), ("B", "0.99", "99 %")):
+    for ref, quantile, legend in (("A", "0.5", "median"), ("B", "0.99", "p99")):
         it = it.with_target(series(_quantile(name, quantile), legend, ref))
     return it
 
@@ -72,46 +72,45 @@ def build() -> dashboard.Dashboard:
         make_dashboard(
             "exporter",
             "Exporter",
-            "Can the other dashboards be believed, and what does watching cost?",
+            "Is the data of the other dashboards complete, and what does the exporter cost?",
             cluster(),
         )
         .with_panel(_up("ray_workflow_storage_up", "Storage",
             "Whether the last poll could list the workflow storage. If not, see the exporter's "
-            "log: everything but live runs is as it was."))
+            "log: only live runs are up to date."))
         .with_panel(_up("ray_workflow_manager_up", "Manager",
-            "Whether the WorkflowManagementActor answers. Without workflows there is none; with "
-            "runs waiting, resume them. Empty where only storage is watched."))
-        .with_panel(_number("Age of what is shown",
-            "Seconds since the last poll ended. More than a minute: the exporter hangs, and "
-            "every dashboard shows old values.", "s",
+            "Whether the WorkflowManagementActor answers. Before the first workflow, there is none. "
+            "If it died, resume its runs. Empty if the exporter reads storage only."))
+        .with_panel(_number("Age of the data",
+            "Seconds since the last poll ended. Above a minute, the exporter hangs and all "
+            "dashboards show old values.", "s",
             f"time() - min({one(_metric(own + 'last_poll_timestamp_seconds'))})",
             (30, ORANGE), (120, RED)))
-        .with_panel(_number("Runs still to read",
-            "Ended runs that were found in storage and not read yet. It falls to 0 after a "
-            "start; history is incomplete until then.", "short",
+        .with_panel(_number("Runs to read",
+            "Finished runs that are listed in storage and not read yet. Falls to 0 after a start; "
+            "until then, history is incomplete.", "short",
             f"sum({one(_metric(own + 'runs_to_read'))})"))
-        .with_panel(_number("Left out by limits",
-            "Objects that a limit keeps out of the metrics. More than 0: dashboards and alerts do "
-            "not see them; raise the limit that is named, or choose a smaller detail.", "short",
+        .with_panel(_number("Objects hidden by limits",
+            "Objects that a limit keeps out of the metrics, and so out of dashboards and alerts. "
+            "Above 0, raise that limit or set a smaller `detail`.", "short",
             f"sum by (reason) ({hidden}) > 0\n"
-            f'or label_replace(sum({hidden}) == 0, "reason", "nothing", "", "")', (1, ORANGE))
+            f'or label_replace(sum({hidden}) == 0, "reason", "none", "", "")', (1, ORANGE))
             .text_mode(option_models.BigValueTextMode.VALUE_AND_NAME))
-        .with_panel(_number("Link restarts, last hour",
-            "How often the process that talks to Ray was started again. Often: Ray's GCS or "
-            "raylet is in trouble, or its version does not match.", "short",
+        .with_panel(_number("Restarts of the connection to Ray, last hour",
+            "Restarts of the process that connects to Ray. If there are many, Ray's GCS or raylet "
+            "fails, or its version does not match.", "short",
             f"sum({one(f'increase({restarts}[1h])')})", (1, ORANGE), (4, RED)))
-        .with_panel(_latencies("change_latency", "From a change in Ray to its metric",
-            "How fresh the metrics are. Slower than the interval of polls allows: look at what a "
-            "poll costs."))
-        .with_panel(_latencies("poll_duration", "What a poll takes",
-            "Grows with what changed, not with what is held. Near the interval: choose a longer "
-            "interval, or shards."))
-        .with_panel(_latencies("probe_duration", "What Ray's manager takes to answer",
-            "The time that the WorkflowManagementActor spends on us. It should stay in "
-            "milliseconds; more means that it is busy with its own work."))
+        .with_panel(_latencies("change_latency", "Latency from a change in Ray to its metric",
+            "If it is much longer than the poll interval, see the poll duration."))
+        .with_panel(_latencies("poll_duration", "Poll duration",
+            "Grows with the number of changes per poll. If it comes near the poll interval, set a "
+            "longer interval or use shards."))
+        .with_panel(_latencies("probe_duration", "Response time of Ray's manager",
+            "Seconds until the WorkflowManagementActor answers a poll. Usually milliseconds; more "
+            "means that its process is busy."))
         .with_panel(
             panel(timeseries.Panel(), "Series by family",
-                "The ten families with most series. What grows here grows in Prometheus, too.",
+                "The ten families with the most series. If one grows, Prometheus needs more memory.",
                 12, 9)
             .unit("short").min(0)
             .with_target(series(
@@ -122,16 +121,16 @@ def build() -> dashboard.Dashboard:
                 .show_legend(True))
         )
         .with_panel(
-            panel(timeseries.Panel(), "Errors in polls, each minute",
-                "By part of the poll. `list` and `read` are storage, `manager` is Ray, `render` is "
-                "a fault of the exporter: report it with its log.", 6, 9)
+            panel(timeseries.Panel(), "Poll errors per minute",
+                "By phase of the poll. `list` and `read`: storage. `manager`: Ray. `render`: a bug in "
+                "the exporter, report it with its log.", 6, 9)
             .unit("short").min(0)
             .with_target(series(
                 f"60 * sum by (phase) ({one(f'rate({errors}[$__rate_interval])')})", "{{phase}}"))
         )
         .with_panel(
-            panel(timeseries.Panel(), "Memory and CPU of the exporter",
-                "Memory follows the series it exposes and stays flat while they do.", 6, 9)
+            panel(timeseries.Panel(), "Memory and CPU",
+                "Memory grows with the number of exposed series. If it grows without them, report it.", 6, 9)
             .unit("bytes").min(0)
             .with_target(series(memory, "memory {{instance}}"))
             .with_target(series(f"rate({cpu}[$__rate_interval])", "CPU {{instance}}", "B"))

@@ -1,4 +1,4 @@
-"""The dashboard that shows all workflows of a cluster: how they do, and where to look."""
+"""The fleet dashboard: the state of all workflows of a cluster."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ from .tables import (
 
 _LIVE = f'ray_workflow_run_status{{{WORKFLOW}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
 _FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{WORKFLOW}}}"
-# The exporter may learn more about an error later: of a run, only what was said last counts.
+# The labels of an error may change when the exporter learns more: keep the last ones of each run.
 _FAILURES = (
     f"({_FAILURE}\n    or on (cluster, workflow_id)\n"
     f"    topk by (cluster, workflow_id) (1, last_over_time({_FAILURE}[$__range])))\n"
     "  >= time() - $__range_s"
 )
-# No workflow, no series: an exporter that sees storage then says that there are none.
+# Without a workflow there is no series: then show 0 if the exporter can read storage.
 _NONE = f"0 * max(ray_workflow_storage_up{{{CLUSTER}}} == 1)"
 _RUNS = f"ray_workflow_runs_duration_seconds_sum{{{WORKFLOW}}}"
 
@@ -79,8 +79,8 @@ def _statuses() -> stat.Panel:
     }
     it = (
         panel(stat.Panel(), "Runs by status",
-            "All runs that are known now. PENDING ones wait for a place: see the queue below. "
-            "RESUMABLE ones wait for somebody to resume them: see the dashboard On-call.", 12, 4)
+            "All known runs. PENDING runs wait in the queue, see below. RESUMABLE runs were "
+            "interrupted and must be resumed by hand: see the dashboard On-call.", 12, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
     asked = {status: f"sum({it})\n  or {_NONE}" for status, it in runs.items()}
@@ -90,9 +90,9 @@ def _statuses() -> stat.Panel:
 def _running() -> table.Panel:
     it = (
         rows_panel("Live runs",
-            "What runs, waits or must be resumed, the oldest first. The bar is the share of tasks "
-            "that are done; the expected end supposes that tasks take as long as those before "
-            "them. A run leads to its own dashboard.", "No run is under way.", 14, 8)
+            "PENDING, RUNNING and RESUMABLE runs, the oldest first. The bar is the share of "
+            "SUCCESSFUL tasks. The expected end assumes the usual task durations. Click a run "
+            "for its dashboard.", "There is no live run.", 14, 8)
         .with_target(rows(each(f"{RUN}, status", _LIVE), "A"))
         .with_target(_live(f"ray_workflow_run_progress_ratio{{{WORKFLOW}}}", "B"))
         .with_target(_live(f"time() - ray_workflow_run_start_timestamp_seconds{{{WORKFLOW}}}", "C"))
@@ -129,8 +129,8 @@ def _running() -> table.Panel:
 def _failed() -> table.Panel:
     it = (
         rows_panel("Failed in the time range",
-            "The newest hundred FAILED runs that ended in the time range, with the task that "
-            "brought each down. A run leads to its dashboard as of then.",
+            "The newest hundred runs that FAILED in the time range, with the task that caused each "
+            "failure. Click a run for its dashboard at that time.",
             "No run failed in the time range.", 10, 8)
         .with_target(rows(
             f"topk(100, 1000 * {each(f'{RUN}, task_id, error', _error())})", "A"))
@@ -161,9 +161,9 @@ def _error() -> str:
 def _durations() -> timeseries.Panel:
     average = f"workflow:ray_workflow_runs_duration_seconds:avg1h{{{WORKFLOW}}}"
     return many(
-        panel(timeseries.Panel(), "Duration by workflow, the slowest ten",
-            "Average of the successful runs that ended in the hour before. A line that climbs: "
-            "open the dashboard of the workflow and see which stage does.", 8, 8)
+        panel(timeseries.Panel(), "Run duration by workflow, ten slowest",
+            "Average over the successful runs of the previous hour. If a line rises, open the "
+            "workflow's dashboard and find the stage that became slower.", 8, 8)
         .unit("s").min(0).no_value("No run has succeeded yet.")
         .with_target(series(
             f"avg by (workflow) ({average})\n"
@@ -176,10 +176,10 @@ def _queue() -> timeseries.Panel:
     pending = f'ray_workflow_runs{{{WORKFLOW}, status="PENDING"}}'
     longest = f"sum by (workflow) ({total(f'max_over_time({pending}[$__range] @ end())')})"
     return many(
-        panel(timeseries.Panel(), "Queue by workflow, the longest ten",
-            "Runs that are PENDING because as many runs as allowed are at work. A queue that "
-            "grows: raise max_running_workflows, or submit less.", 8, 8)
-        .unit("short").min(0).decimals(0).no_value("No run had to wait.")
+        panel(timeseries.Panel(), "Queue by workflow, ten longest",
+            "Runs that are PENDING because max_running_workflows runs are RUNNING. If the queue "
+            "grows, raise max_running_workflows or submit fewer runs.", 8, 8)
+        .unit("short").min(0).decimals(0).no_value("No run was PENDING.")
         .fill_opacity(40).line_width(1)
         .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
         .with_target(series(
@@ -191,12 +191,12 @@ def _queue() -> timeseries.Panel:
 def _heat() -> heatmap.Panel:
     bucket = f'ray_workflow_runs_duration_seconds_bucket{{{WORKFLOW}, status="SUCCESSFUL"}}'
     runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
-    # This kind of panel has no text of ours for an answer without rows, and zeros it does not draw.
+    # A heatmap has no text for an empty result, and does not draw zeros.
     none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
     return (
         panel(heatmap.Panel(), "Durations of successful runs",
-            "How many runs took how long, by the time of their end. A second band, or one that "
-            "moves up: look for the workflow in the table below.", 8, 8)
+            "Number of runs by duration, at the time of their end. If a second band appears or the "
+            "band moves up, look for the workflow in the table below.", 8, 8)
         .unit("s")
         .calculate(False)
         .color(heatmap.HeatmapColorOptions().mode(heatmap_models.HeatmapColorMode.SCHEME)
@@ -213,10 +213,10 @@ def _heat() -> heatmap.Panel:
 def _workflows() -> table.Panel:
     key = "cluster, workflow"
     it = (
-        rows_panel("Workflows: the busiest and the slowest",
-            "Sorted by the time that runs spent, the busiest first: click on 95 % for the slowest, "
-            "or on success for the worst. Medians and percentiles are of the last week. A workflow "
-            "leads to its own dashboard.", "No workflow is known yet.", 17, 9)
+        rows_panel("Workflows",
+            "Sorted by total run time in the time range. Sort by p95 for the slowest, by success "
+            "for the least reliable. Median and p95 are of the last week. Click a workflow for its "
+            "dashboard.", "There is no workflow yet.", 17, 9)
         .with_target(rows(_finished("SUCCESSFUL|FAILED|CANCELED", key), "A"))
         .with_target(rows(_success(key), "B"))
         .with_target(rows(budget_left(WORKFLOW, key), "C"))
@@ -228,15 +228,15 @@ def _workflows() -> table.Panel:
             f"workflow:ray_workflow_runs_duration_seconds:p95_7d{{{WORKFLOW}}} >= 0"), "F"))
         .with_target(rows(each(key,
             f"1000 * ray_workflow_last_success_timestamp_seconds{{{WORKFLOW}}}"), "G"))
-        .sort_by([greatest_first("Time spent")])
+        .sort_by([greatest_first("Run time")])
     )  # fmt: skip
     it = columns(it, {
-        "workflow": "Workflow", "cluster": "Cluster", "Value #D": "Time spent",
+        "workflow": "Workflow", "cluster": "Cluster", "Value #D": "Run time",
         "Value #A": "Runs", "Value #B": "Success", "Value #C": "Budget left",
-        "Value #E": "Median", "Value #F": "95 %", "Value #G": "Last success",
+        "Value #E": "Median", "Value #F": "p95", "Value #G": "Last success",
     })  # fmt: skip
     it = column(it, "Workflow", {"links": [workflow_link()]})
-    it = column(it, "Time spent", {
+    it = column(it, "Run time", {
         "unit": "s", "min": 0, "fieldMinMax": True, "color": fixed(BLUE), "custom.minWidth": 150,
         "custom.cellOptions": BAR,
     })  # fmt: skip
@@ -244,7 +244,7 @@ def _workflows() -> table.Panel:
     for name in ("Success", "Budget left"):
         it = column(it, name, {
             "unit": "percentunit", "decimals": 0, "custom.width": 100})  # fmt: skip
-    for name in ("Median", "95 %"):
+    for name in ("Median", "p95"):
         it = column(it, name, {"unit": "s", "decimals": 1, "custom.width": 90})
     return column(it, "Last success", {"unit": "dateTimeFromNow", "custom.width": 120})
 
@@ -252,21 +252,21 @@ def _workflows() -> table.Panel:
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     return (
-        make_dashboard("fleet", "Fleet", "How do all workflows do, and where should I look?",
+        make_dashboard("fleet", "Fleet", "How are all workflows doing, and which need attention?",
             (*cluster(), workflow()), since="now-6h")
         .with_panel(_statuses())
         .with_panel(
             panel(stat.Panel(), "Success",
-                "Share of the runs that ended in the time range which succeeded; canceled ones do "
-                "not count. If it falls, see what failed below.", 4, 4)
+                "Share of SUCCESSFUL runs among the runs that finished in the time range, without "
+                "CANCELED ones. If it falls, see the failed runs below.", 4, 4)
             .unit("percentunit").decimals(1).no_value("–")
             .with_target(now(_success()))
             .color_mode(option_models.BigValueColorMode.NONE)
         )
         .with_panel(
             panel(stat.Panel(), "Budget left",
-                "Of the failures that the objectives allow in 30 days, the share that is left. "
-                "Below 0: more runs failed than may; find the workflow in the table below.", 4, 4)
+                "Remaining share of the failures that the objectives allow in 30 days. Below 0: "
+                "more runs failed than allowed; find the workflow in the table below.", 4, 4)
             .unit("percentunit").decimals(0).no_value("–")
             .with_target(now(budget_left(WORKFLOW)))
             .thresholds(steps((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN)))

@@ -1,4 +1,4 @@
-"""The dashboard for those on call: which alerts fire, which runs need a hand, and what to do."""
+"""The on-call dashboard: firing alerts, runs that need attention, and what to do."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from .tables import (
 )
 
 _EXPRESSIONS = {alert.name: alert.expr for alert in ALERTS}
-# Of the runs of the chosen cluster: the expressions of alerts know no variables.
+# Limits an alert's expression, which has no variables, to runs of the selected cluster.
 _OURS = f"and on (cluster, workflow_id) ray_workflow_run_info{{{CLUSTER}}}"
 _FAILED_WORKFLOW = f'ray_workflow_last_run_status{{{CLUSTER}, status="FAILED"}} == 1'
 
 
-class Trouble(NamedTuple):
-    """A way in which a run needs a hand: `expr` says for how many seconds it has."""
+class Problem(NamedTuple):
+    """A reason why a run needs attention: `expr` returns for how many seconds it has existed."""
 
     word: str
     alert: str
@@ -65,31 +65,31 @@ class Trouble(NamedTuple):
     expr: str
 
 
-_TROUBLES = (
-    Trouble(
+_PROBLEMS = (
+    Problem(
         "FAILED", "RayWorkflowLastRunFailed", STATUS_COLOURS[RunStatus.FAILED], "resume or delete",
         'label_join(\n  time() - workflow:ray_workflow_last_failure:timestamp'
         f"{{{CLUSTER}}}\n    and on (cluster, workflow) ({_FAILED_WORKFLOW}),\n"
         '  "error", ": ", "exception", "message"\n)',
     ),
-    Trouble(
+    Problem(
         "RESUMABLE", "RayWorkflowResumable", STATUS_COLOURS[RunStatus.RESUMABLE],
         "resume or delete",
         "time() - ray_workflow_run_last_transition_timestamp_seconds\n"
         f"  and on (cluster, workflow_id) ({_EXPRESSIONS['RayWorkflowResumable']})\n  {_OURS}",
     ),
-    Trouble(
-        "STUCK", "RayWorkflowStalled", STATUS_COLOURS[RunStatus.CANCELED], "cancel",
+    Problem(
+        "STALLED", "RayWorkflowStalled", STATUS_COLOURS[RunStatus.CANCELED], "cancel",
         f"({_EXPRESSIONS['RayWorkflowStalled']})\n  {_OURS}",
     ),
-    Trouble(
+    Problem(
         "STARVED", "RayWorkflowTasksStarved", STATE_COLOURS[TaskState.PENDING], "cancel",
         "workflow_id:ray_workflow_task_wait_seconds:max\n"
         "  * on (cluster, workflow_id) group_left (workflow)\n"
         f"    {each(RUN, f'ray_workflow_run_info{{{CLUSTER}}}')}\n"
         f"  and on (cluster, workflow_id) ({_EXPRESSIONS['RayWorkflowTasksStarved']})",
     ),
-    Trouble(
+    Problem(
         "LATE", "RayWorkflowDeadlineMissed", STATUS_COLOURS[RunStatus.RUNNING], "cancel",
         f"({_EXPRESSIONS['RayWorkflowDeadlineMissed']})\n  {_OURS}",
     ),
@@ -106,7 +106,7 @@ def _runbook(field: str) -> dict[str, object]:
     return {"title": "Runbook", "url": f"${{runbooks}}/{cell(field)}.md", "targetBlank": True}
 
 
-def _believed() -> stat.Panel:
+def _health() -> stat.Panel:
     exporters = f'up{{job="{JOB}", {CLUSTER}}}'
     asked = {
         "Exporter": f"min({worst(exporters)})",
@@ -115,39 +115,38 @@ def _believed() -> stat.Panel:
         "Rules": "1 + max(ray_workflow:threshold) * 0 or vector(0)",
     }
     return side_by_side(yes_or_no(
-        panel(stat.Panel(), "Can this be believed?",
-            "Whether the exporters are scraped, storage can be read, Ray's manager answers, and "
-            "Prometheus has our rules. With a no, this dashboard shows too little: begin there, with "
-            "the dashboard Exporter. Only where no workflow ever ran, there is no manager.", 8, 4)
+        panel(stat.Panel(), "Data health",
+            "Whether all exporters are scraped, storage can be read, Ray's manager answers, and "
+            "Prometheus has loaded the rules. If one is `no`, this dashboard is incomplete: open "
+            "the dashboard Exporter first. Before the first workflow, there is no manager.", 8, 4)
     ), asked)  # fmt: skip
 
 
 def _counts() -> stat.Panel:
     it = (
-        panel(stat.Panel(), "Runs in trouble",
-            "How many rows of each kind the table below has. Empty: Prometheus does not have our "
+        panel(stat.Panel(), "Runs needing attention, by problem",
+            "Number of rows per problem in the table below. Empty: Prometheus has not loaded the "
             "rules.", 10, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
     it = side_by_side(
-        it, {word: f"count({each(RUN, expr)})\n  or {NONE}" for word, *_, expr in _TROUBLES}
+        it, {word: f"count({each(RUN, expr)})\n  or {NONE}" for word, *_, expr in _PROBLEMS}
     )
-    for trouble in _TROUBLES:
-        it = column(it, trouble.word, from_one(trouble.colour.hex))
+    for problem in _PROBLEMS:
+        it = column(it, problem.word, from_one(problem.colour.hex))
     return it
 
 
 def _alerts() -> table.Panel:
-    # What ALERTS_FOR_STATE holds is when the expression began to be true.
+    # The value of ALERTS_FOR_STATE is the time since when the expression is true.
     since = f'ALERTS_FOR_STATE{{{ALERT}}} and ignoring (alertstate) ALERTS{{alertstate="firing"}}'
     ranked = f"1000 * {each('severity, alertname, cluster, workflow, workflow_id, stage', since)}"
-    for rank, severity in enumerate(SEVERITIES):  # which no order of words puts right
+    for rank, severity in enumerate(SEVERITIES):  # the names do not sort by urgency
         ranked = f'label_replace({ranked}, "rank", "{rank}", "severity", "{severity}")'
     it = (
         rows_panel("Firing alerts",
-            "Each alert leads to its runbook, which says what to look at and what to do, and to "
-            "the dashboards of the workflow and of the run that it is about.",
-            "No alert fires.", 24, 7)
+            "Click an alert for its runbook, a workflow or a run for its dashboard.",
+            "No alert is firing.", 24, 7)
         .with_target(rows(ranked))
         .with_transformation(models.DataTransformerConfig(
             id_val="sortBy", options={"fields": {}, "sort": [{"field": "rank"}]}))
@@ -160,37 +159,37 @@ def _alerts() -> table.Panel:
     it = column(it, "Severity", {
         "mappings": [coloured_words(SEVERITIES)], "custom.cellOptions": WORD, "custom.width": 100})  # fmt: skip
     it = column(it, "Alert", {"links": [_runbook("alertname")]})
-    # An alert that is about no run leads to none.
+    # An alert without a run has no link to a run.
     it = column(it, "Workflow", {"links": [workflow_link()], "noValue": ""})
     it = column(it, "Run", {"links": [run_link()], "noValue": ""})
     return column(it, "Since", {"unit": "dateTimeFromNow", "custom.width": 150})
 
 
 def _runs() -> table.Panel:
-    troubled = "\nor ".join(
+    rows_of_all = "\nor ".join(
         _labelled(
-            each(f"{RUN}, error", trouble.expr),
-            problem=trouble.word, runbook=trouble.alert, actions=trouble.actions,
+            each(f"{RUN}, error", problem.expr),
+            problem=problem.word, runbook=problem.alert, actions=problem.actions,
         )
-        for trouble in _TROUBLES
+        for problem in _PROBLEMS
     )  # fmt: skip
     it = (
-        rows_panel("Runs that need a hand",
-            "What is so now, whether its alert fires already or not. FAILED: the newest run of a "
-            "workflow whose last run failed; it is listed until one succeeds. STUCK: nothing moves. "
-            "STARVED: tasks wait, for how long, and none is at work. LATE: past the deadline. "
-            "RESUMABLE: interrupted. The last column leads to the exporter's page, which "
-            "resumes, cancels and deletes; its address is the variable Exporter.",
-            "No run is failed, interrupted, stuck, starved or late.", 24, 9)
-        .with_target(rows(troubled))
+        rows_panel("Runs needing attention",
+            "Current problems, whether their alert is already firing or not. FAILED: the last run "
+            "of the workflow failed; listed until a run succeeds. RESUMABLE: interrupted. STALLED: "
+            "no change for too long. STARVED: tasks wait for resources and none is RUNNING. LATE: "
+            "past its deadline. The last column opens the run's page in the exporter, with "
+            "resume, cancel and delete; the variable Exporter is its address.",
+            "No run needs attention.", 24, 9)
+        .with_target(rows(rows_of_all))
         .sort_by([greatest_first("For")])
     )  # fmt: skip
     it = columns(it, {
         "problem": "Problem", "workflow_id": "Run", "workflow": "Workflow",
         "cluster": "Cluster", "Value": "For", "error": "Error", "runbook": "Runbook",
-        "actions": "Do",
+        "actions": "Action",
     })  # fmt: skip
-    words = coloured_words({trouble.word: trouble.colour.hex for trouble in _TROUBLES})
+    words = coloured_words({problem.word: problem.colour.hex for problem in _PROBLEMS})
     page = f"${{exporter}}/workflows/{cell('workflow_id')}"
     it = column(it, "Problem", {
         "mappings": [words], "custom.cellOptions": WORD, "custom.width": 120})  # fmt: skip
@@ -199,7 +198,7 @@ def _runs() -> table.Panel:
     it = column(it, "For", {"unit": "s", "decimals": 1, "custom.width": 100})
     it = column(it, "Error", {"custom.minWidth": 150, "custom.inspect": True})
     it = column(it, "Runbook", {"links": [_runbook("runbook")], "custom.width": 220})
-    return column(it, "Do", {
+    return column(it, "Action", {
         "links": [{"title": "Page of the run", "url": page, "targetBlank": True}],
         "custom.width": 140})  # fmt: skip
 
@@ -207,8 +206,8 @@ def _runs() -> table.Panel:
 def _trend() -> timeseries.Panel:
     it = (
         panel(timeseries.Panel(), "Alerts over time",
-            "How many fired at each time, by severity: when did it begin, and is it over?", 12, 8)
-        .unit("short").no_value("No alert has fired in the time range.")
+            "Number of firing alerts by severity.", 12, 8)
+        .unit("short").no_value("No alert fired in the time range.")
         .with_target(series(
             f'count by (severity) (ALERTS{{{ALERT}, alertstate="firing"}})', "{{severity}}"))
     )  # fmt: skip
@@ -221,8 +220,8 @@ def _failures() -> timeseries.Panel:
     counter = f'ray_workflow_runs_finished_total{{{CLUSTER}, status="FAILED"}}'
     return stacked_bars(many(
         panel(timeseries.Panel(), "Failed runs by workflow",
-            "How many runs FAILED in each step of time. Many workflows at once have a common cause: "
-            "the cluster, its storage, or a service that all of them call.", 12, 8)
+            "FAILED runs in each interval. Many workflows at the same time usually have a common "
+            "cause: the cluster, its storage, or a service that all of them call.", 12, 8)
         .unit("short").no_value("No run has failed.")
         .with_target(series(
             f"sum by (workflow) ({total(f'increase({counter}[$__rate_interval])')}) > 0",
@@ -233,12 +232,12 @@ def _failures() -> timeseries.Panel:
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     return (
-        make_dashboard("oncall", "On-call", "What is wrong now, and what is to be done about it?",
+        make_dashboard("oncall", "On-call", "What is wrong now, and what should I do about it?",
             (*cluster(), exporter(),
              address("runbooks", "Runbooks", "the folder of runbooks", RUNBOOKS)), since="now-6h")
         .with_panel(alert_counts(6))
         .with_panel(_counts())
-        .with_panel(_believed())
+        .with_panel(_health())
         .with_panel(_alerts())
         .with_panel(_runs())
         .with_panel(_trend())

@@ -1,4 +1,4 @@
-"""The dashboard that shows one run: its DAG, how far it is, what took how long, and why it failed."""
+"""The run dashboard: DAG, progress, durations and failure of one run."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from .run_queries import (
 )
 
 _READING = """\
-**Everything is as it was at the end of the time range: move the time picker, and the DAG shows \
-that moment.** Rings: tasks by state. Large circles, thick lines: the critical path. Dashed lines: \
-the source returned the workflow of the target. More: [this run's page](\
+**This dashboard shows the run at the end of the time range. Move the time picker to see another \
+time.** Rings: tasks by state. Large circles and thick lines: the critical path. Dashed lines: the \
+source task returned a workflow that contains the target. More: [this run's page](\
 ${exporter}/workflows/${run:percentencode}), [Ray's dashboard](${ray}).
 """
 
@@ -74,7 +74,7 @@ def _status() -> stat.Panel:
     it = _stat(
         expr,
         "Status ${run_cluster}",
-        "The run's status in Ray's words, and the cluster if there are several. RESUMABLE: nobody works on it; resume or delete it.",
+        "Ray's status of the run, and its cluster if there are several. RESUMABLE: the run was interrupted; resume or delete it.",
         4,
         "none",
         none="no run",
@@ -98,7 +98,7 @@ def _elapsed() -> stat.Panel:
     def milliseconds(name: str, time: str) -> str:
         return f'count_values by (workflow_id) ("{name}", floor(1000 * ({time})))'
 
-    # The time of the run, as labels for the link.
+    # Start and end of the run, as labels for the link.
     to = milliseconds("to", f"{until} + 30")
     to = f"({label(f'{to} and on () {RUNNING}', 'to', 'now')}\nor on (workflow_id) {to})"
     expr = (
@@ -107,7 +107,7 @@ def _elapsed() -> stat.Panel:
         f"* on (workflow_id) group_left (to) {to}"
     )
     whole = {
-        "title": "Choose the time of this run",
+        "title": "Set the time range to this run",
         "url": "/d/ray-workflow-run?from=${__data.fields.from}&to=${__data.fields.to}"
         "&var-run=${run:percentencode}&${datasource:queryparam}&${cluster:queryparam}"
         "&${SessionName:queryparam}&${workflow:queryparam}&${exporter:queryparam}"
@@ -117,8 +117,8 @@ def _elapsed() -> stat.Panel:
     it = _stat(
         expr,
         "Elapsed",
-        "From its start to its end, or to the end of the time range while it runs. Click to "
-        "choose the time of this run for the whole dashboard.",
+        "From the start of the run to its end, or to the end of the time range while it is "
+        "RUNNING. Click to set the dashboard's time range to this run.",
         4,
         "s",
     )
@@ -138,7 +138,7 @@ def _progress() -> bargauge.Panel:
         panel(
             bargauge.Panel(),
             "Progress",
-            "Share of the known tasks that are SUCCESSFUL. It steps back when a task returns a "
+            "Share of the known tasks that are SUCCESSFUL. It decreases when a task returns a "
             "workflow with more tasks.",
             5,
             3,
@@ -161,9 +161,9 @@ def _end() -> stat.Panel:
     expr = f"1000 * ({of_run('ray_workflow_run_end_timestamp_seconds')}\nor ({expected} and on () {RUNNING}))"
     return _stat(
         expr,
-        "Ends",
-        "When it ended; while it runs, when it will if its tasks take as long as those of earlier "
-        "runs of its workflow. Later than you can wait: see what the critical path does.",
+        "End",
+        "End of the run. While it is RUNNING: the expected end, from the task durations of earlier "
+        "runs. If that is too late, speed up the tasks on the critical path.",
         4,
         "dateTimeAsIsoNoDateIfToday",
         none="not known yet",
@@ -174,9 +174,9 @@ def _over_time() -> timeseries.Panel:
     it = (
         panel(
             timeseries.Panel(),
-            "Tasks by state, over time",
-            "How the run got on. PENDING that stays: tasks wait for resources. WAITING that does "
-            "not shrink while little runs: one task holds up all others.",
+            "Tasks by state over time",
+            "If PENDING does not fall, tasks wait for resources. If WAITING does not fall while few "
+            "tasks are RUNNING, one task delays all others.",
             24,
             7,
         )
@@ -184,7 +184,7 @@ def _over_time() -> timeseries.Panel:
         .min(0)
         .fill_opacity(70)
         .line_width(0)
-        .no_value("The run was not seen in this range.")
+        .no_value("The run has no data in this time range.")
         .show_points(option_models.VisibilityMode.NEVER)
         .stacking(options.StackingConfig().mode(option_models.StackingMode.NORMAL))
         .with_target(series(f"max by (state) ({selector('ray_workflow_run_tasks')})", "{{state}}"))
@@ -197,7 +197,7 @@ def _reading() -> text.Panel:
         panel(
             text.Panel(),
             "How to read this dashboard",
-            "The time picker chooses the moment that is shown.",
+            "How the time picker and the symbols of the DAG work.",
             24,
             3,
         )
@@ -211,16 +211,16 @@ def build() -> dashboard.Dashboard:
     critical = _stat(
         of_run("ray_workflow_run_critical_path_seconds"),
         "Critical path",
-        "What the tasks on the critical path took, one after the other. Near the elapsed time: "
-        "only faster tasks help. Far below: tasks wait; more resources help.",
+        "Total duration of the tasks on the critical path. If it is near the elapsed time, only "
+        "faster tasks help. If it is far below, tasks wait and more resources help.",
         4,
         "s",
     )
     output = _stat(
         of_run("ray_workflow_run_output_size_bytes"),
         "Output",
-        "Bytes of all task outputs whose size is known. Much more than usual: look for the task "
-        "in the table below.",
+        "Total size of all task outputs with a known size. If it is much more than usual, find "
+        "the task in the table below.",
         3,
         "bytes",
     )
@@ -228,7 +228,7 @@ def build() -> dashboard.Dashboard:
     it = make_dashboard(
         "run",
         "Run",
-        "How far is this run, what holds it up, and why did it fail?",
+        "How far is this run, what delays it, and why did it fail?",
         [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray],
     )
     for x, y, each in (
@@ -247,7 +247,7 @@ def build() -> dashboard.Dashboard:
         (0, 32, run_tables.tasks()),
         (0, 43, _over_time()),
     ):
-        # Two panels beside a higher one are more than the builder can place by itself.
+        # The builder cannot place two panels beside a higher one.
         place = each.build().grid_pos
         assert place
         place.x, place.y = x, y

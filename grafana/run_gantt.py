@@ -1,7 +1,6 @@
-"""What of a run happened when, as bars: from the times that are exposed, exact to the second.
+"""Stages and tasks of a run as bars over time, from the exposed start and end times.
 
-A bar is a row with its start, its end and its state; the state timeline takes a second time field
-as the end.
+Each row has a start, an end and a state: the state timeline takes a second time field as the end.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .run_queries import (
 
 
 def stages(width: int, height: int) -> statetimeline.Panel:
-    """Return a bar for each stage, from its first task's start to its last one's end."""
+    """Return a bar for each stage, from the start of its first task to the end of its last task."""
     start = of_stages("ray_workflow_stage_start_timestamp_seconds")
     end = (
         f"{of_stages('ray_workflow_stage_end_timestamp_seconds')}\n"
@@ -38,10 +37,10 @@ def stages(width: int, height: int) -> statetimeline.Panel:
     )
     begun = f"{start} + on (stage) group_left (state) 0 * ({stage_state()})"
     return _gantt(
-        "Stages in time",
-        "From the start of a stage's first task to the end of its last one, in the colour of what "
-        "matters most in it. Gaps between stages are waits; stages side by side run in parallel. "
-        "If the bars are tiny, click the elapsed time above: it chooses the time of the run.",
+        "Stages over time",
+        "From the start of each stage's first task to the end of its last task, in the colour of "
+        "its most important state. Gaps between stages are waits. If the bars are tiny, click "
+        "the elapsed time above to set the time range to the run.",
         short(named(begun, "id", "stage"), "row", "stage"),
         named(end, "id", "stage"),
         "no stage has started",
@@ -51,12 +50,12 @@ def stages(width: int, height: int) -> statetimeline.Panel:
 
 
 def by_task(width: int, height: int) -> statetimeline.Panel:
-    """Return bars for each task: its wait for resources, and its work."""
+    """Return two bars for each task: its wait for resources and its last attempt."""
     start = of_tasks("ray_workflow_task_start_timestamp_seconds")
     submit = of_tasks("ray_workflow_task_submit_timestamp_seconds")
     known = f"({tasks()})"
 
-    # What has no end and does not run was ended by the end of its run.
+    # A task without an end that is not RUNNING ended with its run.
     end = (
         f"{of_tasks('ray_workflow_task_end_timestamp_seconds')}\n"
         f"or on (task_id) (0 * {start} + time() and on (task_id) {in_state(known, TaskState.RUNNING)})\n"
@@ -70,13 +69,13 @@ def by_task(width: int, height: int) -> statetimeline.Panel:
     wait = label(f"{submit} and on (task_id) ({waited}) and on (task_id) {known}", "state",
                  TaskState.PENDING.value)  # fmt: skip
     it = _gantt(
-        "Tasks in time",
-        "Each task of the stage chosen above: first its wait for resources, then its last attempt. "
-        "Long waits: the cluster is too small, or something else holds it. One bar much longer "
-        "than those beside it holds up the run: look at its logs.",
+        "Tasks over time",
+        "Each task of the selected stage: its wait for resources, then its last attempt. If waits "
+        "are long, the cluster is too small or busy. If one bar is much longer than the others, "
+        "look at the logs of that task.",
         short(f"{work}\nor {_waits(wait)}", "row", "task_id"),
         f"({named(end, 'id', 'task_id')}\nor {_waits(waited)})\nand on (task_id) {known}",
-        "no task was known",
+        "no task data",
         width,
         height,
     )
@@ -90,7 +89,7 @@ def _waits(expr: str) -> str:
 def _gantt(
     title: str, description: str, start: str, end: str, nothing: str, width: int, height: int
 ) -> statetimeline.Panel:
-    # The panel calls an answer without rows an error.
+    # The panel shows an empty result as an error.
     none = label("vector(time())", "id", "none")
     row = label(label(none, "row", nothing), "state", TaskState.NOT_RUN.value)
     transformations = (
@@ -118,7 +117,7 @@ def _gantt(
         .with_target(rows(f"1000 * ({end}\nor on () {none})", "end"))
         .mappings([word_mapping(STATE_COLOURS)])
         .display_name("${__field.labels.row}")
-        .no_value("nothing was seen")
+        .no_value("no data")
         .show_value(option_models.VisibilityMode.NEVER)
         .merge_values(False)
         .row_height(0.8)

@@ -1,7 +1,8 @@
 """The DAG of a run as node graphs: by stage for any fan-out, by task for up to 200 tasks.
 
-The panel knows a field by its own name, which no renaming changes: labels have the names that it
-looks for, and values get theirs as calculated fields. An edge without both ends breaks it.
+The panel identifies a field by its original name, which renaming does not change. Labels therefore
+have the names that the panel expects, and values get them as calculated fields. An edge without
+both ends breaks the panel.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from .run_queries import (
     words,
 )
 
-MOST_TASKS = 200  # more are hidden by the panel
+MOST_TASKS = 200  # the panel hides more
 _LARGE = 50  # radius of a node on the critical path; the others have 40
 _THICK = 4
-_LEAST = 0.08  # of the ring of a stage with failed tasks
-# This dashboard again, with another stage.
+_LEAST = 0.08  # least share of the ring for failed tasks
+# The same dashboard with another stage.
 OF_STAGE = (
     f"/d/{UID}run?${{__url_time_range}}&${{datasource:queryparam}}&${{cluster:queryparam}}"
     "&${SessionName:queryparam}&${workflow:queryparam}&${run:queryparam}&${exporter:queryparam}"
@@ -58,24 +59,24 @@ def stages(width: int, height: int) -> nodegraph.Panel:
     )
     start = of_stages("ray_workflow_stage_start_timestamp_seconds")
     took = f"{of_stages('ray_workflow_stage_end_timestamp_seconds')} - {start}"
-    # At the pace of the stage until now; nothing is foretold before its first task has ended.
+    # At the stage's rate so far; unknown until its first task has ended.
     rest = (
         f"(time() - {start}) * {stage_tasks(*ACTIVE)} / ({stage_tasks(*ENDED)} > 0)\n"
         f"and on () {RUNNING}\nunless on (stage) {of_stages('ray_workflow_stage_end_timestamp_seconds')}"
     )
     seconds = (
         f"{words(took, 'secondarystat', 'stage')}\n"
-        f"or on (stage) {words(rest, 'secondarystat', 'stage', suffix=' left')}"
+        f"or on (stage) {words(rest, 'secondarystat', 'stage', suffix=' remaining')}"
     )
     critical = f"({of_stages('ray_workflow_stage_critical')} == 1)"
     queries = {
         "nodes": f"{_described(stage_state(), 'stage')}\n"
-        f"or on () {_hint(label('vector(0)', 'title', 'no stage'), 'was known then')}",
+        f"or on () {_hint(label('vector(0)', 'title', 'no stage'), 'at this time')}",
         "done": named(f'label_join({counted}, "mainstat", "/", "done", "total")', "id", "stage"),
         "seconds": named(seconds, "id", "stage"),
         "critical": named(f"{_LARGE} * {critical}", "id", "stage"),
     }
-    # One failed task of thousands would not be seen.
+    # One failed task of thousands would be invisible.
     failed = stage_tasks(TaskState.FAILED)
     red = f"({failed} / {total} > {_LEAST} or clamp_max({failed}, 1) * {_LEAST})"
     shares = {
@@ -91,22 +92,22 @@ def stages(width: int, height: int) -> nodegraph.Panel:
     edge = of_stages("ray_workflow_stage_edge", "source", "target", "kind")
     it = panel(
         nodegraph.Panel(),
-        "DAG by stage, as of the end of the time range",
-        "All tasks of the same name are one circle, however many. The ring shows the share of its "
-        "tasks in each state; inside are done/total, and how long the stage took or what is "
-        "left at its pace. Failed tasks, however few, take at least a twelfth of the ring. Large circles and thick lines are "
-        "the critical path: speed these up first. Dashed: the source returned the workflow that "
-        "holds the target. Click a stage for its tasks.",
+        "DAG by stage, at the end of the time range",
+        "One circle per stage: all tasks with the same name. The ring shows the share of its tasks "
+        "in each state; failed tasks take at least a twelfth. Inside: done/total tasks, and the "
+        "elapsed or remaining time. Large circles and thick lines: the critical path; speed up "
+        "these stages first. Dashed: the source returned a workflow that contains the target. "
+        "Click a stage for its tasks.",
         width,
         height,
     )
     to_stage = {
-        "title": "Stage/Show its tasks",
+        "title": "Stage/Show tasks",
         "url": OF_STAGE + "${__data.fields.id:percentencode}",
         "targetBlank": False,
     }
     edges = _edges(edge, total, critical, "stage")
-    legend = {"mainstat": "done/total", "secondarystat": "took, or is left"}
+    legend = {"mainstat": "done/total", "secondarystat": "elapsed / remaining"}
     return _graph(it, {**queries, **shares}, edges, legend, [to_stage]).nodes(
         nodegraph.NodeOptions().arcs(
             [
@@ -119,7 +120,7 @@ def stages(width: int, height: int) -> nodegraph.Panel:
 
 def by_task(width: int, height: int) -> nodegraph.Panel:
     """Return the DAG by task."""
-    # Counted by stage, which costs less.
+    # Counting by stage costs less.
     count = f"sum({of_stages('ray_workflow_stage_tasks', 'stage', 'state', where=STAGE)})"
     few = f"and on () ({count} <= {MOST_TASKS})"
     chosen = f"and on (task_id) {tasks()}\n{few}"
@@ -143,8 +144,8 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     critical = f"({critical_tasks()})"
     queries = {
         "nodes": f"({coloured}\n{few})\n"
-        f"or on () {_hint(many, 'choose one stage')}\n"
-        f"or on () {_hint(label('vector(0)', 'title', 'no task'), 'was known then')}",
+        f"or on () {_hint(many, 'select one stage')}\n"
+        f"or on () {_hint(label('vector(0)', 'title', 'no task'), 'at this time')}",
         "seconds": f"{named(words(took, 'mainstat', 'task_id'), 'id', 'task_id')}\n{chosen}",
         "tries": f"{named(tries, 'id', 'task_id')}\n{chosen}",
         "critical": f"{named(f'0 * {critical} + {_LARGE}', 'id', 'task_id')}\n{few}",
@@ -153,12 +154,11 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind")
     it = panel(
         nodegraph.Panel(),
-        "DAG by task, as of the end of the time range",
-        f"The tasks of the stage chosen above, or of all stages, if they are at most {MOST_TASKS}: "
-        "if it is empty, choose a stage with fewer. The ring has the colour of the state; inside "
-        "are how long the task took or has been running, and its attempts. Large circles and "
-        "thick lines are the critical path. Click a task for its page and logs in Ray's "
-        "dashboard, which knows it while the cluster lives.",
+        "DAG by task, at the end of the time range",
+        f"The tasks of the selected stage, or of all stages, if they are at most {MOST_TASKS}: "
+        "with more, select a stage. The ring has the colour of the state. Inside: the elapsed "
+        "time and the attempts. Large circles and thick lines: the critical path. Click a task "
+        "for its page and logs in Ray's dashboard, available while the cluster is running.",
         width,
         height,
     )
@@ -173,12 +173,12 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
 
 
 def _hint(titled: str, subtitle: str) -> str:
-    """Say by a single node why there are no others."""
+    """Return a single node that says why there are no others."""
     return label(label(label(titled, "subtitle", subtitle), "id", "none"), "color", GREY)
 
 
 def _described(expr: str, key: str) -> str:
-    """Give nodes that have a state their texts."""
+    """Set the texts of nodes that have a state."""
     it = named(short(named(expr, "id", key), "title", key), "subtitle", "state")
     return named(it, f"detail__{key}", key)
 
@@ -196,7 +196,7 @@ def _edges(edge: str, nodes: str, critical: str, key: str) -> str:
     return label(it, "color", PURPLE, "kind", kind)
 
 
-# Of what a query asks, the values that the panel shows, by the names that it knows them by.
+# The values of queries that the panel shows, with the field names that it expects.
 _VALUES: Mapping[str, str] = {
     **{state.value: f"arc__{state.value.lower()}" for state in TaskState},
     "critical": "noderadius",
@@ -221,10 +221,10 @@ def _graph(
 ) -> nodegraph.Panel:
     for ref, expr in {**nodes, "edges": edges}.items():
         it = it.with_target(rows(expr, ref))
-    # Each query is evaluated for itself. A scrape that comes in between would bring edges of tasks
-    # that are no nodes yet: what was scraped two seconds ago is there for all of them.
+    # Queries are evaluated one by one. A scrape between two of them could add edges whose nodes are
+    # missing: query the data of two seconds ago, which is complete for all.
     it = it.time_shift("2s").hide_time_override(True)
-    # A frame without fields, as of an empty answer, is dropped on the way.
+    # An empty result has no fields, and the transformations drop it.
     it = it.with_transformation(
         _leave_out("/^(Time|stage|task_id|state|kind|done|total|tries|ray_task_id)$/")
     ).with_transformation(
@@ -249,7 +249,7 @@ def _graph(
                 )
             )
     it = it.with_transformation(_leave_out("/^Value.*/")).with_transformation(
-        # For the eye alone: the panel still finds the fields by their own names.
+        # Displayed names only: the panel still finds fields by their original names.
         models.DataTransformerConfig(
             id_val="organize", options={"renameByName": {**_WORDS, **legend}}
         )

@@ -1,8 +1,8 @@
-"""What is asked of the run that the variable chooses, as of the end of the time range.
+"""Queries for the selected run, at the end of the time range.
 
-A run that ended leaves /metrics some day, its tasks first. Then its last values in the range are
-taken. While a run is known, a value that it does not have is not made up from earlier ones: they
-would be those of an earlier life of the same id.
+A finished run leaves /metrics after a while, its tasks first. Then the last values in the range
+are used. While a run has series, missing values are not taken from earlier ones: these may belong
+to an earlier run with the same id.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .common import RUN, Panel
 ACTIVE = (TaskState.WAITING, TaskState.PENDING, TaskState.RUNNING)
 ENDED = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
 STAGE = "stage=~`${stage:regex}`"
-# The page of a task in Ray's dashboard: the end of the id that Ray gives it is that of its job.
+# The page of a task in Ray's dashboard: the last eight characters of a Ray task id are the job id.
 IN_RAY = ("jobs/$2/tasks/$1", "ray_task_id", "(.*(.{8}))")
 RUNNING = f'(ray_workflow_run_status{{{RUN}, status="RUNNING"}} == 1)'
 
-_WEIGHTY_FIRST = (
+_IMPORTANT_FIRST = (
     TaskState.FAILED,
     TaskState.RUNNING,
     TaskState.PENDING,
@@ -27,15 +27,15 @@ _WEIGHTY_FIRST = (
     TaskState.WAITING,
     TaskState.SUCCESSFUL,
 )
-# When a task that left was last seen is known to a step, which grows with the range so that the
-# answer stays cheap; up to ranges of some weeks, a task stays for longer than that after its end.
+# The resolution at which the last sample of a task is found. It grows with the range, so that the
+# query stays cheap; for ranges up to weeks, tasks stay in the metrics for longer than one step.
 _STEP = "$__interval"
 _KNOWN = f"ray_workflow_run_info{{{RUN}}}"
 _LIVE = f'ray_workflow_run_status{{{RUN}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
 
 
 def looks_back(it: Panel) -> Panel:
-    """Bound the cost of a panel that asks for tasks."""
+    """Limit the cost of a panel that queries tasks."""
     return it.interval("1m").max_data_points(720)
 
 
@@ -45,17 +45,17 @@ def selector(metric: str, *matchers: str) -> str:
 
 
 def of_run(metric: str, *by: str, where: str = "") -> str:
-    """Return values of the run; `by` names labels of it that stay."""
+    """Return values of the run; keep the labels `by`."""
     return _last(metric, ("workflow_id", *by), where, _KNOWN)
 
 
 def of_stages(metric: str, *by: str, where: str = "") -> str:
-    """Return values of the run's stages, or with other labels those of its edges."""
+    """Return values of the run's stages, or of its stage edges with the labels `by`."""
     return _last(metric, by or ("stage",), where, _KNOWN)
 
 
 def of_tasks(metric: str, *by: str, where: str = "") -> str:
-    """Return values of the run's tasks, or with other labels those of its edges."""
+    """Return values of the run's tasks, or of its task edges with the labels `by`."""
     return _last(metric, by or ("task_id",), where, _LIVE)
 
 
@@ -68,11 +68,11 @@ def _last(metric: str, by: tuple[str, ...], where: str, known: str) -> str:
 
 
 def seen(metric: str, where: str = "") -> str:
-    """Return when each series of the run's tasks was last seen, at the end of the range."""
+    """Return the time of the last sample of each task series, at the end of the range."""
     it = f"timestamp({selector(metric, where)})"
     return (
         f"{it}\nor (\nmax_over_time({it}[$__range:{_STEP}])\n"
-        # What was last seen before that belongs to an earlier run of the same id.
+        # Earlier samples belong to an earlier run with the same id.
         f">= on (workflow_id) group_left ()\n"
         f"{of_run('ray_workflow_run_start_timestamp_seconds')}\n"
         f"unless on (workflow_id) {_LIVE}\n)"
@@ -80,18 +80,18 @@ def seen(metric: str, where: str = "") -> str:
 
 
 def newest(metric: str, *labels: str, where: str = "") -> str:
-    """Return one series for each task, with some labels as they were last: when it was last seen."""
+    """Return one series per task with its latest labels; the value is the time of its last sample."""
     by = ", ".join(["task_id", *labels])
     return f"topk by (task_id) (1, max by ({by}) (\n{seen(metric, where)}\n))"
 
 
 def tasks() -> str:
-    """Return the tasks of the chosen stage with `stage` and `state`."""
+    """Return the tasks of the selected stage with `stage` and `state`."""
     return newest("ray_workflow_task_state", "stage", "state", where=STAGE)
 
 
 def critical_tasks() -> str:
-    """Return those of the tasks that were on the critical path when they were last seen."""
+    """Return the tasks whose last sample was on the critical path."""
     return (
         f"max by (task_id) (\n{seen('ray_workflow_task_critical')}\n)\n"
         f">= on (task_id) max by (task_id) ({tasks()})"
@@ -105,19 +105,19 @@ def stage_tasks(*states: TaskState, by: str = "stage") -> str:
 
 
 def in_state(expr: str, state: TaskState) -> str:
-    """Return those with a `state`."""
+    """Return the series whose label `state` has this value."""
     return f"({expr}\nand on (state) {label('vector(1)', 'state', state.value)})"
 
 
 def stage_state() -> str:
-    """Return the stages with the `state` that matters most of those that their tasks are in."""
+    """Return the stages with the most important `state` of their tasks."""
     return "\nor on (stage) ".join(
-        f"({stage_tasks(state, by='stage, state')} > 0)" for state in _WEIGHTY_FIRST
+        f"({stage_tasks(state, by='stage, state')} > 0)" for state in _IMPORTANT_FIRST
     )
 
 
 def label(expr: str, name: str, value: str, of: str = "", like: str = "(?s)(.*)") -> str:
-    """Give a series a label; `value` may take parts of the label `of` where it matches `like`."""
+    """Set a label; `value` may refer to groups of `like`, matched against the label `of`."""
     return f'label_replace({expr}, "{name}", "{value}", "{of}", "{like if of else ""}")'
 
 
@@ -132,7 +132,7 @@ def short(expr: str, name: str, of: str) -> str:
 
 
 def words(expr: str, name: str, *by: str, suffix: str = "") -> str:
-    """Say seconds in a label, as people say them: 12.5 s, 3.2 min, 7.1 h."""
+    """Write seconds into a label in a readable unit: 12.5 s, 3.2 min, 7.1 h."""
     keys = ", ".join(by)
 
     def said(scaled: str, unit: str) -> str:

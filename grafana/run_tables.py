@@ -1,4 +1,4 @@
-"""The tables of a run: why it failed, and its tasks."""
+"""The tables of a run: its failure and its tasks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def failure() -> table.Panel:
         panel(
             table.Panel(),
             "Why it failed",
-            "The task that brought the run down, its error, and how many tasks never ran because of "
-            "it. application: its own code raised. system: its worker or node was lost, out of "
-            "memory or killed. Mend the cause, then resume the run: what is done is not done again.",
+            "The task that caused the failure, its error, and the number of tasks that did not run "
+            "because of it. application: the task's code raised. system: its worker or node died, "
+            "ran out of memory or was killed. Fix the cause, then resume the run: finished tasks "
+            "do not run again.",
             9,
             6,
         )
@@ -66,7 +67,7 @@ def _styled(it: table.Panel, columns: Mapping[str, Sequence[tuple[str, Any]]]) -
 
 
 def _columns(names: Mapping[str, str]) -> models.DataTransformerConfig:
-    """Keep some fields, in this order and with these names."""
+    """Keep only these fields, in this order and with these names."""
     return models.DataTransformerConfig(
         id_val="organize",
         options={
@@ -78,7 +79,7 @@ def _columns(names: Mapping[str, str]) -> models.DataTransformerConfig:
 
 
 def tasks() -> table.Panel:
-    """Return the tasks of the chosen stage."""
+    """Return the tasks of the selected stage."""
     start = of_tasks("ray_workflow_task_start_timestamp_seconds")
     submit = of_tasks("ray_workflow_task_submit_timestamp_seconds")
     known = known_tasks()
@@ -102,12 +103,12 @@ def tasks() -> table.Panel:
     it = panel(
         looks_back(table.Panel()),
         "Tasks",
-        "The tasks of the stage chosen above, the last started one first. Long waits: the "
-        "cluster lacks what the task asks for. Several attempts: look into its logs even if it "
-        "succeeded. Logs and nodes are in Ray's dashboard while the cluster lives.",
+        "The tasks of the selected stage, newest first. If waits are long, the cluster lacks the "
+        "resources that the tasks request. If a task has several attempts, look at its logs even "
+        "if it succeeded. Logs and nodes are in Ray's dashboard while the cluster is running.",
         24,
         11,
-    ).no_value("No task is known at the end of the range: a run of many tasks has stages only.")
+    ).no_value("No task at the end of the time range. Runs with very many tasks have stages only.")
     for ref, expr in asked.items():
         it = it.with_target(
             rows(expr if ref == "state" else f"({expr})\nand on (task_id) {known}", ref)
@@ -138,7 +139,7 @@ def tasks() -> table.Panel:
         .with_transformation(_columns(columns))
         .sort_by([options.TableSortByFieldState().display_name("Started").desc(True)])
     )
-    # What the panel says when it is empty would stand in each empty cell.
+    # Otherwise each empty cell would show the text for an empty panel.
     it = it.override_by_regexp("/.*/", [models.DynamicConfigValue(id_val="noValue", value="–")])
     return _styled(it, _COLUMNS)
 
@@ -164,7 +165,7 @@ _COLUMNS: Mapping[str, Sequence[tuple[str, Any]]] = {
             "links",
             [
                 {
-                    "title": "Show this stage alone",
+                    "title": "Show only this stage",
                     "url": OF_STAGE + "${__value.raw:percentencode}",
                     "targetBlank": False,
                 }

@@ -1,4 +1,4 @@
-"""Queries and panels that several dashboards show."""
+"""Queries and panels of several dashboards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .tables import column
 
 ALERT = f'alertname=~"RayWorkflow.+", {CLUSTER}'
 SEVERITIES = {"page": RED, "ticket": ORANGE, "info": BLUE}
-# 0 where the rules are loaded: without them, no alert and no trouble is known rather than none.
+# 0 if the rules are loaded. Without rules there is no value, which is not the same as no alert.
 NONE = "0 * max(ray_workflow:threshold)"
 
 _TOOLTIP = (
@@ -41,7 +41,7 @@ _LEGEND = options.VizLegendOptions().show_legend(True)
 
 
 def budget_left(selector: str, by: str = "") -> str:
-    """Return the share of the failures allowed in 30 days that is left; below 0: overdrawn."""
+    """Return the remaining share of the failures allowed in 30 days; below 0: exceeded."""
     allowed = (
         f"workflow:ray_workflow_runs_finished:increase30d{{{selector}}}\n"
         f"    * (1 - {one(f'ray_workflow_objective_ratio{{{selector}}}')})"
@@ -51,7 +51,7 @@ def budget_left(selector: str, by: str = "") -> str:
 
 
 def many(it: timeseries.Panel) -> timeseries.Panel:
-    """Tell many lines apart, and draw them across hours without a sample."""
+    """Give many lines different colours, and connect them across gaps."""
     return (
         it.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
         .span_nulls(True)
@@ -61,7 +61,7 @@ def many(it: timeseries.Panel) -> timeseries.Panel:
 
 
 def stacked_bars(it: timeseries.Panel) -> timeseries.Panel:
-    """Draw counts of events as bars, one upon the other."""
+    """Draw counts of events as stacked bars."""
     return (
         it.interval("2m").draw_style(option_models.GraphDrawStyle.BARS)
         .show_points(option_models.VisibilityMode.NEVER)
@@ -72,7 +72,7 @@ def stacked_bars(it: timeseries.Panel) -> timeseries.Panel:
 
 
 def from_one(colour: str) -> dict[str, Any]:
-    """Return the settings of a number that is grey while it is 0."""
+    """Return the settings of a number that is grey at 0 and coloured from 1."""
     levels = [{"value": None, "color": GREY}, {"value": 1, "color": colour}]
     return {
         "color": {"mode": "thresholds"},
@@ -81,10 +81,10 @@ def from_one(colour: str) -> dict[str, Any]:
 
 
 def side_by_side(it: stat.Panel, asked: Mapping[str, str]) -> stat.Panel:
-    """Ask for several numbers, and write them large enough to be read, each below its name."""
+    """Query several numbers and show each with its name."""
     for ref, (name, expr) in zip("ABCDEF", asked.items()):
         it = it.with_target(now(expr, name, ref))
-    if len(asked) > 1:  # one that alone has a value keeps its name
+    if len(asked) > 1:  # keep the names if only one has a value
         it = it.text_mode(option_models.BigValueTextMode.VALUE_AND_NAME)
     return (
         it.graph_mode(option_models.BigValueGraphMode.NONE)
@@ -94,12 +94,12 @@ def side_by_side(it: stat.Panel, asked: Mapping[str, str]) -> stat.Panel:
 
 
 def alert_counts(width: int) -> stat.Panel:
-    """Return the panel that counts firing alerts and leads to the dashboard On-call."""
+    """Return the panel that counts firing alerts and links to the dashboard On-call."""
     it = (
         panel(stat.Panel(), "Firing alerts",
-            "By severity: `page` needs somebody at once, `ticket` by the next working day, `info` "
-            "is for those who look. Click for the dashboard On-call. Empty: Prometheus does not have "
-            "our rules.", width, 4)
+            "By severity: `page` needs attention at once, `ticket` within a working day, `info` "
+            "needs no action. Click a number to open the dashboard On-call. Empty: Prometheus has "
+            "not loaded the rules.", width, 4)
         .unit("short").no_value("–")
     )  # fmt: skip
     firing = f'ALERTS{{{ALERT}, alertstate="firing", severity='
@@ -113,13 +113,13 @@ def alert_counts(width: int) -> stat.Panel:
 
 
 def ended_by_status(selector: str, width: int, height: int) -> timeseries.Panel:
-    """Return the panel that shows how many runs ended, and how."""
+    """Return the panel that shows finished runs by status."""
     counter = f"ray_workflow_runs_finished_total{{{selector}}}"
     it = (
-        panel(timeseries.Panel(), "Runs that ended",
-            "How many came to their end in each step of time, and with which status. FAILED ones "
-            "that come all at once have a common cause.", width, height)
-        .unit("short").no_value("No run has ended yet.")
+        panel(timeseries.Panel(), "Finished runs",
+            "Runs that finished in each interval, by status. Many FAILED runs at the same time "
+            "usually have a common cause.", width, height)
+        .unit("short").no_value("No run has finished yet.")
         .with_target(
             series(f"sum by (status) ({total(f'increase({counter}[$__rate_interval])')}) > 0",
                 "{{status}}"))

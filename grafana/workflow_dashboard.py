@@ -1,4 +1,4 @@
-"""The dashboard that shows one workflow: its budget, its runs, and where their time goes."""
+"""The workflow dashboard: budget, runs and stages of one workflow."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from .tables import (
     text,
 )
 
-# The variable holds one name, which Grafana then does not escape for a regular expression.
+# The variable has one value, which Grafana does not escape for a regular expression.
 ONE = f"{CLUSTER}, workflow=`${{workflow:raw}}`"
 _BUDGET = ((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN))
 _BURN = ((None, GREY), (0, GREEN), (1, ORANGE), (6, RED))
@@ -54,7 +54,7 @@ _LIVE = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.RESUMABLE)
 
 
 def _big(title: str, description: str, width: int, asked: Mapping[str, str]) -> stat.Panel:
-    """Return a panel of values, each with its name if there are several."""
+    """Return a panel of values; several values are shown with their names."""
     return side_by_side(panel(stat.Panel(), title, description, width, 4), asked)
 
 
@@ -63,11 +63,10 @@ def _success() -> stat.Panel:
     finished = f"sum(workflow:ray_workflow_runs_finished:increase30d{{{ONE}}})"
     return (
         _big("Success, 30 d",
-            "Share of the runs of 30 days that succeeded, and the objective that the settings of "
-            "the exporter give to the workflow; canceled runs do not count. As far back as "
-            "Prometheus remembers.", 5,
-            {"is": f"1 - {failed} / ({finished} > 0)",
-             "should be": f"max({one(f'ray_workflow_objective_ratio{{{ONE}}}')})"})
+            "Share of SUCCESSFUL runs in 30 days, or as far back as Prometheus has data, without "
+            "CANCELED ones; and the workflow's objective from the exporter's settings.", 5,
+            {"actual": f"1 - {failed} / ({finished} > 0)",
+             "objective": f"max({one(f'ray_workflow_objective_ratio{{{ONE}}}')})"})
         .unit("percentunit").no_value("–").decimals(1)
         .color_mode(option_models.BigValueColorMode.NONE)
     )  # fmt: skip
@@ -77,9 +76,8 @@ def _burns() -> stat.Panel:
     burn = "workflow:ray_workflow_budget_burn:ratio_increase"
     return (
         _big("Budget burn",
-            "How many times faster than allowed the budget of failures burns, over the last hour, "
-            "6 hours and 3 days. 1 just uses it up in 30 days; above it, mend what fails before "
-            "it is gone.", 6,
+            "Burn rate of the failure budget over the last hour, 6 hours and 3 days. 1 uses up "
+            "the budget in exactly 30 days; above 1, fix the failures before it is used up.", 6,
             {window: f"max({burn}{window}{{{ONE}}})" for window in ("1h", "6h", "3d")})
         .unit("suffix:×").decimals(1).no_value("–")
         .thresholds(steps(*_BURN)).color_mode(option_models.BigValueColorMode.VALUE)
@@ -91,13 +89,13 @@ def _duration() -> timeseries.Panel:
     hour = f"sum by (le) ({total(f'increase({bucket}[1h])')})"
     week = "workflow:ray_workflow_runs_duration_seconds"
     it = (
-        panel(timeseries.Panel(), "Duration of runs against the last week",
-            "Within these times half, and 95 %, of the successful runs of the hour before ended; "
-            "dashed, of the week before. Above the dashed lines: slower than usual, see which "
-            "stage is.", 9, 8)
+        panel(timeseries.Panel(), "Run duration",
+            "Median and 95th percentile of the successful runs of the previous hour; dashed: of "
+            "the previous week. Above the dashed lines, runs are slower than usual: find the "
+            "stage in the table beside.", 9, 8)
         .unit("s").min(0).span_nulls(True).no_value("No run has succeeded yet.")
     )  # fmt: skip
-    for ref, percent, name, colour in (("A", "50", "half", BLUE), ("B", "95", "95 %", ORANGE)):
+    for ref, percent, name, colour in (("A", "50", "median", BLUE), ("B", "95", "p95", ORANGE)):
         history = f"{name}, week"
         it = it.with_target(series(f"histogram_quantile(0.{percent}, {hour})", name, ref))
         usual = f"max({week}:p{percent}_7d{{{ONE}}})"
@@ -119,10 +117,10 @@ def _stages() -> table.Panel:
     week = "workflow_stage:ray_workflow_tasks_duration_seconds:p95_7d"
     output = "workflow_stage:ray_workflow_last_output_size:bytes"
     it = (
-        rows_panel("Where the time goes",
-            "Stages by the time that their tasks took in the time range. Mend the stage on top "
-            "first. An average near the week's 95 % means that it has become slower.",
-            "No task ended in the time range.", 15, 8)
+        rows_panel("Time by stage",
+            "Stages by the total duration of their tasks in the time range. Optimise the first "
+            "stage first. An average near the week's p95 means that the stage became slower.",
+            "No task finished in the time range.", 15, 8)
         .with_target(rows(f"{spent} > 0", "A"))
         .with_target(rows(f"({spent} > 0)\n  / scalar(sum({spent}))", "B"))
         .with_target(rows(f"{tasks} > 0", "C"))
@@ -133,23 +131,24 @@ def _stages() -> table.Panel:
     )  # fmt: skip
     it = columns(it, {
         "stage": "Stage", "Value #B": "Share", "Value #A": "Task time", "Value #C": "Tasks",
-        "Value #D": "Average", "Value #E": "95 %, week", "Value #F": "Last output",
+        "Value #D": "Average", "Value #E": "p95, week", "Value #F": "Last output",
     })  # fmt: skip
     it = column(it, "Share", {
         "unit": "percentunit", "decimals": 0, "min": 0, "max": 1, "color": fixed(BLUE),
         "custom.cellOptions": BAR, "custom.minWidth": 150})  # fmt: skip
     for name, unit, decimals, width in (
         ("Task time", "s", 1, 100), ("Tasks", "short", 0, 80), ("Average", "s", 1, 95),
-        ("95 %, week", "s", 1, 105), ("Last output", "bytes", 1, 110),
+        ("p95, week", "s", 1, 105), ("Last output", "bytes", 1, 110),
     ):  # fmt: skip
         it = column(it, name, {"unit": unit, "decimals": decimals, "custom.width": width})
     return it
 
 
 def _seen(selector: str) -> str:
-    """Return series as they are, and those of ended runs as they were when they were last seen.
+    """Return current series, and the last values of series that left the metrics.
 
-    Ended runs are shown for hours: a look each ten minutes finds them, and spares most samples.
+    Finished runs stay in the metrics for hours: a subquery every ten minutes finds them and reads
+    few samples.
     """
     return f"({selector} or last_over_time({selector}[$__range:10m]))"
 
@@ -166,8 +165,8 @@ def _recent() -> table.Panel:
     error = f"{_seen(f'ray_workflow_run_failure_info{{{ONE}}}')}"
     it = (
         rows_panel("Recent runs",
-            "The hundred runs that started last, of those that were under way or ended in the "
-            "time range. A run leads to its dashboard as of then.",
+            "The hundred newest runs that were live or finished in the time range. Click a run "
+            "for its dashboard at that time.",
             "No run in the time range.", 14, 8)
         .with_target(of_newest(f"{each(f'{RUN}, status', status)} == 1", "A"))
         .with_target(rows(f"round(1000 * {newest})", "B"))
@@ -186,7 +185,7 @@ def _recent() -> table.Panel:
         "workflow": "", "Value #A": "", "Value #E": "", "Value #F": "",
     })  # fmt: skip
     it = column(it, "Run", {"links": [run_link(f"from={number('B')}&to={text('E')}")]})
-    # A run that has no end yet is looked at as it is now.
+    # For a run without an end, the dashboard opens at the current time.
     live = models.ValueMap(options={"0": models.ValueMappingResult(text="now", index=0)})
     it = column(it, "Value #E", {"mappings": [live], "unit": "none", "decimals": 0})
     it = column(it, "Status", {
@@ -202,9 +201,9 @@ def _output() -> timeseries.Panel:
     largest = f"max by (stage) (max_over_time({size}[$__range] @ end()))"
     return many(
         panel(timeseries.Panel(), "Output by stage",
-            "What each stage of the last successful run wrote, the largest ten. A line that climbs fills the "
-            "storage; a drop to nothing: the stage lost its input.", 5, 8)
-        .unit("bytes").min(0).no_value("No size is known yet.")
+            "Output bytes of the last successful run, ten largest stages. A rising line fills the "
+            "storage; a drop to 0 means that the stage got no input.", 5, 8)
+        .unit("bytes").min(0).no_value("No output size is known yet.")
         .with_target(series(
             f"max by (stage) ({size})\n  and topk(10, {largest})", "{{stage}}"))
     )  # fmt: skip
@@ -216,9 +215,9 @@ def _retries() -> timeseries.Panel:
     failed += f'{{{ONE}, state="FAILED"}}[$__rate_interval])'
     it = (
         panel(timeseries.Panel(), "Retries and failed tasks",
-            "Attempts beyond the first, and tasks whose last attempt failed. Retries without "
-            "failures still cost time: something fails that they hide.", 5, 8)
-        .unit("short").no_value("No task has ended yet.")
+            "Retries, and tasks whose last attempt failed. Retries without failed tasks hide an "
+            "error and cost time.", 5, 8)
+        .unit("short").no_value("No task has finished yet.")
         .with_target(series(f"sum({total(retries)})", "retries", "A"))
         .with_target(series(f"sum({total(failed)})", "failed tasks", "B"))
     )  # fmt: skip
@@ -229,8 +228,8 @@ def _retries() -> timeseries.Panel:
 def _burn_trend() -> timeseries.Panel:
     it = (
         panel(timeseries.Panel(), "Budget burn over time",
-            "How many times faster than allowed the budget burns. Above 1 for long, it will not "
-            "last for 30 days.", 12, 8)
+            "Burn rate of the failure budget. If it stays above 1, the budget does not last for "
+            "30 days.", 12, 8)
         .unit("suffix:×").min(0).no_value("No run has ended yet.")
         .thresholds(steps((None, "transparent"), (1, ORANGE)))
         .thresholds_style(options.GraphThresholdsStyleConfig().mode(
@@ -247,28 +246,28 @@ def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     live = (
         _big("Live runs",
-            "RUNNING, waiting for a place (PENDING), and interrupted: RESUMABLE ones go on only "
-            "when somebody resumes them.", 6,
+            "RUNNING runs, runs that wait in the queue (PENDING), and interrupted runs that must be "
+            "resumed by hand (RESUMABLE).", 6,
             {status.value: f'sum({total(f"""ray_workflow_runs{{{ONE}, status="{status.value}"}}""")})'
              for status in _LIVE})
         .unit("short").no_value("–")
     )  # fmt: skip
     last = f"ray_workflow_last_success_timestamp_seconds{{{ONE}}}"
     return (
-        make_dashboard("workflow", "Workflow", "Does this workflow keep its promise, and where goes its time?",
+        make_dashboard("workflow", "Workflow", "Does this workflow meet its objective, and where does its time go?",
             (*cluster(), workflow(every=False)), since="now-24h")
         .with_panel(_success())
         .with_panel(
             _big("Budget left",
-                "Of the failures that the objective allows in 30 days, the share that is left. "
-                "Below 0: more runs failed than may.", 3, {"": budget_left(ONE)})
+                "Remaining share of the failures that the objective allows in 30 days. Below 0: more "
+                "runs failed than allowed.", 3, {"": budget_left(ONE)})
             .unit("percentunit").decimals(0).no_value("–")
             .thresholds(steps(*_BUDGET)).color_mode(option_models.BigValueColorMode.VALUE)
         )
         .with_panel(_burns())
         .with_panel(
             _big("Last success",
-                "When a run last succeeded. Compare it with how often the workflow should run.", 4,
+                "Time of the last SUCCESSFUL run. Compare it with the interval of the workflow.", 4,
                 {"": f"1000 * max({one(last)})"})
             .unit("dateTimeFromNow").no_value("none")
             .color_mode(option_models.BigValueColorMode.NONE)

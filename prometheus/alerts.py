@@ -1,4 +1,4 @@
-"""The table of alerts: one entry each, from which rules, links and docs/alerts.md are made."""
+"""The table of alerts, from which rules, links and docs/alerts.md are generated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOB = "ray-workflow"
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert. `words` say what `expr` means; `labels` tell variants of one name apart."""
+    """An alert: `words` describe `expr` for docs/alerts.md; `labels` distinguish variants."""
 
     name: str
     severity: Severity
@@ -31,7 +31,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Burn:
-    """A pair of windows: the budget burns `factor` times too fast in both of them."""
+    """A pair of windows: the burn rate exceeds `factor` in both."""
 
     long: str
     short: str
@@ -39,8 +39,8 @@ class Burn:
     after: str
 
 
-# From the workbook on site reliability engineering, for a budget of 30 days: the factor is the one
-# at which 2 %, 5 % and 10 % of it are gone within the long window.
+# From Google's Site Reliability Workbook, for a budget of 30 days: at each factor, 2 %, 5 % or 10 %
+# of the budget is used up within the long window.
 PAGE_BURNS = (Burn("1h", "5m", 14.4, "2m"), Burn("6h", "30m", 6, "15m"))
 TICKET_BURNS = (
     Burn("6h", "30m", 6, "15m"),
@@ -53,8 +53,8 @@ WORKFLOW = "{{ $labels.workflow }}" + ON_CLUSTER
 RUN = "{{ $labels.workflow_id }} of {{ $labels.workflow }}" + ON_CLUSTER
 SECONDS = "{{ $value | humanizeDuration }}"
 
-# The error of the workflow's last failed run, queried when the alert's text is rendered:
-# as labels they would make each new failure a new alert, whose clock starts again.
+# The error of the workflow's last failed run, queried when the alert's text is rendered: as labels
+# of the alert, each new failure would be a new alert, whose `for` starts again.
 LAST_FAILURE = (
     '{{ with printf "workflow:ray_workflow_last_failure:timestamp{workflow=%q,cluster=%q}"'
     " $labels.workflow $labels.cluster | query }}{{ with first . }}"
@@ -67,7 +67,7 @@ LAST_FAILURE = (
 def _runs(statuses: str) -> str:
     """Return how many runs of a cluster have one of these statuses.
 
-    Added up before replicas are compared, which may call the workflow of a run differently.
+    Summed before replicas are compared: two replicas may name the workflow of a run differently.
     """
     return total(f'sum without (workflow, status) (ray_workflow_runs{{status=~"{statuses}"}})')
 
@@ -77,6 +77,7 @@ def _burns() -> tuple[Alert, ...]:
     for scope, burns in (("cluster", PAGE_BURNS), ("workflow", TICKET_BURNS)):
         cluster = scope == "cluster"
         few = "burn_failures_page" if cluster else "burn_failures"
+        whose = "all workflows together" if cluster else "a workflow"
         for burn in burns:
             long = f"{scope}:ray_workflow_budget_burn:ratio_increase{burn.long}"
             short = f"{scope}:ray_workflow_budget_burn:ratio_increase{burn.short}"
@@ -85,21 +86,21 @@ def _burns() -> tuple[Alert, ...]:
                     "RayWorkflowClusterBudgetBurn" if cluster else "RayWorkflowBudgetBurn",
                     "page" if cluster else "ticket",
                     burn.after,
-                    f"{'Over all workflows' if cluster else 'Of a workflow'}, so many runs fail "
-                    f"that the success budget burns {burn.factor:g} times too fast over "
+                    f"The failure budget of {whose} "
+                    f"burns more than {burn.factor:g} times as fast as the objective allows, over "
                     f"{burn.long} and over {burn.short}, with at least `{few}` failures.",
                     (
-                        "Workflows fail far too often" + ON_CLUSTER
+                        "Too many runs fail" + ON_CLUSTER
                         if cluster
                         else f"{WORKFLOW} fails too often"
                     ),
-                    "The budget of failed runs burns {{ $value | humanize }} times as fast as it "
-                    f"may, over the last {burn.long} and still over the last {burn.short}."
+                    "The failure budget burns {{ $value | humanize }} times as fast as the "
+                    f"objective allows, over the last {burn.long} and the last {burn.short}."
                     + ("" if cluster else LAST_FAILURE),
                     "fleet" if cluster else "workflow",
                     f"{long} > {burn.factor:g}\n"
                     f"  and {short} > {burn.factor:g}\n"
-                    # A counter's increase is extrapolated: half a failure less is meant as many.
+                    # `increase` extrapolates: a result half a failure too low still counts.
                     f"  and {scope}:ray_workflow_runs_failed:increase{burn.long}\n"
                     f"    > {threshold(few)} - 0.5",
                     (("long", burn.long), ("short", burn.short)),
@@ -111,11 +112,11 @@ def _burns() -> tuple[Alert, ...]:
 _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowExporterDown", "page", "5m",
-        "No exporter of a cluster can be scraped; or it vanished from the targets while runs were "
-        "under way; or there is no target at all.",
-        "Nobody watches the workflows" + ON_CLUSTER,
-        "Prometheus cannot scrape any exporter of job {{ $labels.job }}: all other alerts on "
-        "workflows are blind until it can.",
+        "No exporter of a cluster can be scraped, or it disappeared from the targets while runs "
+        "were PENDING or RUNNING, or there is no target at all.",
+        "No exporter is up" + ON_CLUSTER,
+        "Prometheus cannot scrape any exporter of job {{ $labels.job }}. Until it can, no "
+        "other workflow alert can fire.",
         "exporter",
         f'(max without ({REPLICA}) (up{{job="{JOB}"}}) == 0)\n'
         "  or (\n"
@@ -132,17 +133,17 @@ _ALERTS: tuple[Alert, ...] = (
         "RayWorkflowStorageUnreadable", "page", "5m",
         "The exporter cannot read the workflow storage.",
         "The workflow storage cannot be read" + ON_CLUSTER,
-        "The exporter cannot list the workflow storage. Ray may be unable to write it, too: then "
-        "runs fail or hang, and none can be resumed.",
+        "The exporter cannot list the workflow storage. If Ray cannot write to it either, runs "
+        "fail or hang, and no run can be resumed.",
         "exporter",
         f"{worst('ray_workflow_storage_up')} == 0",
     ),
     Alert(
         "RayWorkflowManagerDown", "page", "5m",
         "The WorkflowManagementActor does not answer while runs are PENDING, RUNNING or RESUMABLE.",
-        "No workflow makes progress" + ON_CLUSTER,
-        "The WorkflowManagementActor does not answer, and {{ $value }} runs wait for it. Nothing "
-        "goes on until somebody resumes them.",
+        "The WorkflowManagementActor is down" + ON_CLUSTER,
+        "The WorkflowManagementActor does not answer, and {{ $value }} runs depend on it. If it "
+        "died, they make no progress until they are resumed.",
         "oncall",
         f"({_runs('PENDING|RUNNING|RESUMABLE')} > 0)\n"
         f"  and {one('ray_workflow_manager_up')} == 0",
@@ -150,7 +151,7 @@ _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowSnapshotStale", "ticket", "2m",
         "The last poll of the exporter ended more than `stale_seconds` ago.",
-        "The exporter shows old values" + ON_CLUSTER,
+        "Workflow metrics are out of date" + ON_CLUSTER,
         f"The last poll ended {SECONDS} ago. Dashboards and alerts show the state of that time.",
         "exporter",
         f"time() - {worst('ray_workflow_exporter_last_poll_timestamp_seconds')}\n"
@@ -158,9 +159,9 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowNoRecentSuccess", "page", "5m",
-        "A workflow with an `expected_interval` has not succeeded for `missed_intervals` times "
-        "that long, or not once since the exporter began so long ago.",
-        f"{WORKFLOW} has not succeeded although it is due",
+        "No run of a workflow with an `expected_interval` has succeeded for `missed_intervals` "
+        "times that interval, or since the exporter started, if that is longer ago.",
+        f"{WORKFLOW} is overdue",
         f"No run of {WORKFLOW} has succeeded for {SECONDS}.{LAST_FAILURE}",
         "workflow",
         "(\n"
@@ -178,39 +179,39 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowDeadlineMissed", "ticket", "1m",
-        "A run of a workflow with a `deadline` is not done although its deadline is over.",
-        f"{RUN} is late",
-        f"Run {RUN} should have ended {SECONDS} ago and is still not done.",
+        "A run with a `deadline` has not ended by its deadline.",
+        f"{RUN} missed its deadline",
+        f"Run {RUN} should have ended {SECONDS} ago and has not ended.",
         "run",
         f"time() - {one('ray_workflow_run_deadline_timestamp_seconds')} > 0\n  and ({LIVE})",
     ),
     Alert(
         "RayWorkflowLastRunFailed", "ticket", "5m",
-        "The run of a workflow that ended last has FAILED; a later success clears it.",
+        "The most recently ended run of a workflow is FAILED. A later success resolves the alert.",
         f"The last run of {WORKFLOW} failed",
-        f"The last run of {WORKFLOW} to end has FAILED.{LAST_FAILURE}",
+        f"The most recently ended run of {WORKFLOW} is FAILED.{LAST_FAILURE}",
         "workflow",
         f"""{one('ray_workflow_last_run_status{status="FAILED"}', "status")} == 1""",
     ),
     *_burns(),
     Alert(
         "RayWorkflowResumable", "ticket", "10m",
-        "A run is RESUMABLE: it was interrupted, and goes on only when somebody resumes it. Not "
-        "where only storage is watched.",
+        "A run is RESUMABLE: it was interrupted and must be resumed by hand. Does not fire for an "
+        "exporter that reads storage only.",
         f"{RUN} was interrupted",
-        f"Run {RUN} is RESUMABLE: a crash of its cluster or of the WorkflowManagementActor "
-        "interrupted it. It does not go on by itself: resume it or delete it.",
+        f"Run {RUN} is RESUMABLE: it was interrupted, usually by a crash of its cluster or of the "
+        "WorkflowManagementActor. Ray does not continue it automatically: resume it or delete it.",
         "run",
-        # Where only storage is watched, a run at work cannot be told from one that was left over.
+        # With storage only, a run that is still running looks the same as an interrupted one.
         f"""{one('ray_workflow_run_status{status="RESUMABLE"}', "status")} == 1\n"""
         f"  and ignoring (workflow, workflow_id) {one('ray_workflow_manager_up')}",
     ),
     Alert(
         "RayWorkflowStalled", "ticket", "5m",
-        "No task of a RUNNING run changed its state for `stalled_factor` times as long as its "
-        "stages usually take, and at least `stalled_seconds`; `stalled_unknown_seconds` without "
-        "a history.",
-        f"{RUN} does not move",
+        "No task of a RUNNING run has changed its state for `stalled_factor` times the usual "
+        "duration of its stages, and at least `stalled_seconds`; for `stalled_unknown_seconds` "
+        "if the stage has no history.",
+        f"{RUN} has stalled",
         f"No task of run {RUN} has changed its state for {SECONDS}.",
         "run",
         "workflow_id:ray_workflow_quiet:seconds > clamp_min(\n"
@@ -223,10 +224,10 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowSlow", "info", "5m",
-        "A run takes more than `slow_factor` times as long as 95 % of the last week's runs of its "
-        "workflow, of which there were at least `slow_runs`.",
+        "A run takes more than `slow_factor` times the 95th percentile of the last week's runs of "
+        "its workflow, if there were at least `slow_runs`.",
         f"{RUN} is slower than usual",
-        f"Run {RUN} has been running for {SECONDS}, far longer than the runs of the last week.",
+        f"Run {RUN} has been running for {SECONDS}, much longer than the runs of the last week.",
         "run",
         "workflow_id:ray_workflow_elapsed:seconds > ignoring (workflow_id) group_left () (\n"
         f"  {threshold('slow_factor')} * workflow:ray_workflow_runs_duration_seconds:p95_7d\n"
@@ -236,10 +237,10 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowTasksStarved", "ticket", "15m",
-        "Tasks of a run wait for resources (PENDING), and none of it is RUNNING.",
-        f"{RUN} gets no resources",
-        f"{{{{ $value }}}} tasks of run {RUN} wait for resources, and none of its tasks is at "
-        "work: the cluster lacks CPUs, GPUs, memory or a custom resource.",
+        "Tasks of a run wait for resources (PENDING), and none of its tasks is RUNNING.",
+        f"{RUN} waits for resources",
+        f"{{{{ $value }}}} tasks of run {RUN} wait for resources, and none is RUNNING: the "
+        "cluster lacks CPUs, GPUs, memory or a custom resource.",
         "run",
         f"""{one('ray_workflow_run_tasks{state="PENDING"}', "state")} > 0\n"""
         f"""  and {one('ray_workflow_run_tasks{state="RUNNING"}', "state")} == 0\n"""
@@ -247,10 +248,10 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowQueueSaturated", "ticket", "30m",
-        "Runs are PENDING because as many runs as allowed are RUNNING.",
-        "Runs queue up" + ON_CLUSTER,
-        "{{ $value }} runs have been waiting in the queue: as many runs as max_running_workflows "
-        "allows are running.",
+        "Runs are PENDING because as many runs as `max_running_workflows` allows are RUNNING.",
+        "Runs wait in the queue" + ON_CLUSTER,
+        "{{ $value }} runs are PENDING because as many runs as max_running_workflows allows are "
+        "RUNNING.",
         "fleet",
         f"({_runs('PENDING')} > 0)\n"
         f"  and {_runs('RUNNING')}\n"
@@ -258,25 +259,25 @@ _ALERTS: tuple[Alert, ...] = (
     ),
     Alert(
         "RayWorkflowQueueFull", "page", "2m",
-        "The queue holds more than `queue_share` of what max_pending_workflows allows.",
-        "The queue of runs is nearly full" + ON_CLUSTER,
+        "The queue holds more than `queue_share` of the runs that `max_pending_workflows` allows.",
+        "The run queue is nearly full" + ON_CLUSTER,
         "The queue is {{ $value | humanizePercentage }} full. When it is full, submitting a run "
         "raises queue.Full in the user's program.",
         "fleet",
         f"{_runs('PENDING')}\n"
-        # Ray takes a limit of 0 for none.
+        # For Ray, a limit of 0 means no limit.
         f"  / ({one('ray_workflow_pending_limit')} > 0)\n"
         f"  > {threshold('queue_share')}",
     ),
     Alert(
         "RayWorkflowRetryStorm", "ticket", "15m",
-        "More than `retry_ratio` retries for each task that ended in an hour, at least `retries`.",
-        f"Tasks of {WORKFLOW} are retried again and again",
-        f"{{{{ printf \"%.2f\" $value }}}} retries came on each task of {WORKFLOW} that ended "
-        "in the last hour: something fails that retries hide.",
+        "More than `retry_ratio` retries per finished task within an hour, and at least `retries`.",
+        f"Tasks of {WORKFLOW} are retried too often",
+        f"{{{{ printf \"%.2f\" $value }}}} retries per finished task of {WORKFLOW} in the last "
+        "hour: retries hide an error that occurs often.",
         "workflow",
         f"{total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
-        # A task that never ends is retried, too: no division by nothing.
+        # Tasks that never end can be retried, too: avoid a division by 0.
         f"  / clamp_min({total('increase(ray_workflow_tasks_finished_total[1h])', 'state')}, 1)\n"
         f"  > {threshold('retry_ratio')}\n"
         f"  and {total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
@@ -285,11 +286,12 @@ _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowOutputUnusual", "info", "5m",
         "The output of a stage in the last successful run is `output_factor` times larger or "
-        "smaller than the last week's median, one of both has `output_bytes`, and `output_runs` "
-        "runs succeeded in that week, counted at most once in ten minutes.",
-        "Stage {{ $labels.stage }} of " + WORKFLOW + " wrote an unusual amount",
+        "smaller than the last week's median, the larger of the two has at least "
+        "`output_bytes`, and at least `output_runs` runs succeeded in that week (counted at most "
+        "once every ten minutes).",
+        "Stage {{ $labels.stage }} of " + WORKFLOW + " wrote an unusual amount of output",
         "Stage {{ $labels.stage }} wrote {{ $value | humanize1024 }}B in the last successful run "
-        f"of {WORKFLOW}; a median run of the last week writes "
+        f"of {WORKFLOW}; the median of the last week is "
         '{{ with printf "workflow_stage:ray_workflow_last_output_size:median_7d'
         '{workflow=%q,stage=%q,cluster=%q}" $labels.workflow $labels.stage $labels.cluster | query '
         "}}{{ . | first | value | humanize1024 }}{{ end }}B.",
@@ -315,18 +317,19 @@ _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowObjectsHidden", "info", "30m",
         "A limit of the exporter keeps objects out of the metrics.",
-        "The exporter leaves objects out" + ON_CLUSTER,
-        "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics: dashboards "
-        "and alerts do not see them.",
+        "The exporter hides objects" + ON_CLUSTER,
+        "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics. Dashboards "
+        "and alerts do not include them.",
         "exporter",
         f"{total('ray_workflow_exporter_hidden_objects')} > 0",
     ),
     Alert(
         "RayWorkflowLinkRestarting", "ticket", "5m",
-        "The exporter's link to Ray was restarted more than `link_restarts` times in half an hour.",
-        "The exporter loses its link to Ray" + ON_CLUSTER,
-        'The exporter restarted its link to Ray {{ printf "%.0f" $value }} times in 30 minutes. In '
-        "between it knows running workflows from storage only.",
+        "The exporter restarted its connection to Ray more than `link_restarts` times in 30 "
+        "minutes.",
+        "The connection to Ray restarts too often" + ON_CLUSTER,
+        'The exporter restarted its connection to Ray {{ printf "%.0f" $value }} times in 30 '
+        "minutes. Between restarts it reads running workflows from storage only.",
         "exporter",
         f"{one('increase(ray_workflow_exporter_link_restarts_total[30m])')}\n"
         f"  > {threshold('link_restarts')} + 0.5",
@@ -335,15 +338,15 @@ _ALERTS: tuple[Alert, ...] = (
 
 
 def _guard(alerts: tuple[Alert, ...]) -> Alert:
-    """Return the alert that says when a threshold is missing: the others would stay silent."""
+    """Return the alert for missing thresholds, without which other alerts cannot fire."""
     found = re.findall(r'threshold\{name="(\w+)"', "".join(alert.expr for alert in alerts))
     return Alert(
         "RayWorkflowThresholdMissing", "ticket", "5m",
-        "A number that alerts compare with is not recorded: `rules/thresholds.yml` is not loaded, "
-        "or lacks it.",
-        "An alert on workflows can never fire",
-        "Prometheus does not know the threshold {{ $labels.name }}: alerts that compare with it "
-        "stay silent. Load rules/thresholds.yml beside the other rules.",
+        "A threshold is not recorded: `rules/thresholds.yml` is not loaded, or does not contain "
+        "it.",
+        "An alert threshold is missing",
+        "Prometheus has no threshold {{ $labels.name }}: alerts that compare with it cannot fire. "
+        "Load rules/thresholds.yml together with the other rules.",
         "exporter",
         "\n  or ".join(
             f'absent(ray_workflow:threshold{{name="{name}"}})' for name in sorted(set(found))

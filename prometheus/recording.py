@@ -1,4 +1,4 @@
-"""The recording rules: what alerts and dashboards ask for again and again."""
+"""The recording rules: expressions that alerts and dashboards use repeatedly."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .promql import LIVE, RUNNING, TARGET, one, total
 AT_WORK = one('ray_workflow_stage_tasks{state="RUNNING"}', "state")
 _RUN = f"group without ({TARGET}, status) (ray_workflow_run_status"
 SUCCESSFUL = 'ray_workflow_run_status{status="SUCCESSFUL"}'
-# 1 for each run, with its workflow: stage and task series know only the run. Where replicas name a
-# workflow differently, because one of them reached `max_workflows` or has other settings, a run
-# still has one: two would end the evaluation for all clusters.
+# 1 for each run, with its workflow: stage and task series have only the run's id. Replicas may name
+# the workflow of a run differently, if one of them reached `max_workflows` or has other settings.
+# Keep one name per run: two would make the evaluation fail for all clusters.
 RUN = (
     f'topk without (workflow) (1,\n      {_RUN}{{workflow!="other"}})\n'
     f"        or ignoring (workflow) {_RUN})\n    )"
@@ -20,7 +20,7 @@ FAILURE_LABELS = "task_id, stage, kind, exception, message"
 
 
 class Record(NamedTuple):
-    """A recording rule; `words` say what it holds."""
+    """A recording rule; `words` describe it for docs/alerts.md."""
 
     record: str
     words: str
@@ -28,7 +28,7 @@ class Record(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Rules that are evaluated together; `interval` "" is Prometheus's own."""
+    """Rules that are evaluated together; an `interval` of "" is Prometheus's default."""
 
     name: str
     interval: str
@@ -36,35 +36,35 @@ class Group(NamedTuple):
 
 
 WINDOWS = ("5m", "30m", "1h", "2h", "6h")
-# A month of scrapes each five seconds is half a million samples of a series: what looks back for
-# longer than hours adds up what was recorded of each ten minutes. It lags by up to as long.
+# A month of scrapes every five seconds is half a million samples per series. Windows of days
+# therefore sum increases recorded every ten minutes, and lag by up to ten minutes.
 STEP = "10m"
 LONG_WINDOWS = ("1d", "3d", "30d")
 
-# A cancelled run says nothing about the workflow.
+# A cancelled run is neither a success nor a failure of its workflow.
 _ENDED = {
     "workflow:ray_workflow_runs_finished": (
-        "Runs of a workflow that ended, without those that were cancelled.",
+        "Finished runs of a workflow, without cancelled ones.",
         'ray_workflow_runs_finished_total{status!="CANCELED"}',
     ),
     "workflow:ray_workflow_runs_failed": (
-        "Runs of a workflow that failed.",
+        "Failed runs of a workflow.",
         'ray_workflow_runs_finished_total{status="FAILED"}',
     ),
 }
 
 
 def _added(record: str, words: str, counter: str) -> Record:
-    """Record how many runs ended since the step before.
+    """Record how many runs ended since the previous step.
 
-    `increase` of each step by itself would miss what a counter adds between the last scrape of one
-    step and the first one of the next, so it would miss all that ended while nothing was scraped.
-    Differences to the value last seen, up to an hour ago, leave nothing out and count nothing
-    twice. `increase` is for counters that began anew, or only now.
+    `increase` over each step alone misses what is added between the last scrape of one step and
+    the first scrape of the next, and so everything that ends during a gap in the scrapes. The
+    difference to the last value, up to an hour old, misses nothing and counts nothing twice.
+    `increase` is used for counters that were reset or are new.
     """
     return Record(
         f"{record}:increase{STEP}",
-        f"{words[:-1]}, in ten minutes: what windows of days add up.",
+        f"{words[:-1]}, in ten minutes, summed for windows of days.",
         total(
             f"\n  last_over_time({counter}[1h])\n"
             f"    - last_over_time({counter}[1h] offset {STEP}) >= 0\n"
@@ -89,23 +89,22 @@ def _outcomes(window: str) -> tuple[Record, ...]:
         ),
         Record(
             f"workflow:ray_workflow_success:ratio_increase{window}",
-            "Share of the ended runs that did not fail.",
+            "Share of the finished runs that did not fail.",
             f"1 - {failed} / ({finished} > 0)",
         ),
         Record(
             f"workflow:ray_workflow_budget_burn:ratio_increase{window}",
-            "How fast the success budget of a workflow, 1 - objective, is used up; 1: just as fast "
-            "as it may be.",
+            "Burn rate of a workflow's failure budget (1 - objective); 1 uses it up exactly.",
             f"{failed} / ({finished} > 0)\n  / (1 - {one('ray_workflow_objective_ratio')})",
         ),
         Record(
             f"cluster:ray_workflow_runs_failed:increase{window}",
-            "Runs that failed, over all workflows.",
+            "Failed runs of all workflows.",
             f"sum without (workflow) ({failed})",
         ),
         Record(
             f"cluster:ray_workflow_budget_burn:ratio_increase{window}",
-            "How fast the success budget of all workflows together is used up.",
+            "Burn rate of the failure budget of all workflows together.",
             f"sum without (workflow) ({failed})\n"
             "  / (sum without (workflow) (\n"
             f"    {finished} * (1 - {one('ray_workflow_objective_ratio')})\n"
@@ -119,13 +118,13 @@ def _quantiles(record: str, what: str, bucket: str, *dropped: str) -> tuple[Reco
     return (
         Record(
             added,
-            f"Histogram of the durations of {what}.",
+            f"Duration histogram of {what}, in ten minutes.",
             total(f"increase({bucket}[{STEP}])", *dropped),
         ),
         *(
             Record(
                 f"{record}:p{quantile[2:]}_7d",
-                f"Of last week's {what}, {int(quantile[2:])} % took no longer.",
+                f"{int(quantile[2:])}th percentile of the duration of last week's {what}.",
                 f"histogram_quantile({quantile},\n  sum_over_time({added}[7d:{STEP}])\n)",
             )
             for quantile in ("0.50", "0.95")
@@ -145,18 +144,18 @@ GROUPS = (
         (
             Record(
                 "workflow_id:ray_workflow_elapsed:seconds",
-                "For how long a RUNNING run has been at work.",
+                "Seconds since the start of a RUNNING run.",
                 f"(time() - {one('ray_workflow_run_start_timestamp_seconds')})\n  and ({RUNNING})",
             ),
             Record(
                 "workflow_id:ray_workflow_quiet:seconds",
-                "For how long nothing of a RUNNING run has changed.",
+                "Seconds since the last change of a RUNNING run or one of its tasks.",
                 f"(time() - {one('ray_workflow_run_last_transition_timestamp_seconds')})\n"
                 f"  and ({RUNNING})",
             ),
             Record(
                 "workflow_id:ray_workflow_task_wait_seconds:max",
-                "Of the tasks that wait for resources now, the longest wait.",
+                "Longest wait of the tasks that wait for resources now.",
                 f"max without ({TARGET}, task_id) (\n"
                 "  (time() - ray_workflow_task_submit_timestamp_seconds)\n"
                 "    and ignoring (stage, state) ray_workflow_task_state"
@@ -164,14 +163,14 @@ GROUPS = (
             ),
             Record(
                 "workflow_id:ray_workflow_task_wait_seconds:avg",
-                "Mean time from submission to start, of the tasks that did start.",
+                "Mean time from submission to start of the tasks that have started.",
                 "avg without (task_id) (\n"
                 f"  {one('ray_workflow_task_start_timestamp_seconds')}\n"
                 f"    - {one('ray_workflow_task_submit_timestamp_seconds')}\n)",
             ),
             Record(
                 "workflow:ray_workflow_progress:ratio",
-                "Share of tasks that are done, over all runs of a workflow that are under way.",
+                "Share of SUCCESSFUL tasks, over all live runs of a workflow.",
                 "sum without (workflow_id) (\n"
                 f"""  {one('ray_workflow_run_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
                 ") / (sum without (workflow_id) (\n"
@@ -179,31 +178,31 @@ GROUPS = (
             ),
             Record(
                 "workflow_id:ray_workflow_usual_task_seconds:max",
-                "How long the slowest of the stages at work usually keeps a task.",
+                "95th percentile of the task duration of the slowest stage that is RUNNING.",
                 "max without (stage) (\n"
                 f"  clamp_max({AT_WORK} > 0, 1)\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) {RUN}\n"
                 "    * ignoring (workflow_id) group_left ()\n"
-                # Where nothing ended in a week, the quantile is no number.
+                # Where no task ended in a week, the quantile is NaN.
                 "      (workflow_stage:ray_workflow_tasks_duration_seconds:p95_7d >= 0)\n)",
             ),
             Record(
                 "workflow_id:ray_workflow_failure:timestamp",
-                "When a FAILED run ended, with its error as labels.",
+                "End of a FAILED run, with its error as labels.",
                 f"{one('ray_workflow_run_failure_info')}\n"
                 f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
                 f"    {one('ray_workflow_run_end_timestamp_seconds')}",
             ),
-            # A link to a run carries its time.
+            # Links to a run set the time range of the dashboard.
             Record(
                 "workflow_id:ray_workflow_failure_start:timestamp",
-                "When a FAILED run had started.",
+                "Start of a FAILED run.",
                 f"{one('ray_workflow_run_start_timestamp_seconds')}\n"
                 f"""  and ({one('ray_workflow_run_status{status="FAILED"}', "status")} == 1)""",
             ),
             Record(
                 "workflow:ray_workflow_last_failure:timestamp",
-                "When the last failure of a workflow was, with its error as labels.",
+                "End of the last FAILED run of a workflow, with its error as labels.",
                 "workflow_id:ray_workflow_failure:timestamp\n"
                 f"  == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
                 f"    max without (workflow_id, {FAILURE_LABELS}) (\n"
@@ -211,7 +210,7 @@ GROUPS = (
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:bytes",
-                "What the last successful run of a workflow left behind in each stage.",
+                "Output bytes of each stage in the last successful run of a workflow.",
                 "max without (workflow_id) (\n"
                 f"  {one('ray_workflow_stage_output_size_bytes')}\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) (\n    {RUN}\n"
@@ -236,8 +235,8 @@ GROUPS = (
             ),
         ),
     ),
-    # A week's or a month's data each: seldom, and still within the five minutes that Prometheus
-    # looks back.
+    # Each rule reads a week or a month of data: evaluate them rarely, but within the five minutes
+    # of Prometheus's look-back.
     Group(
         "ray-workflow-history",
         "2m",
@@ -257,19 +256,19 @@ GROUPS = (
             ),
             Record(
                 "workflow:ray_workflow_runs_succeeded:increase7d",
-                "Runs of a workflow that succeeded in the last week.",
+                "Successful runs of a workflow in the last week.",
                 "sum without (le) (sum_over_time(\n"
                 f'  {_RUN_SECONDS}_bucket:increase{STEP}{{le="+Inf"}}[7d:{STEP}]\n))',
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:median_7d",
-                "The last week's median of what successful runs left behind in each stage.",
+                "Median over the last week of each stage's output bytes in successful runs.",
                 "quantile_over_time(0.5,\n"
                 f"  workflow_stage:ray_workflow_last_output_size:bytes[7d:{STEP}]\n)",
             ),
             Record(
                 "workflow:ray_workflow_last_success:changes_7d",
-                "Successful runs of the last week, counted at most once in ten minutes.",
+                "Successful runs in the last week, counted at most once every ten minutes.",
                 f"max without ({TARGET}) (changes(\n"
                 f"  ray_workflow_last_success_timestamp_seconds[7d:{STEP}]\n))",
             ),

@@ -1,4 +1,4 @@
-"""From a workflow on a real Ray to the message that wakes somebody."""
+"""From a workflow on a real Ray to the notification that a receiver gets."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ workflow.get_status(sys.argv[1])
 KILL_MANAGER = "ray.kill(ray.get_actor('WorkflowManagementActor', namespace='workflow'))"
 
 
-class Watched(NamedTuple):
-    """A Ray, its exporter, and the servers that watch over both."""
+class Stack(NamedTuple):
+    """A Ray, its exporter, and the Prometheus and Alertmanager that monitor it."""
 
     cluster: Cluster
     served: Served
@@ -47,7 +47,7 @@ class Watched(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("alerts")
     with Cluster() as cluster:
         served = Served(folder, "--address", cluster.address).start()
@@ -58,36 +58,36 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                     lambda: monitoring.query("ray_workflow_storage_up == 1"),
                     message="Prometheus does not scrape the exporter",
                 )
-                yield Watched(cluster, served, monitoring)
+                yield Stack(cluster, served, monitoring)
                 assert monitoring.rule_faults() == {}
         finally:
             served.stop()
 
 
-def arrived(watched: Watched, path: str, status: str, **labels: str) -> dict[str, Any]:
-    """Wait until an alert has come to a receiver, and return the newest such message."""
-    receiver = watched.monitoring.receiver
+def arrived(stack: Stack, path: str, status: str, **labels: str) -> dict[str, Any]:
+    """Wait until a receiver has got an alert, and return its newest notification."""
+    receiver = stack.monitoring.receiver
     return wait_until(
         lambda: receiver.find(path, status, **labels),
         timeout=PATIENCE,
-        message=f"{labels} did not come to {path} as {status}",
+        message=f"{labels} did not arrive at {path} as {status}",
     )[-1]
 
 
 def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
-    watched: Watched,
+    stack: Stack,
 ) -> None:
     name = 'etl "daily"/eu'
     about = {"alertname": "RayWorkflowLastRunFailed", "workflow": name}
-    watched.cluster.run_driver(RUN, "bad-1", name, "fails")
-    alert = arrived(watched, "/tickets", "firing", **about)
+    stack.cluster.run_driver(RUN, "bad-1", name, "fails")
+    alert = arrived(stack, "/tickets", "firing", **about)
     assert alert["labels"] == {
         **about, "severity": "ticket", "cluster": "production", "job": "ray-workflow"
     }  # fmt: skip
     notes = alert["annotations"]
     assert notes["summary"] == f"The last run of {name} on production failed."
     assert notes["description"] == (
-        f"The last run of {name} on production to end has FAILED. Run bad-1 failed in task "
+        f"The most recently ended run of {name} on production is FAILED. Run bad-1 failed in task "
         '__main__.load (stage __main__.load) with ValueError: row 7 has no "customer id".'
     )
     assert notes["runbook_url"].endswith("/docs/runbooks/RayWorkflowLastRunFailed.md")
@@ -95,52 +95,52 @@ def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
         "http://localhost:3000/d/ray-workflow-workflow"
         "?var-cluster=production&var-workflow=etl+%22daily%22%2Feu"
     )
-    watched.cluster.run_driver(RUN, "good-1", name, "succeeds")
-    arrived(watched, "/tickets", "resolved", **about)
+    stack.cluster.run_driver(RUN, "good-1", name, "succeeds")
+    arrived(stack, "/tickets", "resolved", **about)
 
 
-def test_a_dead_manager_pages_and_keeps_what_follows_from_it_silent(watched: Watched) -> None:
-    cluster, served, monitoring = watched
+def test_a_dead_manager_pages_and_inhibits_the_alerts_that_follow_from_it(stack: Stack) -> None:
+    cluster, served, monitoring = stack
     cluster.run_driver(RUN_FOR_LONG, "long-1")
     wait_until(lambda: served.status("long-1") == "RUNNING")
     cluster.run_driver(KILL_MANAGER)
-    alert = arrived(watched, "/pager", "firing", alertname="RayWorkflowManagerDown")
+    alert = arrived(stack, "/pager", "firing", alertname="RayWorkflowManagerDown")
     assert alert["labels"]["cluster"] == "production"
-    assert "1 runs wait for it" in alert["annotations"]["description"]
+    assert "1 runs depend on it" in alert["annotations"]["description"]
     wait_until(
         lambda: "RayWorkflowResumable" in monitoring.known(inhibited=True),
         timeout=PATIENCE,
-        message="the interrupted run is not held back",
+        message="the alert on the interrupted run is not inhibited",
     )
     assert not monitoring.receiver.find("/tickets", "firing", alertname="RayWorkflowResumable")
-    # The next call of a user brings a manager back; the run that it left waits for its owner.
+    # The next call of a user creates a manager; the interrupted run stays RESUMABLE.
     cluster.run_driver(RUN, "good-2", "other", "succeeds")
-    arrived(watched, "/pager", "resolved", alertname="RayWorkflowManagerDown")
-    arrived(watched, "/tickets", "firing", alertname="RayWorkflowResumable", workflow_id="long-1")
+    arrived(stack, "/pager", "resolved", alertname="RayWorkflowManagerDown")
+    arrived(stack, "/tickets", "firing", alertname="RayWorkflowResumable", workflow_id="long-1")
     cluster.run_driver("workflow.delete('long-1')")
-    arrived(watched, "/tickets", "resolved", alertname="RayWorkflowResumable")
+    arrived(stack, "/tickets", "resolved", alertname="RayWorkflowResumable")
 
 
-def test_an_exporter_that_ends_pages_alone(watched: Watched) -> None:
-    cluster, served, monitoring = watched
+def test_only_one_alert_fires_for_an_exporter_that_ends(stack: Stack) -> None:
+    cluster, served, monitoring = stack
     cluster.run_driver(RUN, "bad-2", "nightly", "fails")
-    arrived(watched, "/tickets", "firing", workflow="nightly")
-    # Budgets look back for hours, also over the tests before this one.
+    arrived(stack, "/tickets", "firing", workflow="nightly")
+    # Budgets look back for hours, also over the previous tests.
     wait_until(lambda: not monitoring.alerts("pending"), timeout=PATIENCE)
     settled = monitoring.alerts("firing")
     before = len(monitoring.receiver.received)
     served.stop()
     try:
-        arrived(watched, "/pager", "firing", alertname="RayWorkflowExporterDown")
+        arrived(stack, "/pager", "firing", alertname="RayWorkflowExporterDown")
         wait_until(
             lambda: monitoring.known(inhibited=False) == {"RayWorkflowExporterDown"},
             timeout=PATIENCE,
-            message="other alerts are told beside it",
+            message="other alerts are not inhibited",
         )
         since = monitoring.receiver.received[before:]
         fired = {alert["labels"]["alertname"] for _, alert in since if alert["status"] == "firing"}
         assert fired - settled == {"RayWorkflowExporterDown"}
     finally:
         served.start()
-    arrived(watched, "/pager", "resolved", alertname="RayWorkflowExporterDown")
+    arrived(stack, "/pager", "resolved", alertname="RayWorkflowExporterDown")
     assert requests.get(f"{served.url}/-/healthy", timeout=5).ok

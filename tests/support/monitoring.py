@@ -1,4 +1,4 @@
-"""Real Prometheus and Alertmanager servers over the files that users copy, and who they call."""
+"""Real Prometheus and Alertmanager servers with the shipped files, and a webhook receiver."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from support.waiting import wait_until
 
 FILES = Path(__file__).parents[2] / "prometheus"
 HTTP = requests.Session()
-HTTP.trust_env = False  # no proxy stands between us and this machine
+HTTP.trust_env = False  # no proxy for requests to this machine
 
 
 def program(name: str) -> str:
-    """Return the path of a program that a Debian package brings."""
+    """Return the path of a program from a Debian package."""
     found = shutil.which(name)
     assert found, f"{name} is not installed: run `make system`, or install its package by hand"
     return found
 
 
 class Receiver:
-    """A webhook that keeps what Alertmanager sends: (path, alert), in the order of arrival."""
+    """A webhook that records Alertmanager's notifications: (path, alert), in order of arrival."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, dict[str, Any]]] = []
@@ -55,7 +55,7 @@ class Receiver:
         self._thread.start()
 
     def find(self, path: str, status: str, **labels: str) -> list[dict[str, Any]]:
-        """Return the alerts that came to this path with this status and these labels."""
+        """Return the alerts received at this path with this status and these labels."""
         return [
             alert
             for at, alert in list(self.received)
@@ -65,17 +65,16 @@ class Receiver:
         ]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 class Monitoring:
-    """Prometheus and Alertmanager with our configuration, in a hurry.
+    """Prometheus and Alertmanager with the shipped configuration and short intervals.
 
-    Intervals are those of tests; `after`, if given, is the `for` of every alert. Nothing else of
-    the rules is changed.
+    `after`, if given, replaces the `for` of every alert. Nothing else in the rules is changed.
     """
 
     def __init__(
@@ -196,7 +195,7 @@ class Monitoring:
         return {it["labels"]["alertname"] for it in alerts if it["state"] == state}
 
     def known(self, *, inhibited: bool) -> set[str]:
-        """Return the names of the alerts that Alertmanager holds back for another one, or not."""
+        """Return the names of the alerts that Alertmanager inhibits, or does not."""
         alerts = HTTP.get(f"{self.alertmanager}/api/v2/alerts", timeout=10).json()
         return {
             it["labels"]["alertname"]
