@@ -1,6 +1,6 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-ray bench soak lint format docs rules dashboards system \
+.PHONY: help install demo test test-all test-ray bench soak lint format docs docs-site rules dashboards system \
   clean
 
 DURATION ?=
@@ -71,6 +71,9 @@ docs: install ## Generate the references from the code
 	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
 	$(BIN)/python -m ray_workflow_exporter.settings.reference > docs/settings.md
 	$(BIN)/python -m ray_workflow_exporter.server.api.openapi > docs/api.md
+
+docs-site: install ## Build the documentation as a site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \
