@@ -29,7 +29,7 @@ class Manager:
     """
 
     def __init__(self, tasks: int) -> None:
-        self._queued_workflows: dict[str, Any] = {}
+        self._running_workflows = {"orders"}
         self._max_running_workflows = self._max_pending_workflows = -1
         self.maps = [f"__main__.transform_{n}" for n in range(tasks // 2)]
         self.writes = [f"__main__.write_{n}" for n in range(tasks // 2)]
@@ -87,7 +87,7 @@ def full_copy(manager: Manager) -> list[Any]:
 
 
 class Watched:
-    """A client that has seen all of a run, and looks at it after each step."""
+    """A client that has seen all of a run, and polls it after each step."""
 
     def __init__(self, tasks: int) -> None:
         self.manager = Manager(tasks)
@@ -95,10 +95,10 @@ class Watched:
         self.answers: list[tuple[Any, ...]] = []
         more = True
         while more:
-            self.look()
+            self.poll()
             more = self.answers[-1][3]
 
-    def look(self) -> None:
+    def poll(self) -> None:
         answer = probe(self.manager, "benchmark", self.seq)
         assert answer[0] == "ok", answer
         self.answers.append(answer)
@@ -117,7 +117,7 @@ def measure() -> Result:
         watched = Watched(tasks)
         watched.answers.clear()
         runs = RUNS if changes < tasks // 10 else 4
-        ours = in_a_row(watched.look, partial(watched.manager.step, changes), runs)
+        ours = in_a_row(watched.poll, partial(watched.manager.step, changes), runs)
         full = in_a_row(partial(full_copy, watched.manager), lambda: None, RUNS)
         sizes = [len(pickle.dumps(answer, 5)) for answer in watched.answers]
         for answer in watched.answers:

@@ -102,28 +102,37 @@ def test_a_thousand_polls_leave_nothing_behind_and_delay_nobody(
 
 
 HOSTILE = """
-import os
-from pathlib import Path
+import sys, time
 from ray_workflow_exporter.sources.manager import probe
 from ray_workflow_exporter.sources.manager.driver import ManagerClient
+address, deed = sys.argv[1:]
+def hostile(*_):
+    exec(deed, {"time": time})
+probe._changes_of_run = hostile
+client = ManagerClient(address, timeout=1.0)
+reply = client.poll(0)
+print(reply["state"], "|", reply["reason"], flush=True)
+input()
+client.poll(0)
+"""
+USER = """
+import os, subprocess
+from pathlib import Path
 @ray.remote
 def held(path):
     while not os.path.exists(path): time.sleep(0.05)
     return "finished"
-gate, workflow_id, deed = sys.argv[1:]
+gate, workflow_id, *command = sys.argv[1:]
 output = workflow.run_async(held.bind(gate), workflow_id=workflow_id)
 manager = ray.get_actor("WorkflowManagementActor", namespace="workflow")
-def hostile(*_):
-    exec(deed, {"time": time})
-probe._look = hostile
-client = ManagerClient(timeout=1.0)
-view = client.poll()
+client = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
+said = client.stdout.readline().strip()
 began = time.perf_counter()
 status = workflow.get_status(workflow_id)
 took = time.perf_counter() - began
-again = client.poll()
+client.communicate("go on\\n")
 Path(gate).touch()
-print(view.state.value, "|", view.reason, "|", status.value, "|", took, "|", ray.get(output), "|",
+print(said, "|", status.value, "|", took, "|", ray.get(output), "|",
       manager == ray.get_actor("WorkflowManagementActor", namespace="workflow"))
 """
 
@@ -141,7 +150,10 @@ def test_a_probe_gone_wrong_harms_neither_the_actor_nor_its_runs(
     cluster: Cluster, tmp_path: Path, deed: str, reason: str
 ) -> None:
     workflow_id = f"hostile {deed.replace('/', 'by')}"
-    output = cluster.run_driver(HOSTILE, str(tmp_path / "gate"), workflow_id, deed)
+    script = tmp_path / "hostile.py"
+    script.write_text(HOSTILE)
+    command = [sys.executable, str(script), cluster.address, deed]
+    output = cluster.run_driver(USER, str(tmp_path / "gate"), workflow_id, *command)
     state, said, status, took, result, same_actor = (word.strip() for word in output.split("|"))
     assert state == "unreachable"
     assert said.endswith(reason)
@@ -194,8 +206,8 @@ def test_auto_on_a_machine_without_a_ray_starts_none() -> None:
     from ray._private import services
     from ray_workflow_exporter.sources.manager.driver import ManagerClient
     services.find_gcs_addresses, services.find_bootstrap_address = set, lambda folder: None
-    view = ManagerClient("auto").poll()
-    print(json.dumps([view.state.value, view.reason, ray.is_initialized()]))
+    reply = ManagerClient("auto").poll(0)
+    print(json.dumps([reply["state"], reply["cause"], reply["reason"], ray.is_initialized()]))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -204,6 +216,6 @@ def test_auto_on_a_machine_without_a_ray_starts_none() -> None:
         timeout=60,
         check=True,
     )
-    state, reason, initialized = json.loads(done.stdout)
-    assert (state, initialized) == ("unreachable", False)
-    assert "Could not find any running Ray instance" in reason
+    state, cause, reason, initialized = json.loads(done.stdout)
+    assert (state, cause, initialized) == ("unreachable", "no_ray", False)
+    assert reason.startswith("No Ray runs on this machine")

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Optional
 
@@ -15,7 +17,13 @@ import pytest
 
 from ray_workflow_exporter.sources.manager.driver import ManagerClient
 from ray_workflow_exporter.sources.manager.link import RayLink
-from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
+from ray_workflow_exporter.sources.records import (
+    LinkCause,
+    LinkState,
+    LiveRun,
+    LiveTask,
+    ManagerView,
+)
 from support.cluster import Cluster, free_port
 from support.waiting import wait_until
 
@@ -342,33 +350,30 @@ except workflow.WorkflowExecutionError: print("failed")
     seen(link, lambda view: "again" not in view.runs)
 
 
-def test_a_driver_of_ones_own_is_used_and_left_alone(cluster: Cluster) -> None:
-    output = cluster.run_driver(
-        """
-        from ray_workflow_exporter.sources.manager.driver import ManagerClient
-        workflow.init()
-        before = ray.get_runtime_context().get_job_id()
-        client = ManagerClient("192.0.2.1:1")
-        print(client.poll().state.value)
-        client.close()
-        print(ray.is_initialized(), ray.get_runtime_context().get_job_id() == before)
-        """
-    )
-    assert output.split() == ["up", "True", "True"]
-
-
 def test_an_address_where_nobody_listens_is_a_sentence(link_to: LinkTo) -> None:
     port = free_port()
     view = link_to(f"127.0.0.1:{port}").poll()
-    assert view.state is LinkState.UNREACHABLE
+    assert (view.state, view.cause) == (LinkState.UNREACHABLE, LinkCause.NO_ANSWER)
     assert view.reason.startswith(f"No Ray answers at 127.0.0.1:{port}: ")
+
+
+def test_what_listens_and_is_no_ray_is_said_to_be_none(link_to: LinkTo) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        view = seen(
+            link_to(f"127.0.0.1:{server.server_address[1]}"),
+            lambda view: view.cause is not LinkCause.STARTING,
+        )
+        server.shutdown()
+    assert (view.state, view.cause) == (LinkState.UNREACHABLE, LinkCause.NOT_RAY)
+    assert "is not a Ray" in view.reason
 
 
 @pytest.mark.parametrize("address", ["local", "ray://127.0.0.1:10001", "127.0.0.1", ":", "x:y"])
 def test_what_is_no_address_of_a_ray_to_watch_is_refused(address: str) -> None:
-    view = ManagerClient(address).poll()
-    assert view.state is LinkState.UNSUPPORTED
-    assert address in view.reason
+    reply = ManagerClient(address).poll(0)
+    assert (reply["state"], reply["cause"]) == ("unsupported", "not_ray")
+    assert address in reply["reason"]
 
 
 @pytest.mark.parametrize(
@@ -390,7 +395,7 @@ def test_an_unsupported_ray_is_refused_before_anything_of_it_is_used(
     link = link_to("127.0.0.1:1")
     for _ in range(2):
         view = link.poll()
-        assert view.state is LinkState.UNSUPPORTED
+        assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.RAY_VERSION)
         assert version in view.reason
     assert not used.exists(), used.read_text()
 
@@ -401,7 +406,7 @@ def test_a_missing_ray_is_a_sentence(
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\")")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     view = link_to("auto").poll()
-    assert view.state is LinkState.UNSUPPORTED
+    assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.NOT_INSTALLED)
     assert view.reason.startswith("Ray is not installed")
 
 

@@ -31,7 +31,7 @@ class FakeManager:
 
     def __init__(self) -> None:
         self._workflow_executors: dict[str, Any] = {}
-        self._queued_workflows: dict[str, Any] = {}
+        self._running_workflows: set[str] = set()
         self._max_running_workflows = self._max_pending_workflows = -1
 
 
@@ -42,6 +42,7 @@ class Script:
         self.state = WorkflowExecutionState(output_task_id=next(reversed(dag)))
         self.attempts = 0
         self.add(dag)
+        manager._running_workflows.add(workflow_id)
         manager._workflow_executors[workflow_id] = SimpleNamespace(_state=self.state)
 
     def add(self, dag: dict[str, list[str]], name: Optional[str] = None) -> None:
@@ -91,7 +92,7 @@ class Client:
         self.manager, self.client_id, self.mirror = manager, client_id, Mirror()
         self.answers: list[Any] = []
 
-    def look(self) -> ManagerView:
+    def poll(self) -> ManagerView:
         self.answers, seq, more = [], self.mirror.seq, True
         while more:
             word, *answer = probe.probe(self.manager, self.client_id, seq)

@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Optional
 
 from ..model import Edge, EdgeKind, Task
+
+
+def layers(nodes: Collection[str], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Return the depth of each node: one more than that of the deepest node that leads to it.
+
+    Nodes without a source have depth 0. A cycle is cut where it leads back to the node at which it
+    was entered, the first of `nodes` if nothing else leads into it; only such edges do not go
+    from a lower to a higher depth. `nodes` holds both ends of every edge.
+    """
+    targets: dict[str, list[str]] = {node: [] for node in nodes}
+    for source, target in edges:
+        if source != target:
+            targets[source].append(target)
+    order: list[str] = []  # each node after all that it leads to
+    seen: set[str] = set()
+    for root in nodes:
+        stack = [] if root in seen else [(root, iter(targets[root]))]
+        seen.add(root)
+        while stack:
+            node, following = stack[-1]
+            unseen = next((it for it in following if it not in seen), None)
+            if unseen is None:
+                order.append(node)
+                stack.pop()
+            else:
+                seen.add(unseen)
+                stack.append((unseen, iter(targets[unseen])))
+    depths = dict.fromkeys(nodes, 0)
+    placed: set[str] = set()
+    for node in reversed(order):
+        placed.add(node)
+        for target in targets[node]:
+            if target not in placed:
+                depths[target] = max(depths[target], depths[node] + 1)
+    return depths
 
 
 class Dag:

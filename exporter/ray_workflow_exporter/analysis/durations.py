@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple, Optional
 
 from ..model import Edge, Run, RunStatus
+from .dag import layers
 from .stages import ACTIVE, Stage
 
 _MAX_RUNS = 50  # of one workflow, the newest
@@ -144,7 +145,8 @@ def expected_end(
     ends: dict[str, float] = {}
     # The run may still unfold: stages come into being when a task returns a workflow.
     known = history.expected_stages(run.workflow) <= {stage.name for stage in stages}
-    for stage in _upstream_first(stages, edges):
+    depths = layers([stage.name for stage in stages], [(it.source, it.target) for it in edges])
+    for stage in sorted(stages, key=lambda it: depths[it.name]):
         ready = max((ends[up] for up in upstream.get(stage.name, ()) if up in ends), default=start)
         if not any(stage.tasks[state] for state in ACTIVE):
             ends[stage.name] = ready if stage.end_time is None else stage.end_time
@@ -156,25 +158,3 @@ def expected_end(
             begun = max(start, stage.start_time)  # the task's is older after a resume
         ends[stage.name] = max(earliest, ready, begun + (seconds or 0.0))
     return max(earliest, *ends.values(), earliest if known else start + usual)
-
-
-def _upstream_first(stages: tuple[Stage, ...], edges: tuple[Edge, ...]) -> Iterator[Stage]:
-    """Order the stages; a cycle (`f` continues into `g`, `g` into `f`) is cut where it began."""
-    left = {stage.name: stage for stage in stages}
-    missing = dict.fromkeys(left, 0)
-    downstream: dict[str, list[str]] = {}
-    for edge in edges:
-        missing[edge.target] += 1
-        downstream.setdefault(edge.source, []).append(edge.target)
-    beginnings = [name for name, sources in missing.items() if not sources]
-    for beginning in [*beginnings, *missing]:  # after the beginnings only cycles are left
-        ready = [beginning]
-        while ready:
-            name = ready.pop()
-            if name not in left:
-                continue
-            yield left.pop(name)
-            for target in downstream.get(name, ()):
-                missing[target] -= 1
-                if not missing[target]:
-                    ready.append(target)

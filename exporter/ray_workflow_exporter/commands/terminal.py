@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.dag import layers
 from ..display import NOTHING, STATE_COLOURS, STATUS_COLOURS, moment, printable, size, span
 from ..model import RunStatus, TaskState
 
@@ -88,26 +89,6 @@ def news(run: Json, now: float) -> Text:
     return Text("  ").join(parts)
 
 
-def layers(names: Sequence[str], edges: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Return `names` in layers: all that a name depends on lies in layers above it.
-
-    Stages may depend on each other in a circle (a task that returns more of its own kind); such
-    a circle is entered at the name that comes first.
-    """
-    above: dict[str, set[str]] = {name: set() for name in names}
-    for source, target in edges:
-        if source != target:
-            above[target].add(source)
-    found: list[list[str]] = []
-    placed: set[str] = set()
-    while len(placed) < len(above):
-        waiting = [name for name in above if name not in placed]
-        layer = [name for name in waiting if above[name] <= placed] or waiting[:1]
-        found.append(layer)
-        placed.update(layer)
-    return found
-
-
 def _header(run: Json, now: float) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
@@ -151,16 +132,16 @@ def _dag(run: Json) -> RenderableType:
     grid.add_column(justify="right", style="dim")
     for _ in range(3):
         grid.add_column(overflow="fold")
-    layered = layers(list(stages), [(source, target) for source, target, _ in edges])
-    for depth, names in enumerate(layered, 1):
-        for name in names:
-            targets = [
-                target + (" (continuation)" if kind == "continuation" else "")
-                for source, target, kind in edges
-                if source == name
-            ]
-            leads_to = _text(f"→ {', '.join(targets)}" if targets else "")
-            grid.add_row(str(depth), _text(name), _counts(stages[name]["task_counts"]), leads_to)
+    depths = layers(stages, [(source, target) for source, target, _ in edges])
+    for name in sorted(stages, key=depths.__getitem__):
+        targets = [
+            target + (" (continuation)" if kind == "continuation" else "")
+            for source, target, kind in edges
+            if source == name
+        ]
+        leads_to = _text(f"→ {', '.join(targets)}" if targets else "")
+        counts = _counts(stages[name]["task_counts"])
+        grid.add_row(str(depths[name] + 1), _text(name), counts, leads_to)
     return grid
 
 

@@ -109,16 +109,38 @@ class LinkState(str, Enum):
     UP = "up"  # the WorkflowManagementActor answered
     ABSENT = "absent"  # Ray answered: there is no WorkflowManagementActor
     UNREACHABLE = "unreachable"  # no answer: from Ray, or from the actor in time
-    UNSUPPORTED = "unsupported"  # this Ray is none that we may talk to, or not installed
+    UNSUPPORTED = "unsupported"  # this Ray cannot be read from, or is not installed
     OFF = "off"  # the user asked for storage only
+
+
+class LinkCause(str, Enum):
+    """Why the memory of the WorkflowManagementActor cannot be read; `reason` says it in words."""
+
+    OFF = "off"  # the user asked for storage only
+    STARTING = "starting"  # the link has not connected yet
+    NO_RAY = "no_ray"  # no address was given, and no Ray was found on this machine
+    NO_ANSWER = "no_answer"  # nothing listens at the address
+    NOT_RAY = "not_ray"  # something else listens there, or the address is malformed
+    OTHER_USER = "other_user"  # the Ray of another Unix user
+    NOT_INSTALLED = "not_installed"  # no Ray beside the exporter
+    RAY_VERSION = "ray_version"  # a Ray without workflows, or another one than the cluster's
+    NO_STORAGE = "no_storage"  # Ray runs without --storage: no fault, it has no workflows
+    NO_MANAGER = "no_manager"  # Ray answers; no workflow has run on it yet
+    MANAGER_DIED = "manager_died"
+    MANAGER_SILENT = "manager_silent"  # no answer in time, or an error
+    LOST = "lost"  # the connection failed
 
 
 @dataclass(frozen=True)
 class ManagerView:
-    """What the WorkflowManagementActor holds, or why that is not known (`reason`, a sentence)."""
+    """What the WorkflowManagementActor holds, or why that is not known.
+
+    `reason` is a sentence, `cause` its kind; without them, the actor has answered.
+    """
 
     state: LinkState
     reason: str = ""
+    cause: Optional[LinkCause] = None
     runs: Mapping[str, LiveRun] = field(default_factory=dict)
     running_limit: Optional[int] = None  # None: no limit
     pending_limit: Optional[int] = None
@@ -129,16 +151,23 @@ class ManagerView:
 
 
 class NoManagerError(Exception):
-    """Why there is no answer: a sentence, and the state that it means.
+    """Why there is no answer: the state and cause that it means, and a sentence.
 
     `connected` says whether the driver is still of use, `final` that no later try can succeed.
     """
 
     def __init__(
-        self, state: LinkState, reason: str, *, connected: bool = False, final: bool = False
+        self,
+        state: LinkState,
+        cause: LinkCause,
+        reason: str,
+        *,
+        connected: bool = False,
+        final: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.state, self.connected, self.final = state, connected, final
+        self.state, self.cause = state, cause
+        self.connected, self.final = connected, final
 
 
 class RayTaskDetail(NamedTuple):

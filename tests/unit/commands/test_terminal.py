@@ -81,22 +81,6 @@ def test_the_report_draws_the_dag_by_stages() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("edges", "layers"),
-    [
-        ([], [["a", "b", "c"]]),
-        ([("a", "b"), ("b", "c"), ("a", "c")], [["a"], ["b"], ["c"]]),
-        ([("c", "a")], [["b", "c"], ["a"]]),
-        ([("a", "a"), ("a", "b")], [["a", "c"], ["b"]]),  # a stage that continues as itself
-        ([("a", "b"), ("b", "a"), ("b", "c")], [["a"], ["b"], ["c"]]),  # stages in a circle
-    ],
-)
-def test_stages_lie_below_all_that_they_depend_on(
-    edges: list[tuple[str, str]], layers: list[list[str]]
-) -> None:
-    assert terminal.layers(["a", "b", "c"], edges) == layers
-
-
 def test_watching_says_what_has_no_room() -> None:
     page = {"items": as_list(running_run(), *(failed_run(f"old-{n}") for n in range(9)))}
     lines = printed(terminal.watched(page, now=200.0, height=7)).splitlines()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from typing import Union
+
+from ...analysis.dag import layers
 
 Point = tuple[float, float]
 Ends = tuple[str, str]
@@ -49,16 +50,16 @@ def lay_out(nodes: Sequence[str], edges: Collection[Ends], box: Box) -> Layout:
 
     Edges that close a cycle go backwards. Linear in nodes and edges, times the layers they pass.
     """
-    forward = _forward(nodes, edges)
-    layers = _layers(nodes, set(forward.values()))
-    chains = _chains(set(forward.values()), layers)
-    middles = _middles(nodes, layers, chains, box)
+    depths = layers(nodes, edges)
+    forward = {edge: min(edge, edge[::-1], key=lambda it: depths[it[0]]) for edge in edges}
+    chains = _chains(set(forward.values()), depths)
+    middles = _middles(nodes, depths, chains, box)
     top = min(map(middles.__getitem__, nodes), default=0.0) - box.height / 2
     top = min([top, *(middle - _BEND_HEIGHT / 2 for middle in middles.values())])
     step = box.width + box.between
 
     def point(slot: Slot, side: float) -> Point:
-        layer = layers[slot] if isinstance(slot, str) else slot[2]
+        layer = depths[slot] if isinstance(slot, str) else slot[2]
         return layer * step + side * box.width, middles[slot] - top
 
     routes = {}
@@ -82,48 +83,13 @@ def lay_out(nodes: Sequence[str], edges: Collection[Ends], box: Box) -> Layout:
     )
 
 
-def _forward(nodes: Sequence[str], edges: Collection[Ends]) -> dict[Ends, Ends]:
-    """Return each edge with its ends in an order that leaves no cycle."""
-    following = defaultdict(list)
-    for source, target in edges:
-        following[source].append(target)
-    closing = set()
-    open_: dict[str, bool] = {}  # node -> whether it is on the way to where we are
-    for root in nodes:
-        way = [] if root in open_ else [(root, iter(following[root]))]
-        open_.setdefault(root, True)
-        while way:
-            node, rest = way[-1]
-            for child in rest:
-                if child not in open_:
-                    open_[child] = True
-                    way.append((child, iter(following[child])))
-                    break
-                if open_[child]:
-                    closing.add((node, child))
-            else:
-                open_[node] = False
-                way.pop()
-    return {edge: edge[::-1] if edge in closing else edge for edge in edges}
-
-
-def _layers(nodes: Sequence[str], edges: Collection[Ends]) -> dict[str, int]:
-    upstream: dict[str, list[str]] = {node: [] for node in nodes}
-    for source, target in edges:
-        upstream[target].append(source)
-    layers: dict[str, int] = {}
-    for node in TopologicalSorter(upstream).static_order():
-        layers[node] = max((layers[it] + 1 for it in upstream[node]), default=0)
-    return layers
-
-
-def _chains(edges: Collection[Ends], layers: Mapping[str, int]) -> dict[Ends, tuple[Slot, ...]]:
+def _chains(edges: Collection[Ends], depths: Mapping[str, int]) -> dict[Ends, tuple[Slot, ...]]:
     """Return what each edge goes through, its ends included."""
-    bent = sum(layers[target] - layers[source] - 1 for source, target in edges) <= _MAX_BENDS
+    bent = sum(depths[target] - depths[source] - 1 for source, target in edges) <= _MAX_BENDS
     return {
         (source, target): (
             source,
-            *((source, target, at) for at in range(layers[source] + 1, layers[target]) if bent),
+            *((source, target, at) for at in range(depths[source] + 1, depths[target]) if bent),
             target,
         )
         for source, target in edges
@@ -132,7 +98,7 @@ def _chains(edges: Collection[Ends], layers: Mapping[str, int]) -> dict[Ends, tu
 
 def _middles(
     nodes: Sequence[str],
-    layers: Mapping[str, int],
+    depths: Mapping[str, int],
     chains: Mapping[Ends, tuple[Slot, ...]],
     box: Box,
 ) -> dict[Slot, float]:
@@ -142,7 +108,7 @@ def _middles(
     """
     columns: defaultdict[int, list[Slot]] = defaultdict(list)
     for node in nodes:
-        columns[layers[node]].append(node)
+        columns[depths[node]].append(node)
     before: defaultdict[Slot, list[Slot]] = defaultdict(list)
     # Sorted by the order of the nodes, so that equal graphs look the same.
     rank = {node: number for number, node in enumerate(nodes)}

@@ -1,19 +1,19 @@
-"""The link's side of an action: sends it into the management actor and waits for its outcome."""
+"""The link's side of an action: sends it into the management actor, and waits for its outcome."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Optional
 
-from ..records import LinkState, NoManagerError
+from ..records import LinkCause, LinkState, NoManagerError
 from . import remote_actions
 from .remote_actions import FAILED, REFUSED
 
 ACT_SECONDS = 60.0  # a resume loads the whole run, which a big one takes long for
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
-class Hands:
+class ActionClient:
     """Acts on runs through a `ManagerClient`."""
 
     def __init__(self, client: Any) -> None:
@@ -29,9 +29,9 @@ class Hands:
         start_manager: bool = False,
         max_running_workflows: Optional[int] = None,
     ) -> list[str]:
-        """Return the outcome of an action: one of `remote_action`'s words, and a sentence.
+        """Return the outcome of an action: one of the states of `remote_actions`, and a sentence.
 
-        With the same `action_id`, an action is begun once, and its outcome told again.
+        An `action_id` that was used before begins nothing: its outcome is returned again.
         `start_manager` starts a management actor where there is none, with that limit.
         """
         asked = False
@@ -41,7 +41,8 @@ class Hands:
             try:
                 answer = self._client.send(remote_actions.begin, *order)
             except NoManagerError as error:
-                if error.state is not LinkState.ABSENT or not start_manager:
+                absent = error.cause in (LinkCause.NO_MANAGER, LinkCause.MANAGER_DIED)
+                if not absent or not start_manager:
                     raise
                 self._client.start_manager(max_running_workflows)
                 answer = self._client.send(remote_actions.begin, *order)
@@ -51,7 +52,7 @@ class Hands:
                     return list(answer[1:])
                 if time.monotonic() > until:
                     return [FAILED, f"Not done within {ACT_SECONDS:g} s; it may still be done."]
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 answer = self._client.send(remote_actions.outcome, action_id)
         except NoManagerError as error:
             if asked or (error.state is LinkState.UNREACHABLE and error.connected):

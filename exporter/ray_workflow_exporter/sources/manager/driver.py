@@ -1,10 +1,10 @@
 """Talk to the WorkflowManagementActor (WMA) as a Ray driver; as a program, for `link.RayLink`.
 
 A driver can hang, and is aborted by Ray when its cluster dies: the exporter therefore keeps it in
-a child process, `ray_workflow_exporter.sources.manager.driver ADDRESS CLIENT_ID TIMEOUT`. The
-child reads one JSON request a line from standard input, `{"id": 1, "op": "poll", "args": {…}}`,
+a child process, `python -m ray_workflow_exporter.sources.manager.driver ADDRESS CLIENT_ID TIMEOUT`.
+The child reads one JSON request a line from standard input, `{"id": 1, "op": "poll", "args": {…}}`,
 answers `{"id": 1, "result": …}` or `{"id": 1, "error": "…"}` on standard output in any order, and
-leaves when its input ends.
+exits when its input ends.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Optional
 
-from ..records import LinkState, ManagerView, NoManagerError
+from ..records import LinkCause, LinkState, NoManagerError
 from . import probe, remote_actions, versions
-from .action_client import Hands
-from .mirror import Mirror
+from .action_client import ActionClient
 from .state_api import task_states
 
 # ray/workflow/common.py; importing it here would drag in all of ray.workflow.
@@ -51,64 +50,59 @@ class _Shipped:
 
 
 class ManagerClient:
-    """A client of the WMA of one Ray. Uses the driver of this process if there is one already.
+    """Connect to one Ray as a driver, and call functions inside its WMA.
 
     `address` is "auto" or host:port; a Ray is never started. `client_id` names the cursor that
     the WMA keeps for us. `timeout` bounds each wait for an answer, in seconds.
     """
 
-    def __init__(
-        self, address: str = "auto", *, timeout: float = 5.0, client_id: Optional[str] = None
-    ) -> None:
+    def __init__(self, address: str, *, timeout: float = 5.0, client_id: str = "") -> None:
         self._address = address
         self._timeout = timeout
         self._client_id = client_id or uuid.uuid4().hex
         self._lock = threading.Lock()
-        self._mirror = Mirror()
         self._ray: Any = None  # the module, once connected
-        self._about_ray: dict[str, Optional[str]] = {}
-        self._owns_driver = False
+        self._facts: dict[str, Optional[str]] = {}  # about Ray: fields of ManagerView
         self._raylet_socket: Optional[str] = None
         self._manager: Any = None
         self._probe: Any = None
         self._asked: Any = None  # the one call without an answer yet
 
-    def poll(self) -> ManagerView:
-        """Look at the WMA, and return all that it holds. Never raises."""
-        with self._lock:
-            return self._mirror.read(self._look(self._mirror.seq))
-
-    def look(self, seq: int) -> dict[str, Any]:
+    def poll(self, seq: int) -> dict[str, Any]:
         """Return what changed since answer `seq`, in plain JSON types. Never raises.
 
         `answers` holds those of `probe.probe` without their first word, to be applied in order
-        whatever `state` says; `connected` and `final` are those of NoManagerError.
+        whatever `state` says; `cause`, `connected` and `final` are those of NoManagerError.
         """
-        with self._lock:
-            return self._look(seq)
-
-    def _look(self, seq: int) -> dict[str, Any]:
         answers: list[Any] = []
-        state, reason, connected, final = LinkState.UP, "", True, False
-        try:
-            self._connect()
-            self._fetch(seq, answers)
-        except NoManagerError as error:
-            # A look that ran out of time half-way still names every run, and goes on next time.
-            half_way = bool(answers) and error.connected and error.state is LinkState.UNREACHABLE
-            if not half_way:
-                state, reason = error.state, str(error)
-            connected, final = error.connected, error.final
-        except Exception as error:
-            state, connected = LinkState.UNREACHABLE, False
-            reason = f"Ray at {self._address} failed with {describe(error)}"
+        error: Optional[NoManagerError] = None
+        with self._lock:
+            try:
+                self._connect()
+                self._fetch(seq, answers)
+            except NoManagerError as no_manager:
+                error = no_manager
+            except Exception as other:
+                reason = f"Ray at {self._address} failed with {describe(other)}"
+                error = NoManagerError(LinkState.UNREACHABLE, LinkCause.LOST, reason)
+        if error is None:
+            return self._reply(LinkState.UP, answers)
+        if answers and error.connected and error.state is LinkState.UNREACHABLE:
+            # Out of time half-way: every run is named already, and the next poll goes on.
+            return self._reply(LinkState.UP, answers)
+        return self._reply(error.state, answers, error)
+
+    def _reply(
+        self, state: LinkState, answers: list[Any], error: Optional[NoManagerError] = None
+    ) -> dict[str, Any]:
         return {
             "state": state.value,
-            "reason": reason,
+            "reason": str(error or ""),
+            "cause": error.cause.value if error else None,
             "answers": answers,
-            "ray": self._about_ray,
-            "connected": connected,
-            "final": final,
+            "ray": self._facts,
+            "connected": error is None or error.connected,
+            "final": error is not None and error.final,
         }
 
     def _fetch(self, seq: int, answers: list[Any]) -> None:
@@ -122,6 +116,7 @@ class ManagerClient:
             if word != "ok":
                 raise NoManagerError(
                     LinkState.UNREACHABLE,
+                    LinkCause.MANAGER_SILENT,
                     f"The probe failed inside the management actor with {answer[0]}.",
                     connected=True,
                 )
@@ -154,16 +149,21 @@ class ManagerClient:
                 # The handle must stay in a variable: a method only holds a weak reference to it.
                 self._manager = self._ray.get_actor(MANAGER_NAME, namespace=MANAGER_NAMESPACE)
             except ValueError:
-                raise NoManagerError(
-                    LinkState.ABSENT,
-                    "No workflow has run on this Ray yet: it has no management actor.",
-                    connected=True,
-                ) from None
+                raise self._no_manager() from None
         return self._manager.__ray_call__.options(
             # On a thread of its own: it neither blocks the users' calls nor waits behind them.
             concurrency_group="_ray_system",
             enable_task_events=False,
         ).remote(function, *args)
+
+    def _no_manager(self) -> NoManagerError:
+        if self._facts["storage_uri"] is None:
+            cause = LinkCause.NO_STORAGE
+            reason = "Ray was started without --storage, so that no workflow can run on it."
+        else:
+            cause = LinkCause.NO_MANAGER
+            reason = "No workflow has run on this Ray yet: it has no management actor."
+        return NoManagerError(LinkState.ABSENT, cause, reason, connected=True)
 
     def _wait(self, answer: Any, deadline: float) -> Any:
         errors = self._ray.exceptions
@@ -174,6 +174,7 @@ class ManagerClient:
             self._check_raylet()
             raise NoManagerError(
                 LinkState.UNREACHABLE,
+                LinkCause.MANAGER_SILENT,
                 f"The management actor did not answer within {self._timeout:g} s.",
                 connected=True,
             ) from None
@@ -182,11 +183,11 @@ class ManagerClient:
             # Also all that the driver of a killed cluster ever gets, a new cluster at the same
             # address notwithstanding (seen with 2.47.1). By name: not every Ray has this class.
             if type(error).__name__ == "ActorUnavailableError":
-                raise NoManagerError(
-                    LinkState.UNREACHABLE, "The management actor cannot be reached by Ray."
-                ) from None
+                reason = "The management actor cannot be reached by Ray."
+                raise NoManagerError(LinkState.UNREACHABLE, LinkCause.LOST, reason) from None
             raise NoManagerError(
                 LinkState.ABSENT,
+                LinkCause.MANAGER_DIED,
                 "The management actor has died; the next workflow call of a user starts it again.",
                 connected=True,
             ) from None
@@ -199,26 +200,17 @@ class ManagerClient:
         if self._ray is not None:
             return
         ray = _supported_ray()
-        if not ray.is_initialized():
-            address = _address(self._address)
-            try:
-                ray.init(
-                    address,
-                    namespace=OUR_NAMESPACE,
-                    log_to_driver=False,
-                    configure_logging=False,
-                    logging_level=logging.ERROR,
-                )
-            except Exception as error:
-                state = (
-                    LinkState.UNSUPPORTED
-                    if "ersion mismatch" in str(error)
-                    else LinkState.UNREACHABLE
-                )
-                raise NoManagerError(
-                    state, f"Ray at {address} refused us: {describe(error)}"
-                ) from error
-            self._owns_driver = True
+        address = _address(self._address)
+        try:
+            ray.init(
+                address,
+                namespace=OUR_NAMESPACE,
+                log_to_driver=False,
+                configure_logging=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            raise _refused(address, error) from error
         from ray import cloudpickle
         from ray.experimental.internal_kv import _internal_kv_get
 
@@ -230,11 +222,11 @@ class ManagerClient:
         cloudpickle.register_pickle_by_value(remote_actions)
         self._probe = _Shipped(cloudpickle.dumps(probe.probe))
         session = {key: _internal_kv_get(key, namespace=b"session") for key in _SESSION_KEYS}
-        self._about_ray = {
+        self._facts = {
             name: value.decode() if value else None
             for name, value in zip(("storage_uri", "session_name"), session.values())
         }
-        self._about_ray["ray_version"] = ray.__version__
+        self._facts["ray_version"] = ray.__version__
         raylet_socket = ray._private.worker.global_worker.node.raylet_socket_name
         # Not visible from another network namespace: then there is nothing to go by.
         self._raylet_socket = raylet_socket if _listens(raylet_socket) else None
@@ -243,16 +235,16 @@ class ManagerClient:
     def _check_raylet(self) -> None:
         # A driver that lost its raylet is of no use ever again, but Ray lets it wait for minutes.
         if self._raylet_socket and not _listens(self._raylet_socket):
-            raise NoManagerError(LinkState.UNREACHABLE, "The Ray we were connected to is gone.")
+            reason = "Ray has ended: its raylet is gone."
+            raise NoManagerError(LinkState.UNREACHABLE, LinkCause.LOST, reason)
 
     def task_details(self, ray_task_ids: Collection[str]) -> dict[str, list[Optional[str]]]:
         """Return what `task_states` does. Needs a poll before."""
         return task_states(ray_task_ids, self._timeout) if self._ray and ray_task_ids else {}
 
     def close(self) -> None:
-        """Disconnect from Ray, unless the driver is not ours."""
-        if self._owns_driver:
-            self._owns_driver = False
+        """Disconnect from Ray."""
+        if self._ray is not None:
             self._ray.shutdown()
 
 
@@ -265,41 +257,94 @@ def _supported_ray() -> Any:
     except ModuleNotFoundError as error:
         raise NoManagerError(
             LinkState.UNSUPPORTED,
+            LinkCause.NOT_INSTALLED,
             f"Ray is not installed beside the exporter ({error}): install the extra `ray`, "
-            "or ask for storage only.",
+            "or read storage alone with --address none --storage URI.",
             final=True,
         ) from None
     if not versions.supported(ray.__version__):
         raise NoManagerError(
             LinkState.UNSUPPORTED,
+            LinkCause.RAY_VERSION,
             f"Ray {ray.__version__} is installed beside the exporter; running workflows can be "
-            f"read from Ray {versions.SUPPORTED}. Storage is read all the same.",
+            f"read from Ray {versions.SUPPORTED}. A storage given by --storage is read all the "
+            "same.",
             final=True,
         )
     return ray
 
 
 def _address(wanted: str) -> str:
-    """Return an address with which `ray.init` connects or fails, and never starts a Ray."""
-    # ray.init lets RAY_ADDRESS speak for "auto", and starts a Ray when it says "local".
+    """Return the host:port of a Ray. Raises NoManagerError when none answers there.
+
+    `ray.init` itself waits for ever for an address where nobody listens, and starts a Ray when
+    RAY_ADDRESS is "local" (seen with 2.47.1).
+    """
     address = (os.environ.get("RAY_ADDRESS") or "auto") if wanted == "auto" else wanted
     if address == "auto":
-        return address
+        address = _local_address()
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "://" in address:
         raise NoManagerError(
             LinkState.UNSUPPORTED,
-            f"{address!r} is no address of a Ray to watch: give its head's host:port, or auto.",
+            LinkCause.NOT_RAY,
+            f"{address!r} is not the address of a Ray: give the host:port of its head, or auto.",
             final=True,
         )
     try:
-        # With nobody there, ray.init does not come back (seen with 2.47.1).
-        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
+                raise NoManagerError(
+                    LinkState.UNREACHABLE,
+                    LinkCause.NOT_RAY,
+                    f"What listens at {address} is not a Ray: give the host:port of Ray's head, "
+                    "by default port 6379, not that of its dashboard.",
+                )
     except OSError as error:
         raise NoManagerError(
-            LinkState.UNREACHABLE, f"No Ray answers at {address}: {error}."
+            LinkState.UNREACHABLE, LinkCause.NO_ANSWER, f"No Ray answers at {address}: {error}."
         ) from None
     return address
+
+
+def _local_address() -> str:
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        return canonicalize_bootstrap_address("auto") or "auto"
+    except ConnectionError:
+        raise NoManagerError(
+            LinkState.UNREACHABLE,
+            LinkCause.NO_RAY,
+            "No Ray runs on this machine: give the address of one with --address HOST:PORT, or "
+            "read storage alone with --address none --storage URI.",
+        ) from None
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether the other side begins as an HTTP/2 server does: with a SETTINGS frame."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    try:
+        return connection.recv(9)[3:4] == b"\4"
+    except OSError:
+        return False
+
+
+def _refused(address: str, error: Exception) -> NoManagerError:
+    """Return why `ray.init` failed."""
+    if "ersion mismatch" in str(error):
+        state, cause = LinkState.UNSUPPORTED, LinkCause.RAY_VERSION
+        reason = f"Ray at {address} refused the connection: {describe(error)}"
+    elif isinstance(error, PermissionError):
+        state, cause = LinkState.UNREACHABLE, LinkCause.OTHER_USER
+        reason = (
+            f"Ray at {address} belongs to another Unix user: run the exporter as that user "
+            f"({describe(error)})."
+        )
+    else:
+        state, cause = LinkState.UNREACHABLE, LinkCause.LOST
+        reason = f"Ray at {address} refused the connection: {describe(error)}"
+    return NoManagerError(state, cause, reason)
 
 
 def _listens(path: str) -> bool:
@@ -325,9 +370,9 @@ def main(address: str, client_id: str, timeout: str) -> None:
     logging.disable(logging.WARNING)  # importing Ray sets the levels of its loggers again
     client = ManagerClient(address, timeout=float(timeout), client_id=client_id)
     operations: dict[str, Callable[..., Any]] = {
-        "poll": client.look,
+        "poll": client.poll,
         "task_details": client.task_details,
-        "act": Hands(client).act,
+        "act": ActionClient(client).act,
     }
     writing = threading.Lock()
 

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Optional
 
 from ...backoff import Backoff
-from ..records import LinkState, ManagerView, RayTaskDetail
+from ..records import LinkCause, LinkState, ManagerView, RayTaskDetail
 from . import launch
 from .action_client import ACT_SECONDS
 from .mirror import Mirror
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayLink:
-    """Sees the WorkflowManagementActor of one Ray through a child process that may die.
+    """Reads the WorkflowManagementActor of one Ray through a child process that may die.
 
     `address` is "auto", host:port, or "none" to stay off. `poll` and `close` may be called from
     any thread, and so may `task_details`, which never delays a poll.
@@ -58,57 +58,57 @@ class RayLink:
         self._starts = 0
         self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
         self._next_start = 0.0
-        self._reason = ""
+        self._cause, self._reason = LinkCause.STARTING, ""  # of a link without a child
         self._final: Optional[ManagerView] = None
-        self._told: Optional[LinkState] = None
+        self._logged: Optional[LinkState] = None
 
     def poll(self) -> ManagerView:
         """Return what the WMA holds now, within about `timeout` seconds. Never raises."""
         if self._off:
-            return ManagerView(LinkState.OFF, "Ray is switched off: storage only.")
+            reason = "Ray is switched off by --address none: storage alone is read."
+            return ManagerView(LinkState.OFF, reason, LinkCause.OFF)
         with self._polling:
             view = self._final or self._poll()
-            if not self.starting and view.state is not self._told:
-                self._tell(view)
+            if not self.starting and view.state is not self._logged:
+                self._log_state(view)
             return replace(view, restarts=max(0, self._starts - 1))
 
-    def _tell(self, view: ManagerView) -> None:
-        """Log that the link is up, or down and why."""
-        self._told = view.state
+    def _log_state(self, view: ManagerView) -> None:
+        self._logged = view.state
         fine = view.state in (LinkState.UP, LinkState.ABSENT)
         _log.log(
             logging.INFO if fine else logging.WARNING,
             "%s",
-            view.reason or "The management actor of Ray's workflows answers.",
+            view.reason or "Connected to Ray: its management actor answers.",
         )
 
     @property
     def starting(self) -> bool:
-        """Whether a child was started that has not said anything yet."""
+        """Whether a child was started that has not answered yet."""
         child = self._child
         return child is not None and not child.answered
 
     def _poll(self) -> ManagerView:
         child = self._living_child()
         if child is None:
-            return self._mirror.without_runs(LinkState.UNREACHABLE, self._reason)
+            return self._unreachable(self._cause, self._reason)
         if self._asked is None:
             self._asked = child.ask("poll", seq=self._mirror.seq)
         try:
             reply = self._asked.result(self._timeout + GRACE_SECONDS)
         except FutureTimeoutError:
-            # The reply may still come, and holds what the WMA will not tell twice: keep waiting.
+            # The reply may still come, and holds what the WMA sends only once: keep waiting.
             return self._slow(child)
         except _ChildLostError as error:
-            return self._lost(str(error))
+            return self._lost(LinkCause.LOST, str(error))
         self._asked = None
         view = self._mirror.read(reply)
         if reply["final"]:
-            self._lost("")
+            self._lost(view.cause, view.reason)
             self._final = view
         elif not reply["connected"]:
             # A driver that failed is never used again; its successor connects afresh.
-            self._lost(view.reason)
+            self._lost(view.cause, view.reason)
         elif view.state is LinkState.UNREACHABLE:
             return self._slow(child, view)
         else:
@@ -125,7 +125,7 @@ class RayLink:
                 try:
                     self._child = _Child(self._command)
                 except OSError as error:
-                    self._lost(f"The link to Ray could not be started: {error}.")
+                    self._lost(LinkCause.LOST, f"The link to Ray could not be started: {error}.")
                     return None
                 self._starts += 1
                 self._last_good = time.monotonic()
@@ -133,19 +133,25 @@ class RayLink:
 
     def _slow(self, child: _Child, view: Optional[ManagerView] = None) -> ManagerView:
         if time.monotonic() - self._last_good > HANG_SECONDS:
-            return self._lost(f"The link to Ray hung for {HANG_SECONDS:g} s and is replaced.")
-        said = "did not answer within" if child.answered else "is starting; nothing came within"
-        return view or self._mirror.without_runs(
-            LinkState.UNREACHABLE, f"The link to Ray {said} {self._timeout:g} s."
-        )
+            reason = f"The link to Ray hung for {HANG_SECONDS:g} s and is replaced."
+            return self._lost(LinkCause.LOST, reason)
+        if view is not None:
+            return view
+        if child.answered:
+            reason = f"The link to Ray did not answer within {self._timeout:g} s."
+            return self._unreachable(LinkCause.LOST, reason)
+        return self._unreachable(LinkCause.STARTING, "The link to Ray is starting.")
 
-    def _lost(self, reason: str) -> ManagerView:
+    def _unreachable(self, cause: LinkCause, reason: str) -> ManagerView:
+        return self._mirror.without_runs(LinkState.UNREACHABLE, cause, reason)
+
+    def _lost(self, cause: Optional[LinkCause], reason: str) -> ManagerView:
         child, self._child, self._asked = self._child, None, None
         if child:
             child.close(patience=0.0)
         self._next_start = time.monotonic() + self._backoff.pause()
-        self._reason = reason
-        return self._mirror.without_runs(LinkState.UNREACHABLE, reason)
+        self._cause, self._reason = cause or LinkCause.LOST, reason
+        return self._unreachable(self._cause, reason)
 
     def task_details(self, ray_task_ids: Collection[str]) -> Mapping[str, RayTaskDetail]:
         """Ask Ray's state API about tasks by their hex ids, at most 500 of them; best effort.
@@ -235,7 +241,7 @@ class _Child:
                 )
             except (OSError, ValueError):
                 # A broken pipe, or one that `close` just closed. The reader sees the end as well,
-                # and tells all who wait.
+                # and fails all futures.
                 pass
         return future
 

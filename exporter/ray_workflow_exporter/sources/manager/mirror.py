@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..records import LinkState, LiveRun, LiveTask, ManagerView
+from ..records import LinkCause, LinkState, LiveRun, LiveTask, ManagerView
 
 
 @dataclass
@@ -36,7 +36,7 @@ _BY_NAME_ONLY = LiveTask()
 
 
 class Mirror:
-    """Turns replies of `ManagerClient.look` into views. `seq` names the last answer applied."""
+    """Turns replies of `ManagerClient.poll` into views. `seq` names the last answer applied."""
 
     def __init__(self) -> None:
         self.seq = 0
@@ -49,13 +49,13 @@ class Mirror:
     def read(self, reply: Mapping[str, Any]) -> ManagerView:
         """Apply one reply: its state, its reason, and answers of `probe` as lists or tuples."""
         self._ray = replace(self._ray, **reply["ray"])
-        # Whatever the state is, answers that came must not be lost: the WMA counts them as told.
+        # Whatever the state is, answers that came must not be lost: the WMA sends them once.
         self._apply(reply["answers"])
         state = LinkState(reply["state"])
         if state is not LinkState.UP:
             if state is LinkState.ABSENT:
                 self._forget()
-            return self.without_runs(state, reply["reason"])
+            return self.without_runs(state, LinkCause(reply["cause"]), reply["reason"])
         if not self._continues:
             self._runs = {
                 workflow_id: replace(run, changed=frozenset(run.tasks))
@@ -72,10 +72,10 @@ class Mirror:
             pending_limit=pending_limit if pending_limit > 0 else None,
         )
 
-    def without_runs(self, state: LinkState, reason: str) -> ManagerView:
+    def without_runs(self, state: LinkState, cause: LinkCause, reason: str) -> ManagerView:
         """Return a view that knows no runs; in the next one that does, all counts as changed."""
         self._continues = False
-        return replace(self._ray, state=state, reason=reason)
+        return replace(self._ray, state=state, cause=cause, reason=reason)
 
     def _forget(self) -> None:
         self.seq = 0

@@ -4,10 +4,10 @@ The function `probe` is shipped by value, so it may use the standard library and
 that the WMA's node could lack. It runs on a thread of its own beside the actor's event loop, which
 changes what we read. So a live container is only ever read by a single C call (`list(islice(d))`,
 `set.difference`), during which no other thread runs; small inconsistencies between two such calls
-are expected, and a later look puts them right.
+are expected, and the next poll corrects them.
 
-A client is told only what changed since its last look. Its cursor lives in the WMA: what it has
-been told of each run, in sets of the run's own id strings. Numbers below are of Ray 2.47.1; the
+A client receives only what changed since its last poll. Its cursor lives in the WMA: what was
+sent to it of each run, in sets of the run's own id strings. Numbers below are of Ray 2.47.1; the
 executor's dataclasses are the same from 2.3 to 2.47 (`ray/workflow/workflow_state.py`).
 """
 
@@ -23,18 +23,18 @@ from typing import Any
 ITEMS_PER_ANSWER = 1_000
 CLIENTS = 32
 CLIENT_SECONDS = 600.0
-# Only the oldest of the running frontier get their Ray task id told: they are the ones that run,
-# the rest of a wide fan-out waits behind them, and each id costs about a microsecond.
+# Ray task ids are sent for the oldest of the running frontier only: they are the ones that run, the
+# rest of a wide fan-out waits behind them, and each id costs about a microsecond.
 NAMED_TASKS = 256
 
 
 def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
-    """Tell `client_id` what changed since the answer that it knows as `seq` (0: tell all).
+    """Return what changed for `client_id` since the answer that it knows as `seq` (0: all).
 
     Returns ("ok", base, seq, more, limits, ended, runs) or ("error", type name). `base` is the
     `seq` that the answer builds on: 0 when it starts over. `more` says that the rest must be
     asked for. `limits` is (max running, max pending), -1 for none. `ended` lists ids that the WMA
-    no longer holds, `runs` what `_look` returns of each run that changed. Never raises: a
+    no longer holds, `runs` what `_changes_of_run` returns of each run that changed. Never raises: a
     SystemExit would end the WMA and every running workflow with it.
     """
     try:
@@ -43,6 +43,9 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
         base = client.seq
         # Until this answer is complete the client has no cursor: an error below starts over.
         del clients[client_id]
+        # Copied in this order, by one C call each: what is not in `running` is queued, was just
+        # submitted, or left the queue since. So there are never more runs at work than Ray allows.
+        running = manager._running_workflows.copy()
         executors = list(manager._workflow_executors.items())
         ended = _drop_ended(client.runs, executors)
         budget = ITEMS_PER_ANSWER
@@ -55,8 +58,8 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
             if first:
                 # Also a resume or a second life of the same id: the state is another object.
                 known = client.runs[workflow_id] = _unknown(state)
-            queued = workflow_id in manager._queued_workflows
-            seen = _look(known, state, queued, first, budget)
+            queued = workflow_id not in running
+            seen = _changes_of_run(known, state, queued, first, budget)
             if seen is not None:
                 runs.append((workflow_id, *seen))
                 budget -= _cost(seen[3]) + (len(seen[4][0]) if seen[4] else 0)
@@ -97,19 +100,19 @@ def _unknown(state: Any) -> Any:
         queued=None,
         signature=None,
         complete=False,
-        tasks=0,  # how many of these dicts have been told: they only ever grow, at their end
+        tasks=0,  # how many entries of these dicts were sent: they only ever grow, at their end
         submitted=0,
         continuations=0,
         retries={},
-        running=set(),  # told as running
-        open=set(),  # told as submitted, but neither running nor done
-        unfinished=set(),  # those of `open` that were told without a finish time
-        changed=set(),  # found changed, still to be told
-        named=set(),  # oldest running tasks, told with their Ray task id
+        running=set(),  # sent as running
+        open=set(),  # sent as submitted, but neither running nor done
+        unfinished=set(),  # those of `open` that were sent without a finish time
+        changed=set(),  # found changed, still to be sent
+        named=set(),  # oldest running tasks, sent with their Ray task id
     )
 
 
-def _look(known: Any, state: Any, queued: bool, first: bool, budget: int) -> Any:
+def _changes_of_run(known: Any, state: Any, queued: bool, first: bool, budget: int) -> Any:
     """Return what is new in one run, None for nothing; at most `budget` tasks and rows.
 
     (first, queued, about, tasks, rows, continuations, retries, ray_task_ids, sizes):
@@ -120,7 +123,7 @@ def _look(known: Any, state: Any, queued: bool, first: bool, budget: int) -> Any
     """
     retries = dict(state.task_retries)
     # All that happens to a task moves one of these, and they are read before what they stand for:
-    # a change that comes in between is seen by the next look.
+    # a change that comes in between is seen by the next poll.
     signature = (
         queued,
         retries,
@@ -204,7 +207,7 @@ def _rows(
     changed.update(known.open.intersection(done), known.open.intersection(running))
     changed.update(known.unfinished)
     changed.update(task for task, count in retries.items() if known.retries.get(task) != count)
-    # A resumed run knows the root of an earlier continuation by this link only: watch for its end.
+    # A resumed run knows the root of an earlier continuation by this link only: follow it on.
     known.open.update(task for task, _ in continuations if task not in state.continuation_root)
     rows: list[tuple[Any, ...]] = []
     while changed and len(rows) < budget:
@@ -222,15 +225,15 @@ def _remember(
 ) -> None:
     # Ray never counts an inner task of a continuation as done, only the root at the end of all.
     over = is_done or (finished and task in state.continuation_root)
-    for told, holds in (
+    for sent, holds in (
         (known.running, is_running),
         (known.open, not is_running and not over),
         (known.unfinished, not is_running and not over and not finished),
     ):
         if holds:
-            told.add(task)
+            sent.add(task)
         else:
-            told.discard(task)
+            sent.discard(task)
 
 
 def _ray_task_ids(known: Any, state: Any) -> list[tuple[str, list[str], list[int]]]:
@@ -239,8 +242,8 @@ def _ray_task_ids(known: Any, state: Any) -> list[tuple[str, list[str], list[int
     by_tail: dict[str, tuple[str, list[str], list[int]]] = {}
     for task_id in oldest.keys() - known.named:
         number = oldest[task_id].task_id().hex()
-        # Eight bytes tell the tasks of a job apart, the rest is the same for all of them
-        # (`TaskID` in src/ray/common/id.h): told once, the answer is a quarter shorter.
+        # Eight bytes differ between the tasks of a job, the rest is the same for all of them
+        # (`TaskID` in src/ray/common/id.h): sent once, it makes the answer a quarter shorter.
         tail = number[16:]
         _, task_ids, numbers = by_tail.setdefault(tail, (tail, [], []))
         task_ids.append(task_id)
@@ -250,7 +253,7 @@ def _ray_task_ids(known: Any, state: Any) -> list[tuple[str, list[str], list[int
 
 
 def _sizes(state: Any, rows: list[tuple[Any, ...]]) -> list[tuple[str, int]]:
-    """Sizes of outputs that storage will not tell: Ray forgets them once all consumers run."""
+    """Return sizes of outputs that storage does not hold; Ray drops them once all consumers run."""
     outputs: dict[Any, str] = {}
     for task, _, _, _, is_done in rows:
         output: Any = state.output_map.get(task) if is_done else None

@@ -5,7 +5,7 @@ a thread of its own in the WMA: it outlives the exporter that asked for it, so t
 left submitted and not executed. Ray's own functions do harm where they are not meant to be called
 (2.47.1): `cancel` rewrites the status of a run that has ended, creates one that never was, and
 waits for the end of one that is queued; `resume` overwrites the times of one that succeeded. So
-the state is looked at here, where it cannot have changed on the way.
+the state is checked here, where it cannot have changed on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 KEPT = 64  # outcomes
 CANCEL_SECONDS = 20.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _DOUBT_SECONDS = 0.2  # after which what is being submitted has an executor
 
 # Outcomes. WAITING is none yet: the cancellation of a run in Ray's queue, for when it starts.
@@ -92,22 +92,22 @@ def _cancel(manager: Any, workflow_id: str, waiting: Optional[list[str]]) -> tup
         if running:
             # Again and again: between two tasks there is nothing that could be cancelled.
             loop = running[0].get_loop()
-            loop.call_soon_threadsafe(_strike, manager, workflow_id, executor)
+            loop.call_soon_threadsafe(_cancel_running_tasks, manager, workflow_id, executor)
         if time.monotonic() > until:
             return FAILED, f"Ray has not ended it within {CANCEL_SECONDS:g} s."
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     status = _status(workflow_id)
     if status != "CANCELED":
         return REFUSED, f"It ended as {status} before it could be cancelled."
     return SUCCEEDED, "It is cancelled."
 
 
-def _strike(manager: Any, workflow_id: str, executor: Any) -> None:
+def _cancel_running_tasks(manager: Any, workflow_id: str, executor: Any) -> None:
     """Cancel what a run has at work, on the event loop: nothing can end or begin meanwhile."""
     try:
         if manager._workflow_executors.get(workflow_id) is executor:
             executor.cancel()
-    except BaseException:  # noqa: S110 - the event loop is the WMA's life; the caller looks itself
+    except BaseException:  # noqa: S110 - an error would end the WMA's event loop; the caller checks the outcome
         pass
 
 
@@ -163,7 +163,7 @@ def _status(workflow_id: str) -> str:
         except json.JSONDecodeError:
             if not left:
                 raise
-            time.sleep(_LOOK_SECONDS)  # Ray writes in place: it is half written
+            time.sleep(_POLL_SECONDS)  # Ray writes in place: it is half written
     raise AssertionError
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from ray_workflow_exporter.sources.manager import link as running
 from ray_workflow_exporter.sources.manager.link import RayLink
-from ray_workflow_exporter.sources.records import LinkState, ManagerView, RayTaskDetail
+from ray_workflow_exporter.sources.records import LinkCause, LinkState, ManagerView, RayTaskDetail
 from support.waiting import wait_until
 
 # A child that answers each poll with `answer(n)`, n counting from 1, and tells that it began.
@@ -30,8 +30,8 @@ def up(n, **more):
     first = n == 1
     run = ["w", first, False, ["t1", False, 1] if first else None, tasks, [], [], [], [], []]
     known = {{"storage_uri": "/s", "session_name": "x", "ray_version": "2.47.1"}}
-    return {{"state": "up", "reason": "", "answers": [[n - 1, n, False, [-1, -1], [], [run]]],
-            "ray": known, "connected": True, "final": False, **more}}
+    return {{"state": "up", "reason": "", "cause": "lost", "connected": True, "final": False,
+            "answers": [[n - 1, n, False, [-1, -1], [], [run]]], "ray": known, **more}}
 def reply(request, result):
     sys.stdout.write(json.dumps({{"id": request["id"], "result": result}}) + "\\n")
     sys.stdout.flush()
@@ -109,7 +109,7 @@ def test_a_link_that_is_off_starts_nothing() -> None:
     before = children()
     link = RayLink("none")
     view = link.poll()
-    assert view.state is LinkState.OFF
+    assert (view.state, view.cause) == (LinkState.OFF, LinkCause.OFF)
     assert view.reason
     assert children() == before
     link.close()
@@ -154,9 +154,9 @@ def test_the_log_says_once_that_the_link_is_lost_and_why_and_once_that_it_is_bac
             polls_until(link, lambda view, state=state: view.state is state)
             link.poll()
     assert [(it.levelname, it.getMessage()) for it in caplog.records] == [
-        ("INFO", "The management actor of Ray's workflows answers."),
+        ("INFO", "Connected to Ray: its management actor answers."),
         ("WARNING", "The link to Ray ended: its Ray may have died."),
-        ("INFO", "The management actor of Ray's workflows answers."),
+        ("INFO", "Connected to Ray: its management actor answers."),
     ]
 
 
@@ -212,16 +212,19 @@ def test_a_driver_that_lost_its_ray_is_replaced(links: Links) -> None:
     link = links(poll=f"reply(request, {lost})")
     view = link.poll()
     assert (view.state, view.reason) == (LinkState.UNREACHABLE, "Ray is gone.")
-    assert link.poll().reason == "Ray is gone.", "the reason stays while nothing runs"
+    again = link.poll()
+    assert (again.reason, again.cause) == ("Ray is gone.", LinkCause.LOST), "while nothing runs"
     polls_until(link, lambda view: view.restarts >= 1)
 
 
 def test_a_final_verdict_starts_no_more_children(links: Links) -> None:
-    no = "up(n, state='unsupported', reason='No.', answers=[], connected=False, final=True)"
+    fields = "state='unsupported', reason='No.', cause='not_installed', answers=[]"
+    no = f"up(n, {fields}, connected=False, final=True)"
     link = links(poll=f"reply(request, {no})")
     for _ in range(3):
         view = link.poll()
         assert (view.state, view.reason, view.restarts) == (LinkState.UNSUPPORTED, "No.", 0)
+        assert view.cause is LinkCause.NOT_INSTALLED
     assert links.begun() == 1
 
 

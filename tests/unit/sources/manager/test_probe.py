@@ -1,4 +1,4 @@
-"""What the probe tells of a run, and that the looks add up."""
+"""What the probe tells of a run, and that the polls add up."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def items(run: Any) -> int:
     return len(tasks) + (len(rows[0]) if rows else 0)
 
 
-def test_first_look_tells_everything(manager: FakeManager, client: Client) -> None:
+def test_first_poll_returns_everything(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": ["a"]})
     script.submit("a")
 
-    view = client.look()
+    view = client.poll()
 
     assert view.state is LinkState.UP
     assert view.running_limit is None
@@ -52,14 +52,14 @@ def test_first_look_tells_everything(manager: FakeManager, client: Client) -> No
     )
 
 
-def test_second_look_tells_only_what_changed(manager: FakeManager, client: Client) -> None:
+def test_second_poll_returns_only_what_changed(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": ["a"], "c": ["b"]})
     script.submit("a")
-    client.look()
+    client.poll()
     script.finish("a")
     script.submit("b")
 
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
 
     assert run.changed == {"a", "b"}
     assert run.tasks["a"].done
@@ -67,11 +67,11 @@ def test_second_look_tells_only_what_changed(manager: FakeManager, client: Clien
     assert run.tasks["b"].running
 
 
-def test_idle_look_is_empty(manager: FakeManager, client: Client) -> None:
+def test_idle_poll_is_empty(manager: FakeManager, client: Client) -> None:
     Script(manager, "w", {"a": []}).submit("a")
-    client.look()
+    client.poll()
 
-    view = client.look()
+    view = client.poll()
 
     assert [answer[-1] for answer in client.answers] == [[]]
     assert view.runs["w"].changed == frozenset()
@@ -79,32 +79,32 @@ def test_idle_look_is_empty(manager: FakeManager, client: Client) -> None:
 
 def test_runs_handed_out_never_change(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": []})
-    before = client.look().runs["w"]
+    before = client.poll().runs["w"]
     script.submit("a")
-    client.look()
+    client.poll()
     assert before.tasks == {"a": LiveTask((), 3, True, False)}
 
 
-def test_retry_between_two_looks_is_seen(manager: FakeManager, client: Client) -> None:
+def test_retry_between_two_polls_is_seen(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": []})
     script.submit("a")
-    client.look()
+    client.poll()
     script.fail("a")
     script.submit("a")
 
-    task = client.look().runs["w"].tasks["a"]
+    task = client.poll().runs["w"].tasks["a"]
 
     assert (task.running, task.retries, task.submit_time) == (True, 1, 2.0)
     assert task.ray_task_id == ray_task_id(2)
 
 
-def test_retry_submitted_after_a_look_is_seen(manager: FakeManager, client: Client) -> None:
+def test_retry_submitted_after_a_poll_is_seen(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": []})
     script.submit("a")
     script.fail("a")
-    assert not client.look().runs["w"].tasks["a"].running
+    assert not client.poll().runs["w"].tasks["a"].running
     script.submit("a")
-    assert client.look().runs["w"].tasks["a"].running
+    assert client.poll().runs["w"].tasks["a"].running
 
 
 def test_retries_stay_known_after_ray_has_dropped_them(
@@ -113,12 +113,12 @@ def test_retries_stay_known_after_ray_has_dropped_them(
     script = Script(manager, "w", {"a": []})
     script.submit("a")
     script.fail("a")
-    client.look()
+    client.poll()
     script.submit("a")
     script.finish("a")
-    assert client.look().runs["w"].tasks["a"].retries == 1
+    assert client.poll().runs["w"].tasks["a"].retries == 1
     client.mirror.seq = 99  # an answer got lost: all is told again
-    assert client.look().runs["w"].tasks["a"].retries == 1
+    assert client.poll().runs["w"].tasks["a"].retries == 1
 
 
 def test_continuation_root_is_done_only_at_the_end_of_all(
@@ -126,15 +126,15 @@ def test_continuation_root_is_done_only_at_the_end_of_all(
 ) -> None:
     script = Script(manager, "w", {"a": []})
     script.submit("a")
-    client.look()
+    client.poll()
     script.continue_as("a", {"x": [], "y": ["x"]})
-    root = client.look().runs["w"].tasks["a"]
+    root = client.poll().runs["w"].tasks["a"]
     assert (root.continuation, root.running, root.done) == ("y", False, False)
     assert root.finish_time
     for task_id in ("x", "y"):
         script.submit(task_id)
         script.finish(task_id)
-    tasks = client.look().runs["w"].tasks
+    tasks = client.poll().runs["w"].tasks
     assert tasks["a"].done
     assert not tasks["y"].done
     assert tasks["y"].finish_time
@@ -143,27 +143,27 @@ def test_continuation_root_is_done_only_at_the_end_of_all(
 def test_caught_task_is_done_without_a_finish_time(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": []})
     script.submit("a")
-    client.look()
+    client.poll()
     script.catch("a")
-    task = client.look().runs["w"].tasks["a"]
+    task = client.poll().runs["w"].tasks["a"]
     assert task.done
     assert task.finish_time is None
 
 
-def test_finish_time_that_came_after_the_look_is_told_later(
+def test_finish_time_that_came_after_the_poll_is_sent_later(
     manager: FakeManager, client: Client
 ) -> None:
     script = Script(manager, "w", {"a": []})
     script.submit("a")
     script.pop("a")
-    client.look()
+    client.poll()
     script.state.task_execution_metadata["a"].finish_time = 5.0
     script.state.done_tasks.add("a")
-    task = client.look().runs["w"].tasks["a"]
+    task = client.poll().runs["w"].tasks["a"]
     assert (task.done, task.finish_time) == (True, 5.0)
 
 
-def test_inner_task_whose_finish_time_came_after_the_look_is_told_later(
+def test_inner_task_whose_finish_time_came_after_the_poll_is_sent_later(
     manager: FakeManager, client: Client
 ) -> None:
     script = Script(manager, "w", {"a": []})
@@ -171,10 +171,10 @@ def test_inner_task_whose_finish_time_came_after_the_look_is_told_later(
     script.continue_as("a", {"x": []})
     script.submit("x")
     script.pop("x")
-    assert client.look().runs["w"].tasks["x"].finish_time is None
+    assert client.poll().runs["w"].tasks["x"].finish_time is None
     script.state.task_execution_metadata["x"].finish_time = 5.0
     script.state.done_tasks.add("a")
-    tasks = client.look().runs["w"].tasks
+    tasks = client.poll().runs["w"].tasks
     assert (tasks["x"].finish_time, tasks["a"].done) == (5.0, True)
 
 
@@ -185,9 +185,9 @@ def test_task_whose_continuation_could_not_be_fetched_runs_again(
     script.submit("a")
     script.fail("a")
     script.state.task_execution_metadata["a"].finish_time = 5.0  # its body had succeeded
-    assert client.look().runs["w"].tasks["a"].finish_time == 5.0
+    assert client.poll().runs["w"].tasks["a"].finish_time == 5.0
     script.submit("a")
-    task = client.look().runs["w"].tasks["a"]
+    task = client.poll().runs["w"].tasks["a"]
     assert (task.running, task.finish_time) == (True, None)
 
 
@@ -198,24 +198,24 @@ def test_resumed_run_is_marked_and_names_what_only_storage_knows(
     script.state.tasks["b"].task_id = ""
     script.state.append_continuation("root", "b")
 
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
 
     assert run.resumed
     assert run.tasks["a"] == LiveTask()
     assert run.tasks["root"] == LiveTask(continuation="b")
     script.submit("b")
     script.finish("b")
-    assert client.look().runs["w"].tasks["root"].done
+    assert client.poll().runs["w"].tasks["root"].done
 
 
 def test_second_life_of_an_id_is_told_in_full(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": []})
     script.submit("a")
     script.fail("a")
-    client.look()
+    client.poll()
     Script(manager, "w", {"a": []})
 
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
 
     assert run.tasks == {"a": LiveTask((), 3, True, False)}
     assert run.changed == {"a"}
@@ -223,9 +223,9 @@ def test_second_life_of_an_id_is_told_in_full(manager: FakeManager, client: Clie
 
 def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: Client) -> None:
     Script(manager, "w", {"a": []})
-    client.look()
+    client.poll()
     manager._workflow_executors.clear()
-    assert client.look().runs == {}
+    assert client.poll().runs == {}
     assert manager.__dict__["_workflow_exporter"]["client"].runs == {}
 
 
@@ -233,19 +233,47 @@ def test_a_queue_of_size_nothing_has_no_limit_as_in_pythons_queue(
     manager: FakeManager, client: Client
 ) -> None:
     manager._max_running_workflows, manager._max_pending_workflows = 0, 0
-    view = client.look()
+    view = client.poll()
     assert (view.running_limit, view.pending_limit) == (0, None)
 
 
 def test_leaving_the_queue_is_a_change(manager: FakeManager, client: Client) -> None:
     manager._max_running_workflows, manager._max_pending_workflows = 1, 5
     Script(manager, "w", {"a": []})
-    manager._queued_workflows["w"] = None
-    view = client.look()
+    manager._running_workflows.clear()
+    view = client.poll()
     assert view.runs["w"].queued
     assert (view.running_limit, view.pending_limit) == (1, 5)
-    manager._queued_workflows.clear()
-    assert not client.look().runs["w"].queued
+    manager._running_workflows.add("w")
+    assert not client.poll().runs["w"].queued
+
+
+@pytest.mark.parametrize("before_the_copy", [True, False])
+def test_no_more_runs_are_at_work_than_ray_allows_while_one_takes_the_place_of_another(
+    manager: FakeManager, client: Client, before_the_copy: bool
+) -> None:
+    for workflow_id in ("first", "second", "queued"):
+        Script(manager, workflow_id, {"a": []})
+    manager._running_workflows.remove("queued")
+
+    class Executors(dict[str, Any]):
+        """Another thread goes on while the probe copies this."""
+
+        def items(self) -> Any:
+            copy = [] if before_the_copy else list(super().items())
+            if "queued" not in manager._running_workflows:
+                del self["first"]
+                manager._running_workflows.remove("first")
+                manager._running_workflows.add("queued")
+            return copy or list(super().items())
+
+    manager._workflow_executors = Executors(manager._workflow_executors)
+    at_work = [key for key, run in client.poll().runs.items() if not run.queued]
+    assert len(at_work) <= 2
+    assert [key for key, run in client.poll().runs.items() if not run.queued] == [
+        "second",
+        "queued",
+    ]
 
 
 def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
@@ -257,7 +285,7 @@ def test_wide_run_comes_in_many_answers_and_every_answer_is_small(
         script.submit(task_id)
     Script(manager, "v", {"a": []})
 
-    runs = client.look().runs
+    runs = client.poll().runs
 
     assert len(client.answers) == 6
     told = [items(run) for answer in client.answers for run in answer[-1][:1]]
@@ -274,28 +302,28 @@ def test_answer_about_two_hundred_tasks_is_small(manager: FakeManager, client: C
     script = Script(manager, "w", {task_id: [] for task_id in maps})
     for task_id in maps[:200]:
         script.submit(task_id)
-    client.look()
+    client.poll()
     for done, begun in zip(maps[:100], maps[200:]):
         script.finish(done)
         script.submit(begun)
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
     assert len(run.changed) == 200
     assert len(pickle.dumps(client.answers, 5)) < 12_000
 
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_looks_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
+def test_polls_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
     manager = FakeManager()
     patient, seldom = Client(manager, "patient"), Client(manager, "seldom")
     script = Script(manager, "w", {f"t{i}": [f"t{i - 1}"] if i % 3 else [] for i in range(8)})
     waiting, running = [f"t{i}" for i in range(8)], list[str]()
-    steps = ["submit", "finish", "fail", "catch", "continue", "look", "look seldom"]
+    steps = ["submit", "finish", "fail", "catch", "continue", "poll", "poll seldom"]
     for number, step in enumerate(data.draw(st.lists(st.sampled_from(steps), max_size=40))):
-        if step == "look":
-            patient.look()
-        elif step == "look seldom":
-            seldom.look()
+        if step == "poll":
+            patient.poll()
+        elif step == "poll seldom":
+            seldom.poll()
         elif step == "submit" and waiting:
             running.append(waiting.pop(0))
             script.submit(running[-1])
@@ -310,9 +338,9 @@ def test_looks_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
                 waiting.extend(sub)
             else:
                 getattr(script, step)(task_id)
-    fresh = comparable(Client(manager, "fresh").look())
-    assert comparable(patient.look()) == fresh
-    assert comparable(seldom.look()) == fresh
+    fresh = comparable(Client(manager, "fresh").poll())
+    assert comparable(patient.poll()) == fresh
+    assert comparable(seldom.poll()) == fresh
 
 
 def comparable(view: ManagerView) -> dict[str, LiveTask]:

@@ -26,19 +26,19 @@ def client(manager: FakeManager) -> Client:
 def test_two_clients_do_not_disturb_each_other(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": []})
     other = Client(manager, "other")
-    client.look()
+    client.poll()
     script.submit("a")
-    other.look()
+    other.poll()
     script.submit("b")
-    assert client.look().runs["w"].tasks == other.look().runs["w"].tasks
+    assert client.poll().runs["w"].tasks == other.poll().runs["w"].tasks
 
 
 def test_lost_answer_starts_over(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": []})
-    client.look()
+    client.poll()
     script.submit("a")
     probe.probe(manager, "client", client.mirror.seq)  # its answer never arrived
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
     assert run.tasks["a"].running
     assert run.changed == {"a", "b"}
 
@@ -48,26 +48,26 @@ def test_silent_clients_are_forgotten(
 ) -> None:
     now = 1_000.0
     monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: now))
-    Client(manager, "silent").look()
+    Client(manager, "silent").poll()
     now += probe.CLIENT_SECONDS + 1
-    Client(manager, "new").look()
+    Client(manager, "new").poll()
     assert set(manager.__dict__["_workflow_exporter"]) == {"new"}
 
 
 def test_number_of_clients_is_bounded(manager: FakeManager) -> None:
     for number in range(probe.CLIENTS + 5):
-        Client(manager, str(number)).look()
+        Client(manager, str(number)).poll()
     clients = manager.__dict__["_workflow_exporter"]
     assert len(clients) == probe.CLIENTS
     assert "0" not in clients
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError, GeneratorExit])
-def test_no_error_escapes_and_the_next_look_starts_over(
+def test_no_error_escapes_and_the_next_poll_starts_over(
     manager: FakeManager, client: Client, error: type[BaseException]
 ) -> None:
     script = Script(manager, "w", {"a": []})
-    client.look()
+    client.poll()
 
     class Broken:
         @property
@@ -75,10 +75,10 @@ def test_no_error_escapes_and_the_next_look_starts_over(
             raise error
 
     manager._workflow_executors["broken"] = Broken()
-    script.submit("a")  # looked at before the error comes, and never told
+    script.submit("a")  # read before the error comes, and never sent
     assert probe.probe(manager, "client", client.mirror.seq) == ("error", error.__name__)
     del manager._workflow_executors["broken"]
-    run = client.look().runs["w"]
+    run = client.poll().runs["w"]
     assert run.tasks["a"].running
     assert run.changed == {"a"}
 
@@ -99,7 +99,9 @@ def test_probe_runs_where_the_exporter_is_not_installed() -> None:
     code = """
 import pickle, sys
 sys.modules["ray_workflow_exporter"] = None
-class Manager: _workflow_executors = {}; _max_running_workflows = _max_pending_workflows = -1
+class Manager:
+    _workflow_executors, _running_workflows = {}, set()
+    _max_running_workflows = _max_pending_workflows = -1
 print(pickle.loads(sys.stdin.buffer.read())(Manager(), "client", 0))
 """
     done = subprocess.run(
