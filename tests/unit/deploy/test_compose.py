@@ -1,4 +1,4 @@
-"""What of `docker compose up` can be held without an engine."""
+"""The Docker Compose files are consistent; checked without running containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_watched_and_not_open(name: str) -> None:
+def test_a_service_has_a_pinned_image_a_health_check_and_local_ports(name: str) -> None:
     service = SERVICES[name]
     if "build" in service:
         build = service["build"]
@@ -30,7 +30,7 @@ def test_a_service_is_pinned_watched_and_not_open(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_a_service_mounts_exists(name: str) -> None:
+def test_mounted_files_and_volumes_exist(name: str) -> None:
     for volume in SERVICES[name]["volumes"]:
         source = re.match(r"(\$\{[^}]*\}|[^:]*):", volume)
         assert source, volume
@@ -40,12 +40,12 @@ def test_what_a_service_mounts_exists(name: str) -> None:
             assert source[1] in COMPOSE["volumes"]
 
 
-def test_a_service_waits_for_services_that_exist() -> None:
+def test_services_depend_on_existing_services() -> None:
     for service in SERVICES.values():
         assert set(service.get("depends_on", ())) <= set(SERVICES)
 
 
-def test_prometheus_scrapes_and_alerts_as_in_the_file_that_users_copy() -> None:
+def test_prometheus_is_configured_as_in_the_file_that_users_copy() -> None:
     ours = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     copied = yaml.safe_load((FILES / "prometheus.yml").read_text())
     assert ours["global"] == copied["global"]
@@ -59,14 +59,14 @@ def test_prometheus_scrapes_and_alerts_as_in_the_file_that_users_copy() -> None:
         assert any(published.endswith(f":{port}") for published in SERVICES[host]["ports"])
 
 
-def test_grafana_gets_every_variable_that_its_provisioning_names() -> None:
+def test_grafana_has_every_variable_used_in_its_provisioning() -> None:
     texts = [it.read_text() for it in (FOLDER / "../../grafana/provisioning").rglob("*.yml")]
     named = {name for text in texts for name in re.findall(r"\$(\w+)", text)}
     assert named
     assert named <= set(SERVICES["grafana"]["environment"])
 
 
-def test_grafana_finds_the_dashboards_where_it_looks_for_them() -> None:
+def test_grafana_has_the_dashboards_mounted_where_it_reads_them() -> None:
     file = FOLDER / "../../grafana/provisioning/dashboards/ray-workflow.yml"
     path = yaml.safe_load(file.read_text())["providers"][0]["options"]["path"]
     mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]

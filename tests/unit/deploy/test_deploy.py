@@ -1,4 +1,4 @@
-"""What `deploy/` and its page say agrees with the code."""
+"""The files in `deploy/` and docs/inside-ray.md agree with the code."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def head(cluster: Any) -> Any:
     return container
 
 
-def test_the_head_container_names_settings_that_there_are(head: Any) -> None:
+def test_the_head_container_uses_existing_settings(head: Any) -> None:
     environ = {entry["name"]: entry["value"] for entry in head["env"]}
     assert environ.keys() <= {variable(key) for key in Settings.model_fields}
     assert Settings.load(None, environ, {})
 
 
-def test_the_head_container_opens_the_exporters_port(head: Any) -> None:
+def test_the_head_container_exposes_the_exporters_port(head: Any) -> None:
     ports = {port["name"]: port["containerPort"] for port in head["ports"]}
     assert ports["workflows"] == parse_listen(Settings.load(None, {}, {}).listen)[1]
 
 
-def test_the_state_lies_on_a_volume(head: Any, cluster: Any) -> None:
+def test_the_state_folder_is_on_a_volume(head: Any, cluster: Any) -> None:
     environ = {entry["name"]: entry["value"] for entry in head["env"]}
     (mount,) = head["volumeMounts"]
     assert mount["mountPath"] == environ[variable("state_dir")]
@@ -53,7 +53,7 @@ def test_the_state_lies_on_a_volume(head: Any, cluster: Any) -> None:
     assert [volume["name"] for volume in volumes] == [mount["name"]]
 
 
-def test_image_and_cluster_are_of_one_ray_that_has_workflows(cluster: Any) -> None:
+def test_image_and_cluster_use_the_same_supported_ray(cluster: Any) -> None:
     recipe = (KUBERAY / "Dockerfile").read_text()
     (version,) = re.findall(r"^ARG RAY_IMAGE=rayproject/ray:([0-9.]+)-py", recipe, re.MULTILINE)
     assert version == cluster["rayVersion"]
@@ -64,7 +64,7 @@ def test_image_and_cluster_are_of_one_ray_that_has_workflows(cluster: Any) -> No
     assert images.pop().endswith(f":{version}")
 
 
-def test_the_image_recipe_copies_what_there_is() -> None:
+def test_the_image_recipe_copies_existing_files() -> None:
     recipe = (KUBERAY / "Dockerfile").read_text()
     copied = re.findall(r"^COPY --chown=\S+ (.*) \S+$", recipe, re.MULTILINE)
     sources = [source for line in copied for source in line.split()]
@@ -72,8 +72,8 @@ def test_the_image_recipe_copies_what_there_is() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
-def test_the_unit_starts_a_server_with_flags_and_settings_that_there_are() -> None:
-    # Strict: systemd adds up what stands there twice, a parser would take the last.
+def test_the_systemd_unit_uses_existing_flags_and_settings() -> None:
+    # Strict: systemd merges duplicate keys, this parser would take the last one.
     unit = configparser.ConfigParser(interpolation=None, strict=True)
     unit.optionxform = str  # type: ignore[assignment]
     unit.read(ROOT / "deploy" / "systemd" / "ray-workflow-exporter.service")
@@ -85,12 +85,12 @@ def test_the_unit_starts_a_server_with_flags_and_settings_that_there_are() -> No
     key, _, value = service["Environment"].partition("=")
     assert key == variable("state_dir")
     assert value == f"%S/{service['StateDirectory']}"
-    # Ray's sockets and the address of its cluster lie there.
+    # Ray's sockets and the address of its cluster are there.
     assert service["ReadWritePaths"] == "/tmp"
     assert "PrivateTmp" not in service
 
 
-def test_the_page_names_the_files_and_numbers_of_the_code() -> None:
+def test_the_page_has_the_file_names_and_numbers_of_the_code() -> None:
     page = (ROOT / "docs" / "inside-ray.md").read_text()
     node = Node("", "", "", "", "", "/tmp/ray", "")
     shim = find_place().file

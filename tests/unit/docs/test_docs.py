@@ -1,4 +1,4 @@
-"""Pages of the documentation lead to what there is, and are found."""
+"""Links, anchors and pictures in README, changelog and docs are valid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def targets(page: Path) -> list[tuple[Path, str]]:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives the headings of a page."""
-    # A line of code that begins with `#` is none.
+    # A line of code that begins with `#` is not a heading.
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     known: set[str] = set()
     for heading in re.findall(r"^#+ (.*)", text, re.MULTILINE):
@@ -41,13 +41,13 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+def test_links_point_to_existing_files_and_headings(page: Path) -> None:
     for path, anchor in targets(page):
         assert path.exists(), path
         assert not anchor or anchor in anchors(path), f"{path}#{anchor}"
 
 
-def test_every_page_and_picture_is_found_from_the_readme() -> None:
+def test_every_page_and_picture_is_reachable_from_the_readme() -> None:
     found, ahead = {README}, [README]
     while ahead:
         news = {path for path, _ in targets(ahead.pop())} - found
@@ -57,14 +57,14 @@ def test_every_page_and_picture_is_found_from_the_readme() -> None:
     assert there - found == set()
 
 
-def test_every_picture_is_whole() -> None:
+def test_every_picture_is_a_complete_png() -> None:
     for picture in ROOT.glob("docs/images/*"):
         content = picture.read_bytes()
         assert content.startswith(b"\x89PNG\r\n"), picture
         assert content.endswith(b"IEND\xae\x42\x60\x82"), picture
 
 
-def test_the_readme_shows_samples_as_they_are_exposed() -> None:
+def test_samples_in_the_readme_have_the_names_and_labels_of_the_families() -> None:
     labels = {it.name: (*it.scope.labels, *it.labels) for it in FAMILIES}
     lines = re.findall(r"^ray_workflow_.*$", README.read_text(), re.MULTILINE)
     assert lines
