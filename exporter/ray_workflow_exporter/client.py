@@ -15,7 +15,7 @@ import requests
 from .actions import Order, Refusal, RefusedError, Verb
 from .catalog.snapshot import RunView
 from .exporter import Exporter
-from .responses import SERVER_NAME, action_metadata, run_details, run_metadata, run_tasks
+from .responses import SERVER_NAME, Responses, action_metadata
 from .settings.addresses import join_address, local_host, parse_listen
 from .settings.settings import Settings
 from .sources.storage.filesystem import StorageError
@@ -112,7 +112,7 @@ class DirectReader:
     """Reads storage and cluster in this process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._messages = settings.expose_error_messages
+        self._responses = Responses(error_messages=settings.expose_error_messages)
         self._exporter = Exporter(settings)
         try:
             self._exporter.load()
@@ -130,7 +130,7 @@ class DirectReader:
     def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
         """Return all runs, live ones first, then the newest."""
         return [
-            run_metadata(view, messages=self._messages)
+            self._responses.run_summary(view)
             for view in self._exporter.runs()
             if (not statuses or view.run.status.value in statuses)
             and (workflow is None or view.run.workflow == workflow)
@@ -138,11 +138,11 @@ class DirectReader:
 
     def run(self, workflow_id: str) -> Any:
         """Return one run with its stages."""
-        return run_details(self._view(workflow_id), messages=self._messages)
+        return self._responses.run(self._view(workflow_id))
 
     def tasks(self, workflow_id: str) -> dict[str, Any]:
         """Return {task_id: metadata}."""
-        return run_tasks(self._view(workflow_id), messages=self._messages)
+        return self._responses.tasks(self._view(workflow_id))
 
     def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
         """Act through a link to Ray of this process's own, in the name of its user."""

@@ -14,14 +14,14 @@ from typing import Callable, Optional
 from aiohttp import hdrs, web
 
 from ..display import printable
-from ..responses import SERVER_NAME
+from ..responses import SERVER_NAME, Responses
 from ..settings.settings import Settings
 from . import metrics
 from .api import events, openapi, operations
 from .api.actions import ACTS
 from .auth.gate import GATE, MAX_BODY, Gate, add_headers, guard
 from .pages import pages
-from .source import API, SETTINGS, SOURCE, Source
+from .source import API, RESPONSES, SETTINGS, SOURCE, Source
 
 _GRACE_SECONDS = 30.0
 _HEADERS = {
@@ -50,6 +50,7 @@ def create_app(
     """Return the application that answers from `source`, with actions only if `acts`."""
     app = web.Application(middlewares=[_problems, guard], client_max_size=MAX_BODY)
     app[SOURCE], app[SETTINGS] = source, settings
+    app[RESPONSES] = Responses(error_messages=settings.expose_error_messages)
     app[FRESH] = set()
     app[GATE], app[ACTS] = gate or Gate(settings), acts
     app[events.FEED] = events.Feed(source)

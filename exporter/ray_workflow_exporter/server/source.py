@@ -12,6 +12,7 @@ from ..catalog.catalog import Change
 from ..catalog.snapshot import RunView
 from ..metrics.blocks import Body
 from ..metrics.family import Tier
+from ..responses import Responses
 from ..settings.settings import Settings
 
 API = "/api/v1"
@@ -26,7 +27,7 @@ class Source(Protocol):
 
     @property
     def heartbeat_age(self) -> float:
-        """Seconds since the poll loop last showed life: a poll ended, or the loop began."""
+        """Seconds since a poll last ended, or since the loop began."""
 
     @property
     def status(self) -> Mapping[str, Any]:
@@ -58,3 +59,4 @@ class Source(Protocol):
 
 SOURCE: web.AppKey[Source] = web.AppKey("source")
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings")
+RESPONSES: web.AppKey[Responses] = web.AppKey("responses")

@@ -17,17 +17,19 @@ from ray_workflow_exporter.display import (
     span,
 )
 from ray_workflow_exporter.model import Run, RunStatus, TaskState
-from ray_workflow_exporter.responses import run_details, run_metadata, run_tasks
+from ray_workflow_exporter.responses import Responses
 from support.fake_source import HOSTILE, failed_run, running_run, view
+
+TO = Responses(error_messages=True)
 
 
 def as_list(*runs: Run) -> list[dict[str, Any]]:
-    return [run_metadata(view(run), messages=True) for run in runs]
+    return [TO.run_summary(view(run)) for run in runs]
 
 
 def report(run: Run) -> RenderableType:
     shown = view(run)
-    details, tasks = run_details(shown, messages=True), run_tasks(shown, messages=True)
+    details, tasks = TO.run(shown), TO.tasks(shown)
     return terminal.run_report(details, tasks, now=200.0)
 
 
@@ -91,7 +93,7 @@ def test_watching_says_what_has_no_room() -> None:
 
 
 def test_watching_one_run_shows_its_stages() -> None:
-    details = run_details(view(running_run()), messages=True)
+    details = TO.run(view(running_run()))
     lines = printed(terminal.watched(details, now=200.0)).splitlines()
     stages = [line.split() for line in lines[lines.index("") + 2 :]]
     assert [row[0] for row in stages] == ["prepare", "fit"]
@@ -100,7 +102,7 @@ def test_watching_one_run_shows_its_stages() -> None:
 
 def test_users_text_cannot_steer_the_terminal() -> None:
     run = failed_run(HOSTILE, message=f"{HOSTILE} [/red] :boom:")
-    details = run_details(view(run), messages=True)
+    details = TO.run(view(run))
     table = terminal.runs_table(as_list(run), 200.0)
     for what in (report(run), table, terminal.watched(details, 200.0)):
         text = printed(what)

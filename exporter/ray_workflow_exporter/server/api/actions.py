@@ -1,4 +1,4 @@
-"""Actions over HTTP: take an order, say under which id its outcome is told."""
+"""Actions over HTTP: accept a request, answer with the id of the action."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from ..auth.gate import GATE, body_of
 from ..auth.tokens import Caller
 from ..source import API, SOURCE
 from . import parameters
-from .parameters import query_of
+from .parameters import CancelOptions, Options, Query, ResumeOptions, query_of
 from .runs import next_page, reply
-from .schemas import CancelOptions, Options, ResumeOptions
 
 ACTS: web.AppKey[bool] = web.AppKey("acts")  # whether this address takes orders
 
@@ -49,8 +48,8 @@ async def resume(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Delete a run."""
     caller = await _actor(request, Verb.DELETE)
-    query = query_of(request, parameters.START_MANAGER)
-    options = Options(start_manager=query["start_manager"])
+    query = query_of(request, parameters.StartManager)
+    options = Options(start_manager=query.start_manager)
     return await _order(request, _of_run(request, Verb.DELETE, caller, options))
 
 
@@ -65,7 +64,7 @@ async def resume_all(request: web.Request) -> web.Response:
 async def action(request: web.Request) -> web.Response:
     """Show an action and what became of it."""
     await _actor(request)
-    query_of(request)
+    query_of(request, Query)
     found = request.app[SOURCE].actions.get(request.match_info["action_id"])
     if found is None:
         raise web.HTTPNotFound(text="There is no action of this id; the exporter keeps the newest.")
@@ -75,14 +74,13 @@ async def action(request: web.Request) -> web.Response:
 async def actions(request: web.Request) -> web.Response:
     """List actions, newest first, in pages."""
     await _actor(request)
-    query = query_of(request, parameters.LIMIT, parameters.OFFSET)
-    limit, offset = query["limit"], query["offset"]
+    query = query_of(request, parameters.Page)
 
     def build() -> dict[str, Any]:
         found = request.app[SOURCE].actions.newest()
-        page = found[offset : offset + limit]
+        page = found[query.offset : query.offset + query.limit]
         items = [action_metadata(it) for it in page]
-        return {"total": len(found), "limit": limit, "offset": offset, "items": items}
+        return {"total": len(found), "limit": query.limit, "offset": query.offset, "items": items}
 
     return await reply(request, build, next_page)
 
@@ -100,7 +98,7 @@ async def _actor(request: web.Request, verb: Optional[Verb] = None) -> Caller:
 
 
 async def _options(request: web.Request, shape: type[Shape]) -> Shape:
-    query_of(request)
+    query_of(request, Query)
     body = await body_of(request)
     if not body:
         return shape()

@@ -1,7 +1,7 @@
-"""`/api/v1/events`: what changes, as server-sent events.
+"""`/api/v1/events`: changes of runs and tasks as server-sent events.
 
-All readers share one list of encoded events and each has its place in it, so that a slow reader
-costs no memory of its own: one that falls behind the list is told to read all anew.
+The catalog keeps the changes. Here each client has its place among them, and all clients at the
+same place share one encoded text.
 """
 
 from __future__ import annotations
@@ -17,120 +17,120 @@ from aiohttp import hdrs, web
 
 from ...catalog.catalog import Change
 from ..source import Source
-from . import parameters
-from .parameters import query_of
+from .parameters import LAST_EVENT_ID, Events, query_of
 
-MAX_READERS = 1000
-KEPT = 10_000  # events, for readers that come back
+MAX_CLIENTS = 1000
 KEEP_ALIVE_SECONDS = 15.0
 RETRY_MILLISECONDS = 2000
-STUCK_SECONDS = 30.0  # until a reader that takes nothing is cut off
+STUCK_SECONDS = 30.0  # until a client that reads nothing is disconnected
 _TICK = 0.1
 _CHUNK = 500  # events written at once
+_PLACES = 100  # kept encoded: clients that keep up are all at the same one
 
 
 class _Event(NamedTuple):
+    seq: int
     workflow_id: str
     text: bytes
 
 
 class Feed:
-    """The newest changes, encoded once for all readers.
+    """Turns the catalog's changes into events and wakes the clients.
 
-    An event's id is `<feed>-<number>`: the first part is another one after each start of the
-    exporter, so that no number of an earlier life is taken for one of this.
+    An event's id is `<feed>-<number>`: the first part differs after each start of the exporter,
+    so that a number from before a restart is not taken for one of now.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._name = secrets.token_hex(4)
-        self._events: list[_Event] = []
-        self.last = source.last_change  # number of the newest event
-        self.readers = 0
+        self._encoded: dict[int, Optional[list[_Event]]] = {}  # by the number that they follow
+        self.last = source.last_change
+        self.clients = 0
         self.closed = False
-        self._grown = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the source for ever."""
+        """Follow the source until cancelled."""
         while True:
             await asyncio.sleep(_TICK)
-            if self._source.last_change != self.last:
-                self._take(self._source.changes(self.last))
+            last = self._source.last_change
+            if last != self.last:
+                self.last = last
+                self._encoded.clear()
                 self._wake()
 
-    def _take(self, changes: list[Change]) -> None:
-        if not changes:
-            return
-        if changes[0].seq != self.last + 1:
-            self._events.clear()  # the source forgot some: every reader is behind
-        self._events += [_Event(it.workflow_id, self._encoded(it)) for it in changes]
-        del self._events[:-KEPT]
-        self.last = changes[-1].seq
-
     def close(self) -> None:
-        """Let all readers go."""
+        """End all streams."""
         self.closed = True
         self._wake()
 
     def _wake(self) -> None:
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
         """Return when there is something new, or after `seconds`."""
         try:
-            await asyncio.wait_for(self._grown.wait(), seconds)
+            await asyncio.wait_for(self._changed.wait(), seconds)
         except asyncio.TimeoutError:
             pass
 
     def after(self, number: int) -> Optional[list[_Event]]:
-        """Return some of the events after `number`; None when the next one is not kept any more."""
-        start = number - (self.last - len(self._events))
-        return self._events[start : start + _CHUNK] if start >= 0 else None
+        """Return the next events after `number`; None if some of them are no longer kept."""
+        if number >= self.last:
+            return []
+        if number not in self._encoded:
+            changes = self._source.changes(number)[:_CHUNK]
+            complete = not changes or changes[0].seq == number + 1
+            events = [_Event(it.seq, it.workflow_id, self._encode(it)) for it in changes]
+            if len(self._encoded) >= _PLACES:
+                self._encoded.clear()
+            self._encoded[number] = events if complete else None
+        return self._encoded[number]
 
     def number(self, event_id: str) -> Optional[int]:
         """Return the number in an event's id, None for an id of another feed."""
         name, _, number = event_id.rpartition("-")
         known = name == self._name and number.isascii() and number.isdigit() and len(number) < 20
-        return int(number) if known and int(number) <= self.last else None
+        return int(number) if known and int(number) <= self._source.last_change else None
 
-    def mark(self, kind: str, number: int) -> bytes:
-        """Return an event without content of its own."""
-        return self._event(kind, number, {})
-
-    def _encoded(self, change: Change) -> bytes:
-        kind = "task" if change.task_id is not None else "gone" if change.state is None else "run"
-        data: dict[str, Any] = {"workflow_id": change.workflow_id}
-        if change.task_id is not None:
-            data["task_id"] = change.task_id
-        if change.state is not None:
-            data["status" if kind == "run" else "state"] = change.state
-            data["time"] = change.moment
-        return self._event(kind, change.seq, data)
-
-    def _event(self, kind: str, number: int, data: dict[str, Any]) -> bytes:
+    def event(self, kind: str, number: int, data: dict[str, Any]) -> bytes:
+        """Return the text of an event."""
         # JSON escapes newlines: no id can begin a line of the stream.
         return f"id: {self._name}-{number}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    def _encode(self, change: Change) -> bytes:
+        data: dict[str, Any] = {"workflow_id": change.workflow_id}
+        if change.task_id is not None:
+            kind = "task"
+            data.update(task_id=change.task_id, state=change.state, time=change.moment)
+        elif change.state is not None:
+            kind = "run"
+            data.update(status=change.state, time=change.moment)
+        else:
+            kind = "gone"
+        return self.event(kind, change.seq, data)
 
 
 FEED: web.AppKey[Feed] = web.AppKey("feed")
 
 
 async def follow(app: web.Application) -> AsyncIterator[None]:
-    """Keep the feed up to date as long as the server runs."""
+    """Keep the feed up to date while the server runs."""
     task = asyncio.create_task(app[FEED].run())
     yield
     task.cancel()
 
 
 async def close(app: web.Application) -> None:
-    """Let all readers go: the server ends, and would wait for them."""
+    """End all streams: the server would wait for them."""
     app[FEED].close()
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Tell what changes, until the reader leaves."""
-    only = query_of(request, parameters.OF_RUN)["workflow_id"]
+    """Stream changes until the client disconnects."""
+    only = query_of(request, Events).workflow_id
     feed = request.app[FEED]
     async with _place(feed):
         response = web.StreamResponse()
@@ -139,71 +139,58 @@ async def events(request: web.Request) -> web.StreamResponse:
         if request.method == hdrs.METH_HEAD:
             await response.prepare(request)
             return response
-        # The reader is told where it stands at once: it may be cut off before the first event.
-        last, number = request.headers.get(parameters.LAST_EVENT_ID.name), feed.last
-        known = number if last is None else feed.number(last)
-        first = feed.mark("ready", feed.last) if last is None else b""
-        await response.prepare(request)
-        stream = _Stream(request, response)
+        last, number = request.headers.get(LAST_EVENT_ID.name), feed.last
+        place = number if last is None else feed.number(last)
+        # The client gets its place at once: it may be cut off before the first event.
+        ready = feed.event("ready", number, {}) if last is None else b""
         try:
-            await stream.send(f"retry: {RETRY_MILLISECONDS}\n\n".encode() + first)
-            await _tell(feed, stream, known, only)
+            await response.prepare(request)
+            await _send(response, f"retry: {RETRY_MILLISECONDS}\n\n".encode() + ready)
+            await _stream(request, response, place, only)
         except (ConnectionError, asyncio.TimeoutError):
-            stream.cut()
+            if request.transport is not None:
+                request.transport.abort()
         return response
 
 
 @asynccontextmanager
 async def _place(feed: Feed) -> AsyncIterator[None]:
-    if feed.readers >= MAX_READERS:
+    if feed.clients >= MAX_CLIENTS:
         raise web.HTTPServiceUnavailable(
-            text=f"{MAX_READERS} readers follow the events already; try again later.",
+            text=f"{MAX_CLIENTS} clients read the events already; try again later.",
             headers={hdrs.RETRY_AFTER: "10"},
         )
-    feed.readers += 1
+    feed.clients += 1
     try:
         yield
     finally:
-        feed.readers -= 1
+        feed.clients -= 1
 
 
-async def _tell(feed: Feed, stream: _Stream, number: Optional[int], only: Optional[str]) -> None:
-    now = asyncio.get_running_loop().time
-    spoke = now()
-    while stream.open and not feed.closed:
+async def _stream(
+    request: web.Request, response: web.StreamResponse, place: Optional[int], only: Optional[str]
+) -> None:
+    """Send the events after `place`, None if it is not known, of one run or of all."""
+    feed, now = request.app[FEED], asyncio.get_running_loop().time
+    sent = now()
+    while not feed.closed and request.transport is not None and not request.transport.is_closing():
         text = b""
-        found = feed.after(number) if number is not None else None
+        found = feed.after(place) if place is not None else None
         if found is None:
-            number = feed.last
-            text = feed.mark("reset", number)
+            place = feed.last
+            text = feed.event("reset", place, {})
         elif found:
-            assert number is not None
-            number += len(found)
+            place = found[-1].seq
             text = b"".join([it.text for it in found if only in (None, it.workflow_id)])
-        elif now() - spoke >= KEEP_ALIVE_SECONDS:
-            text = b": still here\n\n"
+        elif now() - sent >= KEEP_ALIVE_SECONDS:
+            text = b": keep-alive\n\n"
         else:
             await feed.wait(1.0)
         if text:
-            await stream.send(text)
-            spoke = now()
+            await _send(response, text)
+            sent = now()
 
 
-class _Stream:
-    """The way to one reader."""
-
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
-        self._request, self._response = request, response
-
-    @property
-    def open(self) -> bool:
-        transport = self._request.transport
-        return transport is not None and not transport.is_closing()
-
-    async def send(self, text: bytes) -> None:
-        # Waits only where the reader has not taken what was sent before.
-        await asyncio.wait_for(self._response.write(text), STUCK_SECONDS)
-
-    def cut(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
+async def _send(response: web.StreamResponse, text: bytes) -> None:
+    # Waits only if the client has not read what was sent before.
+    await asyncio.wait_for(response.write(text), STUCK_SECONDS)

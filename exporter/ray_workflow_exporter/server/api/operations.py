@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
 
+from aiohttp import web
+from pydantic import BaseModel
+
+from ... import responses
 from ..auth.tokens import Role
 from ..source import API
-from . import actions, events, parameters, runs, schemas
-from .parameters import Operation
+from . import actions, events, parameters, runs
+from .parameters import Header, Query
 
-_ACCEPTED = {202: ("Taken; a header `Location` names the action.", schemas.Action)}
+
+@dataclass(frozen=True)
+class Operation:
+    """One row: what the operation takes, what it answers, and who may call it."""
+
+    method: str
+    path: str  # as in the document: parameters in braces
+    name: str  # the document's operationId
+    summary: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    answers: Mapping[int, tuple[str, Any]]  # status: description, type or JSON Schema
+    query: type[Query] = Query
+    headers: tuple[Header, ...] = (parameters.IF_NONE_MATCH,)
+    body: Optional[type[BaseModel]] = None
+    role: Role = Role.READ
+    token: bool = False  # needs one even where reading is public
+    errors: tuple[int, ...] = ()  # beyond those that any operation may answer
+    content_type: str = "application/json"
+    description: str = ""
+
+
+_ACCEPTED = {202: ("Accepted; the header `Location` names the action.", responses.Action)}
+_KEY = (parameters.IDEMPOTENCY_KEY,)
 _REFUSALS = (404, 408, 409, 413, 422, 503)
 
 OPERATIONS = (
@@ -17,10 +45,10 @@ OPERATIONS = (
         "GET",
         f"{API}/workflows",
         "listWorkflows",
-        "List runs, live ones first, then the newest, in pages",
+        "List runs in pages",
         runs.workflows,
-        {200: ("Some of the runs. A header `Link` names the next page.", schemas.RunPage)},
-        (*parameters.LIST, parameters.IF_NONE_MATCH),
+        {200: ("A page of runs. The header `Link` names the next page.", responses.RunPage)},
+        parameters.RunList,
     ),
     Operation(
         "GET",
@@ -28,8 +56,7 @@ OPERATIONS = (
         "getWorkflow",
         "Show one run, with its stages",
         runs.workflow,
-        {200: ("The run.", schemas.Run)},
-        (parameters.ID, parameters.IF_NONE_MATCH),
+        {200: ("The run.", responses.Run)},
         errors=(404, 503),
     ),
     Operation(
@@ -38,8 +65,8 @@ OPERATIONS = (
         "getTasks",
         "Show the tasks of one run, by their ids",
         runs.tasks,
-        {200: ("The tasks, in the order in which they became known.", schemas.Tasks)},
-        (parameters.ID, parameters.STATE, parameters.STAGE, parameters.IF_NONE_MATCH),
+        {200: ("The tasks, in the order in which they became known.", responses.Tasks)},
+        parameters.TaskFilter,
         errors=(404, 503),
     ),
     Operation(
@@ -48,26 +75,27 @@ OPERATIONS = (
         "getGraph",
         "Show the DAG of one run, by stage or by task",
         runs.graph,
-        {200: ("Nodes and edges.", schemas.Graph)},
-        (parameters.ID, parameters.LEVEL, parameters.IF_NONE_MATCH),
+        {200: ("Nodes and edges.", responses.Graph)},
+        parameters.Level,
         errors=(404, 503),
     ),
     Operation(
         "GET",
         f"{API}/events",
         "followEvents",
-        "Follow what changes",
+        "Stream changes",
         events.events,
-        {200: ("Server-sent events, without an end.", {"type": "string"})},
-        (parameters.OF_RUN, parameters.LAST_EVENT_ID),
+        {200: ("Server-sent events, without end.", {"type": "string"})},
+        parameters.Events,
+        (parameters.LAST_EVENT_ID,),
         errors=(503,),
         content_type="text/event-stream",
         description=(
-            "Events are `run` (`workflow_id`, `status`, `time`), `task` (`workflow_id`, "
-            "`task_id`, `state`, `time`) and `gone` (`workflow_id`: the run was deleted). `ready` "
-            "comes first. `reset` says that changes were missed, because the reader was too slow "
-            "or the exporter began anew: read again what you show. `time` is in Unix seconds, null "
-            "where nobody knows it. A comment comes after 15 s without an event."
+            "Events: `run` (`workflow_id`, `status`, `time`), `task` (`workflow_id`, `task_id`, "
+            "`state`, `time`), `gone` (`workflow_id`: the run was deleted). `ready` comes first. "
+            "`reset` says that events were lost, because the client was too slow or the exporter "
+            "restarted: read again what you show. `time` is in Unix seconds, null if not known. A "
+            "comment is sent after 15 s without an event."
         ),
     ),
     Operation(
@@ -77,13 +105,13 @@ OPERATIONS = (
         "Cancel a run",
         actions.cancel,
         _ACCEPTED,
-        (parameters.ID, parameters.IDEMPOTENCY_KEY),
-        body=schemas.CancelOptions,
+        headers=_KEY,
+        body=parameters.CancelOptions,
         role=Role.ACT,
         errors=_REFUSALS,
         description=(
             "A RUNNING run is cancelled and its tasks are killed; a RESUMABLE one is marked as "
-            "CANCELED. One that has ended is left as it is."
+            "CANCELED. A finished run cannot be cancelled."
         ),
     ),
     Operation(
@@ -93,11 +121,11 @@ OPERATIONS = (
         "Resume a run",
         actions.resume,
         _ACCEPTED,
-        (parameters.ID, parameters.IDEMPOTENCY_KEY),
-        body=schemas.ResumeOptions,
+        headers=_KEY,
+        body=parameters.ResumeOptions,
         role=Role.ACT,
         errors=_REFUSALS,
-        description="For a run that is RESUMABLE, FAILED or CANCELED. It goes on from its "
+        description="For a run that is RESUMABLE, FAILED or CANCELED. It continues from its "
         "checkpoints.",
     ),
     Operation(
@@ -107,11 +135,12 @@ OPERATIONS = (
         "Delete a run",
         actions.delete,
         _ACCEPTED,
-        (parameters.ID, parameters.START_MANAGER, parameters.IDEMPOTENCY_KEY),
+        parameters.StartManager,
+        _KEY,
         role=Role.ACT,
         errors=(404, 409, 422, 503),
-        description="Its folder in storage is removed, with all outputs. For a run that is not at "
-        "work.",
+        description="Removes its folder in storage, with all outputs. For a run that is neither "
+        "RUNNING nor PENDING.",
     ),
     Operation(
         "POST",
@@ -120,12 +149,12 @@ OPERATIONS = (
         "Resume all runs that are RESUMABLE",
         actions.resume_all,
         _ACCEPTED,
-        (parameters.IDEMPOTENCY_KEY,),
-        body=schemas.ResumeOptions,
+        headers=_KEY,
+        body=parameters.ResumeOptions,
         role=Role.ACT,
         errors=(409, 413, 422, 503),
-        description="One after the other, as after the loss of a cluster. A run that cannot be "
-        "resumed does not keep the others.",
+        description="One after the other, as after the loss of a cluster. One that cannot be "
+        "resumed does not stop the others.",
     ),
     Operation(
         "GET",
@@ -133,31 +162,46 @@ OPERATIONS = (
         "listActions",
         "List actions, newest first, in pages",
         actions.actions,
-        {200: ("Some of the actions.", schemas.ActionPage)},
-        (parameters.LIMIT, parameters.OFFSET, parameters.IF_NONE_MATCH),
+        {200: ("A page of actions. The header `Link` names the next page.", responses.ActionPage)},
+        parameters.Page,
         token=True,
     ),
     Operation(
         "GET",
         f"{API}/actions/{{action_id}}",
         "getAction",
-        "Show an action and what became of it",
+        "Show an action and its outcome",
         actions.action,
-        {200: ("The action.", schemas.Action)},
-        (parameters.ACTION_ID, parameters.IF_NONE_MATCH),
+        {200: ("The action.", responses.Action)},
         token=True,
         errors=(404,),
     ),
 )
 
 
+_RUN = f"{API}/workflows/{{workflow_id}}"
+# An id with slashes, but not one that looks like the path of another operation.
+_DECODED = r"[\s\S]+(?<!/tasks)(?<!/graph)(?<!/cancel)(?<!/resume)"
+
+
 def add_routes(router: web.UrlDispatcher) -> None:
-    """Add a route for each operation."""
+    """Add the routes of each operation: those of one run at three addresses.
+
+    `/workflows/{id}…`, `/run…?workflow_id={id}`, and the first one with the slashes of the id
+    decoded, as some proxies send it.
+    """
     for it in OPERATIONS:
-        # Written out, because aiohttp's default pattern refuses braces, and `.` in a pattern
-        # would refuse newlines.
-        path = it.path.replace("_id}", "_id:[^/]+}")
-        if it.method == "GET":
-            router.add_get(path, it.handler)
-        else:
-            router.add_route(it.method, path, it.handler)
+        # aiohttp's default pattern refuses braces, and `.` would refuse newlines.
+        _add(router, it.method, it.path.replace("_id}", "_id:[^/]+}"), it.handler)
+        if it.path.startswith(_RUN):
+            _add(router, it.method, f"{API}/run{it.path[len(_RUN) :]}", runs.by_query(it.handler))
+    for it in OPERATIONS:
+        if it.path.startswith(_RUN):
+            _add(router, it.method, it.path.replace("_id}", f"_id:{_DECODED}}}"), it.handler)
+
+
+def _add(router: web.UrlDispatcher, method: str, path: str, handler: Any) -> None:
+    if method == "GET":
+        router.add_get(path, handler)  # answers HEAD as well
+    else:
+        router.add_route(method, path, handler)

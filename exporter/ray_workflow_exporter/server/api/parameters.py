@@ -1,165 +1,225 @@
-"""What an operation of the API is made of; from its row in the table come route and document."""
+"""What requests may hold: queries, headers and bodies, as models that parse, check and document."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Callable, Optional
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Optional, TypeVar, get_origin
 
+import pydantic
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ...model import RunStatus, TaskState
-from ..auth.tokens import Role
 
 MAX_PAGE = 1000
-MAX_OFFSET = 2**31
 MAX_TEXT = 255  # characters; Ray itself takes no id above 255 bytes
 
-Schema = Mapping[str, Any]
+Form = TypeVar("Form", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the query or, with `where`, of the path or the headers."""
+def _whole_number(low: int, high: int) -> Any:
+    def parse(text: Any) -> int:
+        if not isinstance(text, str):
+            return int(text)  # a default
+        if text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high:
+            return int(text)
+        raise ValueError(f"must be a whole number from {low} to {high}")
+
+    return Annotated[int, Field(ge=low, le=high), BeforeValidator(parse)]
+
+
+def _flag(text: Any) -> bool:
+    if text not in ("true", "false", True, False):
+        raise ValueError("must be true or false")
+    return text in ("true", True)
+
+
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+AnyCase = BeforeValidator(str.upper)
+
+
+class Query(BaseModel):
+    """A query without parameters, the base of the others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunFilter(Query):
+    """Which runs are meant."""
+
+    status: list[Annotated[RunStatus, AnyCase]] = Field(
+        default=[], description="Only runs of this status; may be repeated."
+    )
+    workflow: Optional[Text] = Field(default=None, description="Only runs of this workflow.")
+    text: Text = Field(
+        default="", description="Only runs with this text in their id or workflow, in any case."
+    )
+
+
+class Offset(Query):
+    """Where a page starts."""
+
+    offset: _whole_number(0, 2**31) = Field(  # type: ignore[valid-type]
+        default=0, description="How many to skip."
+    )
+
+
+class Page(Offset):
+    """A page of a list."""
+
+    limit: _whole_number(0, MAX_PAGE) = Field(  # type: ignore[valid-type]
+        default=100, description="How many to return at most."
+    )
+
+
+class RunList(Page, RunFilter):
+    """A page of runs."""
+
+    sort: Literal["newest", "id"] = Field(
+        default="newest",
+        description="`newest`: live runs first, then the newest. `id`: by id; with `after`, no "
+        "run is missed or repeated while runs come, change and go.",
+    )
+    after: Optional[Text] = Field(
+        default=None, description="Only runs whose id sorts after this one, by id."
+    )
+    metadata: Flag = Field(default=False, description="Include the user metadata of each run.")
+
+
+class RunsPage(Offset, RunFilter):
+    """What the page of all runs takes."""
+
+
+class TaskFilter(Query):
+    """Which tasks of a run are meant."""
+
+    state: list[Annotated[TaskState, AnyCase]] = Field(
+        default=[], description="Only tasks in this state; may be repeated."
+    )
+    stage: Optional[Text] = Field(default=None, description="Only tasks of this stage.")
+
+
+class Level(Query):
+    """The level of a graph."""
+
+    level: Literal["stage", "task"] = Field(
+        default="stage", description="The nodes: stages, or single tasks."
+    )
+
+
+class RunPage(Offset, TaskFilter, Level):
+    """What the page of one run takes."""
+
+    text: Text = Field(default="", description="Only tasks with this text in their id.")
+
+
+class Events(Query):
+    """Which events are meant."""
+
+    workflow_id: Optional[Text] = Field(default=None, description="Only events of this run.")
+
+
+class StartManager(Query):
+    """What the deletion of a run takes: it has no body."""
+
+    start_manager: Flag = Field(
+        default=False,
+        description="Start a workflow management actor if Ray has none.",
+    )
+
+
+class Options(BaseModel):
+    """Options of an action."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start_manager: bool = Field(
+        default=False,
+        description="Start a workflow management actor if Ray has none. The runs in it have no "
+        "`runtime_env` and none of your driver's paths.",
+    )
+
+
+class CancelOptions(Options):
+    """Options of a cancellation."""
+
+    when_started: bool = Field(
+        default=False,
+        description="Cancel a queued run as soon as it starts, because Ray cannot cancel it "
+        "before.",
+    )
+
+
+class ResumeOptions(Options):
+    """Options of a resume."""
+
+    max_running_workflows: Optional[
+        Annotated[
+            int,
+            Field(ge=1, le=1_000_000),
+            # JSON has no integers: 3.0 is as good as 3.
+            BeforeValidator(lambda it: int(it) if isinstance(it, float) and it % 1 == 0 else it),
+        ]
+    ] = Field(
+        default=None,
+        description="How many runs a newly started management actor runs at once; null: any "
+        "number.",
+    )
+
+
+class Header(NamedTuple):
+    """A request header that an operation uses."""
 
     name: str
     description: str
-    schema: Schema
-    many: bool = False  # may stand more than once, any of the values counts
-    where: str = "query"
-
-    def read(self, text: str) -> Any:
-        """Return the value of a text. Raises ValueError with the predicate of a sentence."""
-        schema = self.schema
-        if schema["type"] == "integer":
-            low, high = schema["minimum"], schema["maximum"]
-            number = text.isascii() and text.isdigit() and len(text) <= len(str(high))
-            if not number or not low <= int(text) <= high:
-                raise ValueError(f"must be a whole number from {low} to {high}")
-            return int(text)
-        if schema["type"] == "boolean":
-            if text not in ("true", "false"):
-                raise ValueError("must be true or false")
-            return text == "true"
-        if "enum" in schema:
-            found = [value for value in schema["enum"] if value.casefold() == text.casefold()]
-            if not found:
-                raise ValueError(f"must be one of {', '.join(schema['enum'])}")
-            return found[0]
-        if not schema.get("minLength", 0) <= len(text) <= schema["maxLength"]:
-            raise ValueError(f"must not be longer than {schema['maxLength']} characters")
-        return text
+    schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One row: what the operation takes, what it answers, and who may ask for it."""
-
-    method: str
-    path: str  # as in the document: parameters in braces
-    name: str  # the document's operationId
-    summary: str
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    answers: Mapping[int, tuple[str, Any]]  # status: description, model or Schema
-    parameters: tuple[Parameter, ...] = ()
-    body: Optional[type[BaseModel]] = None
-    role: Role = Role.READ
-    token: bool = False  # needs one even where reading is open to all
-    errors: tuple[int, ...] = ()  # beyond those that any operation may answer
-    content_type: str = "application/json"
-    description: str = ""
-
-
-def _enum(values: type[Enum]) -> Schema:
-    return {"type": "string", "enum": [value.value for value in values]}
-
-
-TEXT: Schema = {"type": "string", "maxLength": MAX_TEXT}
-
-ID = Parameter(
-    "workflow_id",
-    "The run's id, percent-encoded as one segment: a slash in it is `%2F`.",
-    {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
-    where="path",
-)
-ACTION_ID = Parameter("action_id", "The action's id.", TEXT, where="path")
-STATUS = Parameter(
-    "status", "Only runs of this status; may be repeated.", _enum(RunStatus), many=True
-)
-WORKFLOW = Parameter("workflow", "Only runs of this workflow.", TEXT)
-SEARCH = Parameter("text", "Only runs with this in their id or workflow, in any case.", TEXT)
-STATE = Parameter(
-    "state", "Only tasks in this state; may be repeated.", _enum(TaskState), many=True
-)
-TASK_SEARCH = Parameter("text", "Only tasks with this in their id.", TEXT)
-STAGE = Parameter("stage", "Only tasks of this stage.", TEXT)
-LEVEL = Parameter(
-    "level",
-    "What the nodes are: stages, or single tasks.",
-    {"type": "string", "enum": ["stage", "task"], "default": "stage"},
-)
-LIMIT = Parameter(
-    "limit",
-    "How many to return at most.",
-    {"type": "integer", "minimum": 0, "maximum": MAX_PAGE, "default": 100},
-)
-OFFSET = Parameter(
-    "offset",
-    "How many to pass over first.",
-    {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET, "default": 0},
-)
-OF_RUN = Parameter("workflow_id", "Only events of this run.", TEXT)
-LAST_EVENT_ID = Parameter(
+LAST_EVENT_ID = Header(
     "Last-Event-ID",
-    "The id of the last event that was seen: what came after it is told first.",
+    "The id of the last event received: the stream continues after it.",
     {"type": "string"},
-    where="header",
 )
-IF_NONE_MATCH = Parameter(
+IF_NONE_MATCH = Header(
     "If-None-Match",
-    "An `ETag` seen before: 304 without a body if it is still the current one.",
+    "The `ETag` of an earlier answer: 304 without a body if it is still current.",
     {"type": "string"},
-    where="header",
 )
-
-IDEMPOTENCY_KEY = Parameter(
+IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
-    "A text of your own choice: the same order with the same key is carried out once.",
+    "Any text: the same request with the same key is carried out once.",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-    where="header",
 )
-START_MANAGER = Parameter(
-    "start_manager",
-    "Start a workflow management actor where Ray has none.",
-    {"type": "boolean", "default": False},
-)
-LIST = (STATUS, WORKFLOW, SEARCH, LIMIT, OFFSET)
 
 
-def query_of(request: web.Request, *parameters: Parameter) -> dict[str, Any]:
-    """Return the values of the query by name: lists for those that may be repeated, the default
-    or None for what is not there.
-
-    Raises HTTPBadRequest, also for a parameter that is not among `parameters`.
-    """
-    known = {parameter.name: parameter for parameter in parameters}
-    for name in request.query:
-        if name not in known:
-            names = ", ".join(known) or "none"
-            raise web.HTTPBadRequest(text=f"The parameters of this resource are: {names}.")
+def query_of(request: web.Request, form: type[Form]) -> Form:
+    """Return the query of a request. Raises HTTPBadRequest, also for an unknown parameter."""
     values: dict[str, Any] = {}
-    for name, parameter in known.items():
-        texts = request.query.getall(name, [])
-        if len(texts) > 1 and not parameter.many:
-            raise web.HTTPBadRequest(text=f"`{name}` may stand only once.")
-        try:
-            found = [parameter.read(text) for text in texts]
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=f"`{name}` {error}.") from None
-        if parameter.many:
-            values[name] = found
-        else:
-            values[name] = found[0] if found else parameter.schema.get("default")
-    return values
+    for name in request.query:
+        if name == "workflow_id" and name in request.match_info:
+            continue  # it names the run itself: see runs.by_query
+        field = form.model_fields.get(name)
+        texts = request.query.getall(name)
+        many = field is not None and get_origin(field.annotation) is list
+        if len(texts) > 1 and not many:
+            raise web.HTTPBadRequest(text=f"`{name}` may be given only once.")
+        values[name] = texts if many else texts[0]
+    try:
+        return form.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise web.HTTPBadRequest(text=_sentence(first, form)) from None
+
+
+def _sentence(error: Any, form: type[BaseModel]) -> str:
+    name, context = error["loc"][0], error.get("ctx", {})
+    if error["type"] == "extra_forbidden":
+        names = ", ".join(form.model_fields) or "none"
+        return f"The parameters of this resource are: {names}."
+    if error["type"] == "string_too_long":
+        return f"`{name}` must not be longer than {context['max_length']} characters."
+    if "expected" in context:
+        values = context["expected"].replace("'", "").replace(" or ", ", ")
+        return f"`{name}` must be one of {values}."
+    return f"`{name}` {context['error']}."

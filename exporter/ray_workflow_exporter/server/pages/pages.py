@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from ... import __version__
 from ...display import STATE_COLOURS, STATUS_COLOURS, moment, printable, size, span
+from ..api.parameters import RunPage, RunsPage, query_of
 from ..api.runs import view_of
 from ..metrics import accepts_gzip
 from . import run_page, runs_page
@@ -101,12 +102,12 @@ def _page(handler: Handler) -> Handler:
 
 
 async def _runs(request: web.Request) -> web.StreamResponse:
-    query = runs_page.query(request)
+    query = query_of(request, RunsPage)
     return await _render(request, "runs.html", lambda: runs_page.content(request, query))
 
 
 async def _run(request: web.Request) -> web.StreamResponse:
-    query = run_page.query(request)
+    query = query_of(request, RunPage)
     view = await view_of(request)
     return await _render(request, "run.html", lambda: run_page.content(request, query, view))
 

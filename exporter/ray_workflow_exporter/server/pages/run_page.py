@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Optional
 
@@ -12,10 +11,9 @@ from aiohttp import web
 
 from ...catalog.snapshot import RunView
 from ...model import Run, RunStatus, Task, TaskState
-from ...responses import run_details, task_metadata
-from ..api import parameters
-from ..api.parameters import query_of
-from ..source import SETTINGS
+from ...responses import Responses
+from ..api.parameters import RunPage
+from ..source import RESPONSES
 from . import buttons
 from .drawing import MAX_EDGES, MAX_NODES, draw
 
@@ -25,39 +23,25 @@ _MANY_FACTS = 50
 _LONG_FACT = 500  # characters
 
 
-def query(request: web.Request) -> dict[str, Any]:
-    """Read the query. Raises HTTPBadRequest."""
-    return query_of(
-        request,
-        *(
-            parameters.LEVEL,
-            parameters.STATE,
-            parameters.STAGE,
-            parameters.TASK_SEARCH,
-            parameters.OFFSET,
-        ),
-    )
-
-
-def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> dict[str, Any]:
+def content(request: web.Request, query: RunPage, view: RunView) -> dict[str, Any]:
     """Return what the template needs."""
     run, now = view.run, time.time()
-    messages = request.app[SETTINGS].expose_error_messages
-    text, states, stage = query["text"] or "", query["state"], query["stage"] or None
+    to = request.app[RESPONSES]
+    stage = query.stage or None
     found = [
         task
         for task in run.tasks.values()
-        if text in task.task_id
-        and (not states or task.state.value in states)
+        if query.text in task.task_id
+        and (not query.state or task.state in query.state)
         and stage in (None, task.stage)
     ]
     # The last page, when what came after it is gone.
-    offset = max(0, min(query["offset"], (len(found) - 1) // TASKS_PER_PAGE * TASKS_PER_PAGE))
-    details = run_details(view, messages=messages)
+    offset = max(0, min(query.offset, (len(found) - 1) // TASKS_PER_PAGE * TASKS_PER_PAGE))
+    details = to.run(view)
     stages = details["stages"][:MAX_NODES]
     names = dict.fromkeys(it["stage"] for it in stages)
     return {
-        "query": query,
+        "query": query.model_dump(mode="json"),
         "run": details,
         "counts": {state: count for state, count in details["task_counts"].items() if count},
         "since": run.start_time if run.status is RunStatus.RUNNING else None,
@@ -70,7 +54,7 @@ def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> di
         ],
         "more_metadata": max(0, len(details["user_metadata"]) - _MANY_FACTS),
         "outlined": run.outlined,
-        "drawing": draw(view, query["level"], now),
+        "drawing": draw(view, query.level, now),
         "max_nodes": MAX_NODES,
         "max_edges": MAX_EDGES,
         "all_tasks": len(run.tasks),
@@ -78,7 +62,7 @@ def content(request: web.Request, query: Mapping[str, Any], view: RunView) -> di
         "first": offset + 1,
         "before": max(0, offset - TASKS_PER_PAGE) if offset else None,
         "after": offset + TASKS_PER_PAGE if offset + TASKS_PER_PAGE < len(found) else None,
-        "tasks": [_row(run, it, messages) for it in found[offset : offset + TASKS_PER_PAGE]],
+        "tasks": [_row(run, it, to) for it in found[offset : offset + TASKS_PER_PAGE]],
         "panel": buttons.for_run(request, run),
     }
 
@@ -87,10 +71,10 @@ def _brief(text: str) -> str:
     return text if len(text) <= _LONG_FACT else f"{text[:_LONG_FACT]} …"
 
 
-def _row(run: Run, task: Task, messages: bool) -> dict[str, Any]:
+def _row(run: Run, task: Task, to: Responses) -> dict[str, Any]:
     known = [task_id for task_id in task.upstream if task_id in run.tasks]
     return {
-        **task_metadata(task, messages=messages),
+        **to.task(task),
         "id": task.task_id,
         "wait": _wait(task),
         "since": task.start_time if task.state is TaskState.RUNNING else None,

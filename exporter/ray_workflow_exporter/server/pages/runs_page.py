@@ -8,14 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from ...catalog.snapshot import RunView
 from ...display import NOTHING
 from ...model import RunStatus, TaskState
 from ...redact import masked
-from ..api import parameters
-from ..api.parameters import query_of
+from ..api.parameters import RunsPage
 from ..api.runs import matching
-from ..source import SETTINGS, SOURCE
+from ..source import RESPONSES, SOURCE
 from . import buttons
 
 PER_PAGE = 50
@@ -30,29 +28,22 @@ ENDPOINTS = {
 }
 
 
-def query(request: web.Request) -> dict[str, Any]:
-    """Read the query. Raises HTTPBadRequest."""
-    return query_of(
-        request, parameters.STATUS, parameters.WORKFLOW, parameters.SEARCH, parameters.OFFSET
-    )
-
-
-def content(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
+def content(request: web.Request, query: RunsPage) -> dict[str, Any]:
     """Return what the template needs."""
     source = request.app[SOURCE]
     runs = source.runs()
-    messages = request.app[SETTINGS].expose_error_messages
-    found = matching(runs, query["status"], query["workflow"] or None, query["text"])
+    to = request.app[RESPONSES]
+    found = matching(runs, query.status, query.workflow or None, query.text)
     # The last page, when what came after it is gone.
-    offset = max(0, min(query["offset"], (len(found) - 1) // PER_PAGE * PER_PAGE))
+    offset = max(0, min(query.offset, (len(found) - 1) // PER_PAGE * PER_PAGE))
     counts = Counter(view.run.status for view in runs)
     return {
-        "query": query,
+        "query": query.model_dump(mode="json"),
         "counts": {status.value: counts[status] for status in RunStatus},
         "workflows": sorted({view.run.workflow for view in runs}),
         "total": len(runs),
         "found": len(found),
-        "runs": [_row(view, messages) for view in found[offset : offset + PER_PAGE]],
+        "runs": [_row(to.run_summary(view)) for view in found[offset : offset + PER_PAGE]],
         "first": offset + 1,
         "before": max(0, offset - PER_PAGE) if offset else None,
         "after": offset + PER_PAGE if offset + PER_PAGE < len(found) else None,
@@ -62,25 +53,17 @@ def content(request: web.Request, query: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(view: RunView, messages: bool) -> dict[str, Any]:
-    run, analysis = view.run, view.analysis
-    cause = analysis.root_cause
-    error = ""
-    if cause is not None:
-        error = cause.failure.exception
-        if messages and cause.failure.message:
-            error += f": {masked(cause.failure.message)}"
+def _row(run: Mapping[str, Any]) -> dict[str, Any]:
+    failure = run["failure"]
+    error = failure["exception"] if failure else ""
+    if failure and failure["message"]:
+        error += f": {failure['message']}"
     return {
-        "id": run.workflow_id,
-        "workflow": run.workflow,
-        "status": run.status.value,
-        "progress": analysis.progress,
-        "done": analysis.tasks.get(TaskState.SUCCESSFUL, 0),
-        "tasks": sum(analysis.tasks.values()),
-        "start": run.start_time,
-        "since": run.start_time if run.status is RunStatus.RUNNING else None,
-        "duration": run.duration,
+        **run,
         "error": error,
+        "done": run["task_counts"][TaskState.SUCCESSFUL.value],
+        "tasks": sum(run["task_counts"].values()),
+        "since": run["start_time"] if run["status"] == RunStatus.RUNNING.value else None,
     }
 
 

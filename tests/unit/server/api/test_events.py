@@ -112,17 +112,19 @@ async def test_a_reader_of_an_earlier_life_is_told_to_read_anew(
 
 
 async def test_a_reader_that_missed_more_than_is_kept_is_told_to_read_anew(
-    client: Client, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+    client: Client, source: FakeSource
 ) -> None:
-    monkeypatch.setattr(events, "KEPT", 5)
     async with reading(client) as reader:
         await reader.next()
-    for _ in range(6):
-        source.change("a", "RUNNING")
     async with reading(client) as watcher:
         await watcher.next()
-        source.change("b", "RUNNING")
+        for _ in range(6):
+            source.change("a", "RUNNING")
         await watcher.next()
+        del source.feed[:-5]  # the catalog keeps the newest alone
+        source.change("b", "RUNNING")
+        while (await watcher.next())[1]["workflow_id"] != "b":
+            pass
     async with reading(client, reader.last) as again:
         assert await again.next() == ("reset", {})
 
@@ -147,7 +149,7 @@ async def test_silence_is_filled_with_comments(
 async def test_a_place_is_free_again_when_a_reader_leaves(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "MAX_READERS", 1)
+    monkeypatch.setattr(events, "MAX_CLIENTS", 1)
     async with reading(client) as reader:
         await reader.next()
         refused = await client.get(PATH)

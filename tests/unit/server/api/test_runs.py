@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from ray_workflow_exporter.server.api import openapi
 from ray_workflow_exporter.server.api.operations import OPERATIONS
@@ -90,6 +91,49 @@ async def test_a_page_names_the_next_one_until_the_last(client: Client) -> None:
     seen += [run["workflow_id"] for run in (await answer.json())["items"]]
     assert seen == ["train-7", "etl/2025-06-01", HOSTILE]
     assert "next" not in answer.links
+
+
+async def test_pages_by_id_miss_and_repeat_nothing_while_runs_change() -> None:
+    runs = {name: running_run(name) for name in "dbface"}
+    source = FakeSource(*runs.values())
+    async with TestClient(TestServer(create_app(source, Settings()))) as client:
+        seen: list[str] = []
+        path = f"{API}?sort=id&limit=2"
+        while path:
+            answer = await client.get(path)
+            seen += [run["workflow_id"] for run in (await answer.json())["items"]]
+            path = answer.links["next"]["url"].path_qs if "next" in answer.links else ""
+            # What was listed first moves to the end, and a run is deleted.
+            first = next(iter(source.held))
+            source.held[first] = source.held.pop(first)
+            source.held.pop("a", None)
+    assert seen == list("abcdef")
+
+
+async def test_lists_leave_user_metadata_out_unless_asked(client: Client) -> None:
+    path = f"{API}?status=FAILED&limit=1"
+    (without,) = (await (await client.get(path)).json())["items"]
+    (included,) = (await (await client.get(f"{path}&metadata=true")).json())["items"]
+    assert without["user_metadata"] is None
+    assert included["user_metadata"] == {"team": "data"}
+
+
+@pytest.mark.parametrize("rest", ["", "/tasks", "/graph"])
+@pytest.mark.parametrize("start", [f"{API}/etl/2025-06-01", f"{API}/etl%2F2025-06-01"])
+async def test_an_id_with_a_slash_has_three_addresses(
+    client: Client, start: str, rest: str
+) -> None:
+    by_path = await client.get(URL(start + rest, encoded=True))
+    by_query = await client.get(f"/api/v1/run{rest}", params={"workflow_id": "etl/2025-06-01"})
+    assert (by_path.status, by_query.status) == (200, 200)
+    assert await by_path.read() == await by_query.read()
+
+
+async def test_any_id_can_be_named_in_the_query(client: Client) -> None:
+    answer = await client.get("/api/v1/run", params={"workflow_id": HOSTILE})
+    assert (await answer.json())["workflow_id"] == HOSTILE
+    for query in ("", "?workflow_id=", "?workflow_id=a&workflow_id=b"):
+        assert (await client.get(f"/api/v1/run{query}")).status == 400
 
 
 async def test_what_the_caller_has_already_is_not_sent_again(client: Client) -> None:

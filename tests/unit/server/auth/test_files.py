@@ -11,10 +11,10 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from ray_workflow_exporter.server.api.parameters import Role
 from ray_workflow_exporter.server.auth.rate import Rate
 from ray_workflow_exporter.server.auth.tokens import (
     Entry,
+    Role,
     Tokens,
     bearer,
     match,

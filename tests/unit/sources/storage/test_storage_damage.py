@@ -10,7 +10,7 @@ import pytest
 from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.catalog.snapshot import RunView
 from ray_workflow_exporter.model import Run, RunStatus
-from ray_workflow_exporter.responses import run_metadata
+from ray_workflow_exporter.responses import Responses
 from ray_workflow_exporter.sources.records import StoredRun, StoredTask
 from ray_workflow_exporter.sources.storage.storage import StorageError, WorkflowStorage
 from support.stored import statuses, task_of
@@ -186,5 +186,5 @@ def test_metadata_nested_at_will_spoils_nothing(local_tree, local_storage, depth
     metadata = local_storage.read_run("w").user_metadata
     assert bool(metadata) is (depth <= 150)
     run = Run("w", "w", RunStatus.RUNNING, user_metadata=metadata)
-    shown = run_metadata(RunView(run, analyse(run), True, ()), messages=True)
+    shown = Responses(error_messages=True).run(RunView(run, analyse(run), True, ()))
     assert json.loads(json.dumps(shown))["user_metadata"] == metadata

@@ -14,7 +14,7 @@ from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import Run, RunStatus
 from ray_workflow_exporter.poll import poller
-from ray_workflow_exporter.responses import run_details, run_metadata, run_tasks
+from ray_workflow_exporter.responses import Responses
 from ray_workflow_exporter.runs.merge import outline_suffices
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.records import Mark, StoredRun
@@ -95,13 +95,17 @@ def plant(tree: StorageTree, count: int = LEARNED + 10) -> list[str]:
 
 def told(exporter: Exporter) -> dict[str, Any]:
     views = exporter.runs()
-    return {view.run.workflow_id: run_metadata(view, messages=True) for view in views}
+    return {
+        view.run.workflow_id: Responses(error_messages=True).run_summary(view, metadata=True)
+        for view in views
+    }
 
 
 def shown(exporter: Exporter, workflow_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
     view = exporter.run(workflow_id)
     assert view is not None
-    return run_details(view, messages=True), run_tasks(view, messages=True)
+    to = Responses(error_messages=True)
+    return to.run(view), to.tasks(view)
 
 
 def test_a_run_in_outline_is_listed_and_shown_as_if_all_of_it_had_been_read(
