@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .client import WorkflowNotFoundError, workflow_tasks
+    from .client.client import workflow_tasks
+    from .client.reader import WorkflowNotFoundError
+
+    __version__: str
 
 __all__ = ["WorkflowNotFoundError", "__version__", "workflow_tasks"]
 
-try:
-    __version__ = version("ray-workflow-exporter")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+SERVER_NAME = "ray-workflow-exporter"  # in the header `Server` of all answers
 
 
 def __getattr__(name: str) -> object:
-    # Late, because Ray's dashboard agent imports this package too and has to start fast.
-    if name in __all__:
-        from . import client
+    # On demand: Ray's dashboard agent imports this package too, and commands have to start fast.
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
 
-        return getattr(client, name)
+        try:
+            return version("ray-workflow-exporter")
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            return "0+unknown"
+    if name in __all__:
+        from .client import client, reader
+
+        return getattr(client if name == "workflow_tasks" else reader, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,8 +16,6 @@ from . import actions, model
 from .catalog.snapshot import RunView
 from .redact import MASK, masked, names_a_secret
 
-SERVER_NAME = "ray-workflow-exporter"  # in the header `Server` of all answers
-
 Time = Optional[float]
 Counts = dict[model.TaskState, int]
 Json = dict[str, Any]

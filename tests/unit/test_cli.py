@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 import ray_workflow_exporter
-from ray_workflow_exporter import client, logs
+from ray_workflow_exporter import logs
 from ray_workflow_exporter.cli import COMMANDS, main
+from ray_workflow_exporter.client import direct_reader, http_reader
 from ray_workflow_exporter.commands import serve as serve_module
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import Settings, flag
@@ -55,7 +57,7 @@ class FakeExporter(FakeSource):
 @pytest.fixture(autouse=True)
 def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeExporter]:
     """Exporters that were made, in place of real ones."""
-    monkeypatch.setattr(client, "Exporter", FakeExporter)
+    monkeypatch.setattr(direct_reader, "Exporter", FakeExporter)
     monkeypatch.setattr(serve_module, "Exporter", FakeExporter)
     monkeypatch.setattr(FakeExporter, "made", [])
     return FakeExporter.made
@@ -125,12 +127,12 @@ def test_help_has_a_flag_for_every_setting() -> None:
     assert "--no-expose-error-messages" in text
 
 
-@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+@pytest.mark.parametrize("command", list(COMMANDS))
 def test_every_command_explains_itself(command: str) -> None:
     text = run(command, "--help").stdout
-    assert "--max-workflows" not in text
-    if command != "version":
-        assert f"  ray-workflow-exporter {command}" in text
+    assert ("--max-workflows" in text) is (command == "serve")
+    assert f"  ray-workflow-exporter {command}" in text
+    assert text.split("\n\n")[1].strip().startswith(COMMANDS[command].summary)
 
 
 def test_settings_stand_before_or_after_the_command_and_the_later_win(
@@ -209,7 +211,7 @@ def test_list_filters(url: str, direct: bool) -> None:
 
 
 def test_list_reads_all_pages(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_PAGE", 2)
+    monkeypatch.setattr(http_reader, "_PAGE", 2)
     assert len(output("list", "--url", url, "-o", "json")["items"]) == 3
 
 
@@ -424,3 +426,33 @@ def test_a_log_line_of_json_is_one_document(capsys: pytest.CaptureFixture[str]) 
     )
     assert entry["exception"].endswith("ValueError: broken")
     assert entry["time"].endswith("Z")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["version"], ["--version"], ["list"]])
+def test_a_command_that_only_asks_imports_nothing_of_the_exporter(
+    url: str, command: list[str]
+) -> None:
+    """What a command imports is most of what it costs; its CPU time differs between machines."""
+    code = (
+        "import sys; from ray_workflow_exporter.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False); print('|', *sorted(sys.modules))"
+    )
+    listen = f":{url.rpartition(':')[2]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "RAY_WORKFLOW_EXPORTER_LISTEN": listen},
+    )
+    printed, _, modules = done.stdout.rpartition("|")
+    assert {"list": "train-7", "--help": "resume"}.get(command[0], "Python") in printed
+    imported = set(modules.split())
+    foreign = {it.partition(".")[0] for it in imported}
+    assert foreign.isdisjoint(
+        {"aiohttp", "bcrypt", "jinja2", "prometheus_client", "pyarrow", "ray", "requests", "orjson"}
+    )
+    ours = {it for it in imported if it.startswith("ray_workflow_exporter.")}
+    assert not {it for it in ours if it.split(".")[1] in ("exporter", "server", "poll", "catalog")}
+    assert ("rich" in foreign) is (command == ["list"])
+    assert len(imported) < 450, "it was 760 when each command imported the whole exporter"

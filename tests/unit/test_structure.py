@@ -26,7 +26,7 @@ def test_only_the_link_and_the_probe_touch_ray() -> None:
     }
     assert touching == {
         *("sources.manager.driver", "sources.manager.probe", "sources.manager.remote_actions"),
-        *("sources.manager.state_api", "client", "inside_ray", "inside_ray.modules"),
+        *("sources.manager.state_api", "client.client", "inside_ray", "inside_ray.modules"),
     }
 
 

@@ -11,19 +11,23 @@ from typing import Any, Optional
 import click
 
 from ..actions import ActionState, Verb
-from ..client import DirectReader, Reader
+from ..client.reader import Reader
 from ..display import printable
 from .options import Command
 from .show import look_options, reader
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
-_yes = click.option("--yes", is_flag=True, help="Do it without asking.")
-_wait = click.option("--wait", is_flag=True, help="Wait for the outcome; with --address, always.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+_wait = click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for the outcome. Implied when the command acts itself (--address).",
+)
 _start_manager = click.option(
     "--start-manager",
     is_flag=True,
-    help="Start a workflow management actor where Ray has none.",
+    help="Start a workflow management actor if Ray has none.",
 )
 
 
@@ -37,7 +41,7 @@ def act_options(command: Command) -> Command:
 @click.option(
     "--when-started",
     is_flag=True,
-    help="Cancel a run that waits in Ray's queue as soon as it starts.",
+    help="Cancel a queued run as soon as it starts.",
 )
 @act_options
 @click.pass_context
@@ -51,10 +55,10 @@ def cancel(
     url: Optional[str],
     output: str,
 ) -> None:
-    """Cancel a run that is at work, or give up one that is RESUMABLE.
+    """Cancel a live run, or give up a RESUMABLE one.
 
-    Through the exporter on this machine or at --url, with a token that may act; or directly, with
-    the --address of a cluster.
+    Ask the exporter on this machine or at --url, with a token that may act; or act directly on the
+    cluster at --address.
 
     \b
     Examples:
@@ -68,11 +72,11 @@ def cancel(
 
 @click.command()
 @click.argument("workflow_id", metavar="ID", required=False)
-@click.option("--all", "everything", is_flag=True, help="Resume all that are RESUMABLE.")
+@click.option("--all", "everything", is_flag=True, help="Resume all RESUMABLE runs.")
 @click.option(
     "--max-running",
     type=click.IntRange(1, 1_000_000),
-    help="How many runs a management actor that is started lets run at once.",
+    help="With --start-manager: how many runs the new management actor runs at once.",
 )
 @act_options
 @click.pass_context
@@ -87,7 +91,9 @@ def resume(
     url: Optional[str],
     output: str,
 ) -> None:
-    """Resume a run that failed, was cancelled or lost its cluster; or all of the last kind.
+    """Resume a run, or all RESUMABLE runs.
+
+    A run can be resumed when it is FAILED, CANCELED or RESUMABLE (its cluster ended before it).
 
     \b
     Examples:
@@ -95,7 +101,7 @@ def resume(
       ray-workflow-exporter resume --all --address auto --start-manager --max-running 4
     """
     if (workflow_id is None) is not everything:
-        raise click.UsageError("Name a run, or say --all.")
+        raise click.UsageError("Give the id of a run, or --all: one of the two.")
     options = {"start_manager": start_manager, "max_running_workflows": max_running}
     verb = Verb.RESUME_ALL if everything else Verb.RESUME
     with reader(ctx, url) as source:
@@ -115,7 +121,7 @@ def delete(
     url: Optional[str],
     output: str,
 ) -> None:
-    """Delete a run that is not at work, with all its outputs in storage.
+    """Delete a run that is not live, with all its outputs.
 
     \b
     Examples:
@@ -139,22 +145,22 @@ def _act(
     if not yes:
         _confirm(source, verb, workflow_id)
     action = source.order(verb, workflow_id, options)
-    # An action of this process's own ends with it.
-    while (wait or isinstance(source, DirectReader)) and not _ended(action):
-        time.sleep(_LOOK_SECONDS)
+    # An action of this process itself ends with it.
+    while (wait or source.acts_itself) and not _ended(action):
+        time.sleep(_POLL_SECONDS)
         source.refresh()
         action = source.action(action["action_id"])
     if output == "json":
         click.echo(json.dumps(action, indent=2))
     else:
-        _tell(action)
+        _print_outcome(action)
     if action["state"] in (ActionState.REFUSED, ActionState.FAILED):
         raise click.exceptions.Exit(1)
 
 
 def _confirm(source: Reader, verb: Verb, workflow_id: Optional[str]) -> None:
     if not _is_a_terminal():
-        raise click.UsageError("Nobody can be asked here: say --yes.")
+        raise click.UsageError("Not a terminal, so no confirmation is possible: add --yes.")
     if workflow_id is None:
         runs = source.runs(["RESUMABLE"])
         click.confirm(f"Resume {len(runs)} runs?", abort=True, err=True)
@@ -173,9 +179,9 @@ def _ended(action: Any) -> bool:
     return ActionState(action["state"]).finished
 
 
-def _tell(action: Any) -> None:
+def _print_outcome(action: Any) -> None:
     for outcome in action["outcomes"]:
         name = printable(outcome["workflow_id"])
         click.echo(f"{name}: {outcome['state']}: {printable(outcome['detail'])}")
-    detail = printable(action["detail"] or f"Ordered, as the action {action['action_id']}.")
+    detail = printable(action["detail"] or f"Ordered as action {action['action_id']}.")
     click.echo(f"{action['state']}: {detail}")

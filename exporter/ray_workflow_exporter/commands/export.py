@@ -1,4 +1,4 @@
-"""`grafana export` and `prometheus export`: write the files that come with the package."""
+"""`grafana export` and `prometheus export`: write the files of the package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _shipped(folder: str) -> dict[str, str]:
 
 @click.group("grafana")
 def grafana() -> None:
-    """Dashboards for Grafana.
+    """Export dashboards for Grafana.
 
     \b
     Examples:
@@ -56,16 +56,21 @@ def grafana() -> None:
 
 @grafana.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
-@click.option("--ray", is_flag=True, help="Write to where Ray's own Grafana files are.")
+@click.option("--ray", is_flag=True, help="Write to the folder of Ray's own dashboards.")
 def export_dashboards(folder: Optional[Path], ray: bool) -> None:
-    """Write the dashboards to FOLDER, for Grafana to be provisioned with.
+    """Write the dashboards to FOLDER, for Grafana's provisioning.
 
-    With --ray, write them beside the dashboards that `ray start --head` writes, so that a Grafana
-    set up as Ray's documentation says shows both. Each start of Ray rewrites that folder: export
+    With --ray, write them beside the dashboards that `ray start --head` writes: a Grafana that is
+    set up as in Ray's documentation shows both. Each start of Ray rewrites that folder, so export
     again after it.
+
+    \b
+    Examples:
+      ray-workflow-exporter grafana export /var/lib/grafana/dashboards/ray-workflow
+      ray-workflow-exporter grafana export --ray
     """
     if ray == (folder is not None):
-        raise click.UsageError("Name a folder, or say --ray: one of the two.")
+        raise click.UsageError("Give a folder or --ray: one of the two.")
     if folder is None:
         folder = ray_dashboards()
         if not folder.is_dir():
@@ -78,7 +83,7 @@ def export_dashboards(folder: Optional[Path], ray: bool) -> None:
 
 @click.group("prometheus")
 def prometheus() -> None:
-    """Alerts and recording rules for Prometheus.
+    """Export alerts and rules for Prometheus.
 
     \b
     Example:
@@ -88,12 +93,16 @@ def prometheus() -> None:
 
 @prometheus.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--grafana", metavar="URL", help="Where Grafana is found, for links in alerts.")
-@click.option("--runbooks", metavar="URL", help="Where the runbooks are found, likewise.")
+@click.option("--grafana", metavar="URL", help="URL of Grafana, for links in alerts.")
+@click.option("--runbooks", metavar="URL", help="URL of the runbooks, for links in alerts.")
 def export_rules(folder: Path, grafana: Optional[str], runbooks: Optional[str]) -> None:
-    """Write alerts, recording rules and thresholds to FOLDER, for `rule_files` of Prometheus.
+    """Write alerts, recording rules and thresholds to FOLDER, for Prometheus's `rule_files`.
 
-    Thresholds that are there already stay as they are: they are yours.
+    A `thresholds.yml` that exists already is kept.
+
+    \b
+    Example:
+      ray-workflow-exporter prometheus export rules --grafana https://grafana.example.org
     """
     texts = _shipped("rules")
     links = (("dashboard_url", grafana, "/d/"), ("runbook_url", runbooks, "/RayWorkflow"))

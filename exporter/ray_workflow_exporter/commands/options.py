@@ -1,15 +1,13 @@
-"""Options that commands share, and the settings that come of them."""
+"""Options that commands share, and the settings that result."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
 import click
 
 from ..settings.reference import kinds
-from ..settings.settings import CONFIG_VARIABLE, Settings, flag
+from ..settings.settings import CONFIG_VARIABLE, USUAL_FLAGS, Settings, flag
 from ..settings.values import parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -24,18 +22,20 @@ def duration(ctx: click.Context, param: click.Parameter, value: Optional[str]) -
 
 
 def settings_flags(*, hidden: bool = False) -> Callable[[Command], Command]:
-    """Give a command `--config` and one flag for each setting.
+    """Add `--config` and one flag for each setting to a command.
 
-    The values gather in the context, where flags after a command's name win over those before.
+    The values are kept in the context; a flag after the command's name overrides one before it.
     """
 
     def remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
             ctx.ensure_object(dict)[param.name] = value
 
-    def option(declaration: str, key: str, kind: str, text: str) -> Callable[[Command], Command]:
+    def option(
+        declaration: list[str], key: str, kind: str, text: str
+    ) -> Callable[[Command], Command]:
         return click.option(
-            *declaration.split(),
+            *declaration,
             key,
             default=None,
             callback=remember,
@@ -48,12 +48,12 @@ def settings_flags(*, hidden: bool = False) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for key, kind in reversed(list(kinds().items())):
             name, field = flag(key), Settings.model_fields[key]
-            declaration = f"{name}/--no-{name[2:]}" if field.annotation is bool else name
-            if key == "web_config_file":
-                declaration += " --web.config.file"  # as every exporter calls it
+            declaration = [f"{name}/--no-{name[2:]}" if field.annotation is bool else name]
+            if key in USUAL_FLAGS:
+                declaration.insert(0, USUAL_FLAGS[key])
             command = option(declaration, key, kind, field.description or "")(command)
-        text = f"Settings file (YAML); or in ${CONFIG_VARIABLE}."
-        return option("--config", "config", "file", text)(command)
+        text = f"Settings file (YAML). Default: the one that ${CONFIG_VARIABLE} names."
+        return option(["--config"], "config", "file", text)(command)
 
     return decorate
 
@@ -65,8 +65,7 @@ def given(ctx: click.Context) -> dict[str, Any]:
 
 def load_settings(ctx: click.Context) -> Settings:
     """Return the settings from file, environment and flags. Raises SettingsError."""
-    config = ctx.ensure_object(dict).get("config") or os.environ.get(CONFIG_VARIABLE)
-    return Settings.load(Path(config) if config else None, os.environ, given(ctx))
+    return Settings.load_here(given(ctx), ctx.ensure_object(dict).get("config"))
 
 
 output_option = click.option(
@@ -75,5 +74,5 @@ output_option = click.option(
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="A table for people, or JSON in the shape of the API.",
+    help="A table, or JSON as in the API.",
 )

@@ -14,7 +14,9 @@ T = TypeVar("T")
 
 @click.group("ray-dashboard")
 def ray_dashboard() -> None:
-    """Run the exporter inside Ray: the head node's dashboard agent starts it and watches over it.
+    """Run the exporter inside Ray.
+
+    The dashboard agent of the head node starts the exporter with Ray, and restarts it when it ends.
 
     \b
     Examples:
@@ -25,24 +27,39 @@ def ray_dashboard() -> None:
 
 @ray_dashboard.command()
 def install() -> None:
-    """Let the Ray of this Python start the exporter with `ray start --head`.
+    """Start the exporter with the next `ray start --head`.
 
-    Writes one file into the installed Ray; `remove` removes it. Settings come from the
-    environment of `ray start`: RAY_WORKFLOW_EXPORTER_… or RAY_WORKFLOW_EXPORTER_CONFIG.
+    Write one file into the Ray that is installed for this Python; `remove` deletes it. Settings
+    come from the environment of `ray start`: RAY_WORKFLOW_EXPORTER_<SETTING> or
+    RAY_WORKFLOW_EXPORTER_CONFIG.
+
+    \b
+    Example:
+      ray-workflow-exporter ray-dashboard install
     """
     click.echo(_done(shim.install))
 
 
 @ray_dashboard.command()
 def remove() -> None:
-    """Undo `install`: the next `ray start` is as if it had never been."""
+    """Undo `install` for the next `ray start`.
+
+    \b
+    Example:
+      ray-workflow-exporter ray-dashboard remove
+    """
     click.echo(_done(shim.remove))
 
 
 @ray_dashboard.command()
 @click.pass_context
 def status(ctx: click.Context) -> None:
-    """Tell whether the next `ray start --head` starts the exporter; exit with 1 if not."""
+    """Print whether the next `ray start --head` starts the exporter; exit with 1 if not.
+
+    \b
+    Example:
+      ray-workflow-exporter ray-dashboard status
+    """
     installed, sentence = _done(shim.status)
     click.echo(sentence)
     ctx.exit(0 if installed else 1)

@@ -1,4 +1,4 @@
-"""`serve`: the exporter itself."""
+"""`serve`: run the exporter."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from .options import load_settings, settings_flags
 
 
 @click.command()
-@settings_flags(hidden=True)
+@settings_flags()
 @click.pass_context
 def serve(ctx: click.Context) -> None:
-    """Watch workflows and serve their metrics over HTTP.
+    """Run the exporter: serve metrics, page and API over HTTP.
 
-    Runs until SIGTERM or Ctrl-C. All settings may be given as flags, here or before the command:
-    see `ray-workflow-exporter --help`.
+    Runs until SIGTERM or Ctrl-C. Each setting may also stand in the settings file or in a variable
+    RAY_WORKFLOW_EXPORTER_<SETTING>.
 
     \b
     Examples:
       On the head node of a cluster that was started with `ray start --storage`:
         ray-workflow-exporter serve
-      Over the storage of a cluster that is gone:
+      On the storage of a cluster that has ended:
         ray-workflow-exporter serve --address none --storage s3://bucket/workflows
     """
     settings = load_settings(ctx)
     logs.configure(settings)
     exporter = Exporter(settings, keep=True)
     try:
-        # Not before it listens: one that finds its port taken has touched nothing.
+        # Polls begin once it listens: if its port is taken, nothing has been touched.
         run_server(exporter, settings, lambda _: exporter.start())
     finally:
         exporter.close()

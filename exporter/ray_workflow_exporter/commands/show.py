@@ -1,4 +1,4 @@
-"""`list`, `show` and `watch`: look at runs."""
+"""`list`, `show` and `watch`: print runs."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import click
 from rich.live import Live
 
 from .. import logs
-from ..client import Reader, open_reader
+from ..client.client import open_reader
+from ..client.reader import Reader
 from ..model import RunStatus
 from . import terminal
 from .options import Command, duration, given, load_settings, output_option, settings_flags
 
-# Who names a cluster does not want to hear of another one.
+# With one of these, an exporter on this machine is not asked: it may watch another cluster.
 _OF_A_CLUSTER = ("storage", "address")
 _TOKEN = f"{__name__}.token"
 
 url_option = click.option(
     "--url",
     metavar="<url>",
-    help="Ask the exporter at this URL. Default: the one on this machine, if it runs; else, or "
-    "with --storage or --address, storage and cluster are read by the command itself.",
+    help="Ask the exporter at this URL. Default: the exporter on this machine. If none runs, or "
+    "with --storage or --address, the command reads storage and cluster itself.",
 )
 
 
@@ -46,18 +47,18 @@ token_option = click.option(
     metavar="<file>",
     callback=_read_token,
     expose_value=False,
-    help="File that holds the token for the exporter that is asked.",
+    help="File with the bearer token for the exporter.",
 )
 
 
 def look_options(command: Command) -> Command:
-    """Give a command the options that say where to look and how to print."""
+    """Add the options for where to read runs and how to print them."""
     return url_option(token_option(output_option(settings_flags(hidden=True)(command))))
 
 
 @contextmanager
 def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
-    """Open the reader that the options ask for."""
+    """Open the reader that the options name."""
     settings = load_settings(ctx)
     quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "error"}
     logs.configure(settings.model_copy(update=quiet))
@@ -75,7 +76,7 @@ def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
     "statuses",
     multiple=True,
     type=click.Choice([status.value for status in RunStatus], case_sensitive=False),
-    help="Only runs of this status; may be repeated.",
+    help="Only runs with this status; may be repeated.",
 )
 @click.option("--workflow", "workflow", help="Only runs of this workflow.")
 @look_options
@@ -87,7 +88,7 @@ def list_runs(
     url: Optional[str],
     output: str,
 ) -> None:
-    """List runs: live ones first, then those that ended, newest first.
+    """List runs: live ones first, then the newest.
 
     \b
     Examples:
@@ -110,7 +111,7 @@ def list_runs(
 @look_options
 @click.pass_context
 def show(ctx: click.Context, workflow_id: str, url: Optional[str], output: str) -> None:
-    """Show one run: its state, its DAG, its tasks, and why it failed.
+    """Show one run: its state, DAG, tasks and failures.
 
     \b
     Examples:
@@ -140,7 +141,7 @@ def show(ctx: click.Context, workflow_id: str, url: Optional[str], output: str) 
     metavar="<duration>",
     default="1s",
     show_default=True,
-    help="Time from one look to the next.",
+    help="Time between two updates.",
 )
 @look_options
 @click.pass_context
@@ -152,10 +153,10 @@ def watch(
     url: Optional[str],
     output: str,
 ) -> None:
-    """Watch all runs, or one until it ends.
+    """Watch all runs, or one run until it ends.
 
-    Where the output is no terminal, each change of a run is a line; with -o json, all that was
-    seen is one. Ctrl-C ends it.
+    Without a terminal, print one line per change; with `-o json`, one object per change. Stop with
+    Ctrl-C.
 
     \b
     Examples:

@@ -144,16 +144,13 @@ def _serve(presence: _Presence) -> int:
     from ..exporter import Exporter
     from ..server.app import longest_silence
     from ..server.listening import Listener, run_server
-    from ..settings.settings import CONFIG_VARIABLE, Settings, SettingsError
+    from ..settings.settings import Settings, SettingsError
 
     node = presence.node
     log = _Log(node.log_file)
     logs.configure(Settings.load(None, {}, {}), log)
     try:
-        config = os.environ.get(CONFIG_VARIABLE)
-        settings = Settings.load(
-            Path(config) if config else None, os.environ, {"address": node.gcs_address}
-        )
+        settings = Settings.load_here({"address": node.gcs_address})
         if settings.storage is None:
             settings = settings.model_copy(update={"storage": node.storage})
         logs.configure(settings, log)

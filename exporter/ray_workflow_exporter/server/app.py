@@ -13,8 +13,9 @@ from typing import Callable, Optional
 
 from aiohttp import hdrs, web
 
+from .. import SERVER_NAME
 from ..display import printable
-from ..responses import SERVER_NAME, Responses
+from ..responses import Responses
 from ..settings.settings import Settings
 from . import metrics
 from .api import events, openapi, operations

@@ -18,10 +18,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from .problems import SettingsError, first_problem, hint, read_yaml
 from .values import Count, Duration, Listen, Names, Origins, Shard, Share, parse_shard, read_mapping
 
-__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Settings", "SettingsError", "WorkflowSettings"]
+__all__ = ["CONFIG_VARIABLE", "Settings", "SettingsError", "WorkflowSettings", "flag", "variable"]
 
 ENV_PREFIX = "RAY_WORKFLOW_EXPORTER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
+# The flags that every Prometheus exporter has, beside our own.
+USUAL_FLAGS = {
+    "listen": "--web.listen-address",
+    "web_config_file": "--web.config.file",
+    "log_level": "--log.level",
+    "log_format": "--log.format",
+}
 
 # Kubernetes sets these for every Service of a namespace: one called `ray-workflow-exporter` must
 # not look like unknown settings.
@@ -31,7 +38,7 @@ _SERVICE_LINK = re.compile(
 
 
 class WorkflowSettings(BaseModel):
-    """What the owner of a workflow expects of its runs."""
+    """What the owner of a workflow expects from its runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,121 +55,118 @@ class Settings(BaseModel):
     storage: Optional[str] = Field(
         None,
         min_length=1,
-        description="Workflow storage, as given to `ray start --storage`. Default: the cluster is "
-        "asked for it.",
+        description="Workflow storage, as given to `ray start --storage`. Default: the storage of "
+        "the cluster.",
     )
     address: str = Field(
         "auto",
         min_length=1,
-        description="Address of the Ray cluster. `auto` finds a local one; `none` reads storage "
-        "only.",
+        description="Address of the Ray cluster. `auto`: the one on this machine; `none`: read "
+        "storage only.",
     )
     listen: Listen = Field(
         ":20729",
-        description="Where the web server listens. Without a host: on all interfaces. An IPv6 "
-        "address stands in brackets.",
+        description="Address to listen on. Without a host: all interfaces. Write an IPv6 address "
+        "in brackets.",
     )
     actions_listen: Optional[Listen] = Field(
         None,
-        description="Where actions are served, if not at `listen`. Page and metrics are served "
-        "there too.",
+        description="Separate address for actions. If set, `listen` accepts none; page and metrics "
+        "are served on both.",
     )
     tokens_file: Optional[Path] = Field(
         None,
-        description="YAML file of bearer tokens; see `docs/security.md`. Without one, actions are "
+        description="YAML file of bearer tokens; see `docs/security.md`. Without it, actions are "
         "off. Read again when it changes.",
     )
     web_config_file: Optional[Path] = Field(
         None,
         description="TLS, headers and users, in Prometheus's web-config format. Read again when it "
-        "changes. The flag may also be written `--web.config.file`.",
+        "changes.",
     )
     public_reading: bool = Field(
         True,
-        description="Whether metrics, page and API may be read without credentials. Not where the "
+        description="Allow reading metrics, page and API without credentials. Has no effect if the "
         "web config has users.",
     )
     cors_origins: Origins = Field(
         (),
-        description="Origins whose pages may use the API from a browser, such as "
+        description="Origins whose pages may call the API from a browser, such as "
         "`https://grafana.example`.",
     )
-    interval: Duration = Field(
-        1.0, ge=0.1, description="Time from one poll to the next, at least 100ms."
-    )
+    interval: Duration = Field(1.0, ge=0.1, description="Time between two polls, at least 100ms.")
     shard: Shard = Field(
         "0/1",
-        description="Which part of the runs this exporter watches: the i-th of n, counted from 0. "
-        "Each run belongs to one part, by its id.",
+        description="Watch only shard i of n, counted from 0. A run belongs to one shard, by the "
+        "hash of its id.",
     )
     detail: Literal["workflow", "run", "stage", "task"] = Field(
-        "task", description="The finest tier of metrics that is exposed."
+        "task", description="Finest tier of metrics to expose."
     )
     finished_retention: Duration = Field(
-        86_400.0, description="How long the metrics of a finished run are exposed."
+        86_400.0, description="How long to expose the metrics of a finished run."
     )
     max_finished_runs: Count = Field(
-        1000, description="How many finished runs are exposed at most, newest first."
+        1000, description="Maximum number of finished runs to expose, newest first."
     )
     task_retention: Duration = Field(
         3_600.0,
-        description="How long the tasks of a finished run are exposed. Failed tasks stay as long "
-        "as their run.",
+        description="How long to expose the tasks of a finished run. Failed tasks are exposed as "
+        "long as their run.",
     )
     max_tasks_per_run: Count = Field(
-        1000, description="A run with more tasks than this is exposed by its stages alone."
+        1000,
+        description="Maximum number of tasks to expose for a run; a larger run is exposed by "
+        "stage only.",
     )
     max_workflows: Count = Field(
-        200, description="How many workflows are told apart; all others count as `other`."
+        200, description="Maximum number of workflows in labels; further ones count as `other`."
     )
     max_staleness: Duration = Field(
-        60.0, description="How long the last good poll is served while polls fail."
+        60.0, description="How long to serve the last good poll while polls fail."
     )
     manager_timeout: Duration = Field(
-        5.0, description="How long Ray's workflow manager may take to answer one poll."
+        5.0, description="Time-out for Ray's workflow management actor, per poll."
     )
-    storage_timeout: Duration = Field(
-        30.0, description="How long workflow storage may be silent before a poll gives up on it."
-    )
+    storage_timeout: Duration = Field(30.0, description="Time-out for workflow storage, per poll.")
     manager_grace: Duration = Field(
         30.0,
-        description="How long runs keep their status while Ray cannot be reached, before they "
+        description="How long live runs keep their status while Ray cannot be reached; then they "
         "count as RESUMABLE.",
     )
     expose_error_messages: bool = Field(
         True,
-        description="Whether the messages of exceptions are exposed, or only their types. What "
-        "looks like a secret is masked in any case.",
+        description="Expose the messages of exceptions, not only their types. What looks like a "
+        "secret is masked in any case.",
     )
     metadata_labels: Names = Field(
-        (), description="Keys of user metadata that are exposed as labels, prefixed `meta_`."
+        (), description="Keys of user metadata to expose as labels, prefixed `meta_`."
     )
     workflow_key: str = Field(
         "workflow",
         min_length=1,
-        description="The key of user metadata that names the workflow of a run.",
+        description="Key of user metadata that holds the name of a run's workflow.",
     )
     workflows: Annotated[dict[str, WorkflowSettings], BeforeValidator(read_mapping)] = Field(
         default_factory=dict,
-        description="For each workflow: `expected_interval` (time from one run to the "
-        "next), `deadline` (longest duration of a run) and `objective` (share of its runs that "
-        "should succeed).",
+        description="Per workflow: `expected_interval` (time between two runs), `deadline` "
+        "(maximum duration of a run) and `objective` (share of its runs that should succeed).",
     )
     objective: Share = Field(
         0.99,
-        description="Share of the runs of a workflow that should succeed, between 0 and 1, for "
-        "workflows without an objective of their own.",
+        description="Share of runs that should succeed, between 0 and 1, for workflows without "
+        "their own objective.",
     )
     state_dir: Optional[Path] = Field(
         None,
-        description="Folder of the counters' state and of the cache of finished runs. Default: "
+        description="Folder for the counters and the cache of finished runs. Default: "
         "`ray-workflow-exporter` under `$XDG_STATE_HOME` or `~/.local/state`.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged, at least this severe."
+        "info", description="Minimum log level."
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="How a log line is written to stderr."
+        "text", description="Format of log lines on stderr."
     )
 
     @property
@@ -202,6 +206,12 @@ class Settings(BaseModel):
             (key, *inside), problem = first_problem(error, WorkflowSettings.model_fields)
             at = f", at {'.'.join(inside)}," if inside else ""
             raise SettingsError(f"{origin[key]}{at} {problem}") from None
+
+    @classmethod
+    def load_here(cls, flags: Mapping[str, Any], file: Optional[str] = None) -> Settings:
+        """Load `file`, else the one that the environment names, and this process's environment."""
+        path = file or os.environ.get(CONFIG_VARIABLE)
+        return cls.load(Path(path) if path else None, os.environ, flags)
 
 
 def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ray_workflow_exporter import client, logs
+from ray_workflow_exporter import logs
 from ray_workflow_exporter.cli import main
+from ray_workflow_exporter.client import direct_reader
 from ray_workflow_exporter.commands import act
 from ray_workflow_exporter.server.auth.tokens import Tokens
 from ray_workflow_exporter.settings.settings import Settings
@@ -44,7 +45,7 @@ class FakeExporter(FakeSource):
 
 @pytest.fixture(autouse=True)
 def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeExporter]:
-    monkeypatch.setattr(client, "Exporter", FakeExporter)
+    monkeypatch.setattr(direct_reader, "Exporter", FakeExporter)
     monkeypatch.setattr(FakeExporter, "made", [])
     monkeypatch.setattr(logs, "configure", lambda settings: None)
     return FakeExporter.made
@@ -127,7 +128,7 @@ def test_a_command_asks_before_it_acts(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = run("cancel", "train-7", *at(site, tmp_path), code=2)
-    assert "say --yes" in refused.stderr
+    assert "add --yes" in refused.stderr
 
     monkeypatch.setattr(act, "_is_a_terminal", lambda: True)
     asked = run("cancel", "train-7", *at(site, tmp_path), input="n\n", code=1)
@@ -152,7 +153,7 @@ def test_all_that_are_resumable_are_resumed(site: Site, tmp_path: Path) -> None:
     said = run("resume", "--all", "--yes", "--wait", *at(site, tmp_path)).stdout
     assert said == "SUCCEEDED: 0 resumed, 0 not.\n"
     for wrong in ([], ["train-7", "--all"]):
-        assert "Name a run, or say --all." in run("resume", *wrong, "--yes", code=2).stderr
+        assert "Give the id of a run, or --all" in run("resume", *wrong, "--yes", code=2).stderr
 
 
 def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:

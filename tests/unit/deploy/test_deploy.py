@@ -81,7 +81,10 @@ def test_the_systemd_unit_uses_existing_flags_and_settings() -> None:
     program, name, *arguments = service["ExecStart"].split()
     assert Path(program).name == "ray-workflow-exporter"
     assert name == "serve"
-    main.commands[name].make_context(name, arguments, parent=click.Context(main))
+    context = click.Context(main)
+    command = main.get_command(context, name)
+    assert command is not None, name
+    command.make_context(name, arguments, parent=context)
     key, _, value = service["Environment"].partition("=")
     assert key == variable("state_dir")
     assert value == f"%S/{service['StateDirectory']}"

@@ -85,8 +85,10 @@ def test_every_query_names_metrics_that_exist(path: Path) -> None:
 @each_runbook
 def test_every_command_of_ours_would_be_accepted(path: Path) -> None:
     for name, *arguments in commands(path, "ray-workflow-exporter"):
-        command = main.commands[name]
-        command.make_context(name, arguments, parent=click.Context(main))
+        context = click.Context(main)
+        command = main.get_command(context, name)
+        assert command is not None, name
+        command.make_context(name, arguments, parent=context)
 
 
 @each_runbook

@@ -1,0 +1,1 @@
+"""Runs and tasks for commands and Python callers."""

@@ -1,0 +1,80 @@
+"""Choose how to read runs and tasks: from a running exporter, or from storage and cluster."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Optional
+
+from ..settings.addresses import join_address, local_host, parse_listen
+from ..settings.settings import Settings
+from .http_reader import HttpReader
+from .reader import Reader
+
+
+def workflow_tasks(
+    workflow_id: str,
+    *,
+    storage: Optional[str] = None,
+    address: Optional[str] = None,
+    url: Optional[str] = None,
+) -> dict[str, dict[str, Any]]:
+    """Return {task_id: metadata} of one run, the metadata as in the API's `.../tasks`.
+
+    With `url` a running exporter is asked. Otherwise workflow storage and the cluster's memory
+    are read, with the settings of the environment and of the file that it names; in a process
+    that is connected to Ray, storage and address default to those of its cluster. Raises
+    WorkflowNotFoundError, UnreachableError or SettingsError.
+    """
+    if url is not None:
+        reader: Reader = HttpReader(url)
+    else:
+        if storage is None and address is None:
+            storage, address = _own_cluster()
+        flags = {"storage": storage, "address": address}
+        reader = _direct(Settings.load_here(flags))
+    try:
+        return reader.tasks(workflow_id)
+    finally:
+        reader.close()
+
+
+def open_reader(
+    settings: Settings,
+    url: Optional[str] = None,
+    *,
+    direct: bool = False,
+    token: Optional[str] = None,
+) -> Reader:
+    """Return a reader of `url`; else of the exporter that runs on this machine, if one does and
+    not `direct`; else one that reads storage and cluster itself."""
+    if url is not None:
+        return HttpReader(url, token)
+    if not direct:
+        reader = HttpReader(_local_url(settings), token)
+        if reader.answers():
+            return reader
+        reader.close()
+    return _direct(settings)
+
+
+def _direct(settings: Settings) -> Reader:
+    from .direct_reader import DirectReader  # imports all of the exporter
+
+    return DirectReader(settings)
+
+
+def _local_url(settings: Settings) -> str:
+    host, port = parse_listen(settings.listen)
+    return f"http://{join_address(local_host(host), port)}"
+
+
+def _own_cluster() -> tuple[Optional[str], Optional[str]]:
+    """Return storage and address of the cluster that this process is connected to, if it is."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return None, None
+    try:
+        from ray._private.storage import _get_storage_uri
+    except ImportError:  # gone with Ray 2.48, as workflows are
+        return None, ray.get_runtime_context().gcs_address
+    return _get_storage_uri(), ray.get_runtime_context().gcs_address
