@@ -1,4 +1,4 @@
-"""The former name of `inside_ray`, which shims that are already installed in a Ray import."""
+"""The former name of `inside_ray`: shims that were installed earlier import it."""
 
 from .inside_ray import load
 

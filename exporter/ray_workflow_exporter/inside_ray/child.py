@@ -1,7 +1,7 @@
 """The exporter as a child of Ray's dashboard agent.
 
-Its first line of input is the node (`Node.to_json`); it leaves, within two seconds, when its input
-ends, which it does however the agent ends.
+Its first line of input is the node (`Node.to_json`). It ends within two seconds after its input
+does, and that ends with the agent in every case.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .node import Listening, Node
 from .supervisor import LARGEST_OUTPUT
 
 REFRESH_SECONDS = 1.0
-# The link to Ray is a process of its own, and takes up to a second more.
+# The link to Ray is another process and takes up to a second more.
 LEAVE_SECONDS = 1.0
 _CLUSTER_VARIABLE = "RAY_CLUSTER_NAME"  # KubeRay sets it
-# By these, Ray's own logs are bounded too (ray/_private/node.py).
+# The same limits as for Ray's own logs (ray/_private/node.py).
 _LARGEST_LOG_VARIABLE, _LARGEST_LOG = "RAY_ROTATION_MAX_BYTES", 16 << 20
 _OLD_LOGS_VARIABLE, _OLD_LOGS = "RAY_ROTATION_BACKUP_COUNT", 5
 
@@ -34,31 +34,31 @@ _log = logging.getLogger(f"{__package__}.child")  # not `__main__`
 
 def main() -> NoReturn:
     """Serve until the agent ends, and end this process."""
-    presence = _Presence(Node.from_json(_first_line()))
-    # Before anything that takes its time, such as the imports below.
-    threading.Thread(target=_leave_with_agent, args=(presence,), daemon=True).start()
+    announcement = _Announcement(Node.from_json(_first_line()))
+    # Before slow steps such as the imports below.
+    threading.Thread(target=_leave_with_agent, args=(announcement,), daemon=True).start()
     code = 1
     try:
-        code = _serve(presence)
+        code = _serve(announcement)
     except BaseException:
         _log.exception("The workflow exporter failed.")
-    presence.withdraw()
+    announcement.withdraw()
     logging.shutdown()
-    # Python itself would wait for its threads, and one may hang in storage for ever.
+    # Python would wait for its threads, and one may hang in storage.
     os._exit(code)
 
 
-class _Presence:
-    """Keeps the files that say where we listen, until they are withdrawn for good."""
+class _Announcement:
+    """Keeps the discovery files up to date, until they are removed."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self._over = threading.Event()
         self._writing = threading.Lock()
-        self._told = ""
+        self._logged = ""
 
     def keep(self, listening: Callable[[], Listening], alive: Callable[[], bool]) -> None:
-        """Write them again and again; end this process when it is not `alive`."""
+        """Write them every second; end this process when it is no longer `alive`."""
         while True:
             with self._writing:
                 if self._over.is_set():
@@ -67,16 +67,16 @@ class _Presence:
             _bound_output()
             self._over.wait(REFRESH_SECONDS)
             if not alive():
-                _log.error("The poll loop shows no life: this process ends, to be started again.")
+                _log.error("No poll has finished in time: this process ends and is restarted.")
                 os._exit(3)
 
     def _announce(self, listening: Listening) -> None:
         try:
             self.node.announce(listening, os.environ.get(_CLUSTER_VARIABLE))
         except Exception as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                _log.warning("Prometheus and the dashboard cannot be told our address: %s", error)
+            if str(error) != self._logged:
+                self._logged = str(error)
+                _log.warning("Could not write the discovery files: %s", error)
 
     def withdraw(self) -> None:
         """Remove them."""
@@ -85,7 +85,7 @@ class _Presence:
             try:
                 self.node.withdraw()
             except Exception as error:
-                _log.warning("Prometheus and the dashboard may be told of us still: %s", error)
+                _log.warning("Could not remove the discovery files: %s", error)
 
 
 class _Log(RotatingFileHandler):
@@ -109,8 +109,8 @@ class _Log(RotatingFileHandler):
 
 
 def _bound_output() -> None:
-    # It is shared with the link to Ray, whose native code writes as it likes: a new file in its
-    # place would not reach that process. What is written is appended, so it starts over.
+    # Shared with the link to Ray, whose native code writes here too, so the file cannot be
+    # replaced. Writes append, so truncating works.
     if os.fstat(2).st_size > LARGEST_OUTPUT:
         os.ftruncate(2, 0)
 
@@ -121,32 +121,32 @@ def _first_line() -> str:
         byte = os.read(0, 1)
         if not byte:
             sys.exit(
-                "This is started by Ray's dashboard agent; by hand, the exporter is started with "
+                "Ray's dashboard agent starts this module. To start the exporter yourself, run "
                 "`ray-workflow-exporter serve`."
             )
         line += byte
     return line.decode()
 
 
-def _leave_with_agent(presence: _Presence) -> None:
+def _leave_with_agent(announcement: _Announcement) -> None:
     while os.read(0, 1):
         pass
-    # Whatever holds up the orderly end: a poll, a client, a disk.
+    # In case a poll, a client or a disk delays the orderly end.
     end = threading.Timer(LEAVE_SECONDS, os._exit, (0,))
     end.daemon = True
     end.start()
     os.kill(os.getpid(), signal.SIGTERM)
-    presence.withdraw()
+    announcement.withdraw()
 
 
-def _serve(presence: _Presence) -> int:
+def _serve(announcement: _Announcement) -> int:
     from .. import logs
     from ..exporter import Exporter
     from ..server.app import longest_silence
     from ..server.listening import Listener, run_server
     from ..settings.settings import Settings, SettingsError
 
-    node = presence.node
+    node = announcement.node
     log = _Log(node.log_file)
     logs.configure(Settings.load(None, {}, {}), log)
     try:
@@ -166,7 +166,7 @@ def _serve(presence: _Presence) -> int:
                 return Listening(listener.addresses, web.fingerprint, web.asks_certificate)
 
             exporter.start()
-            threading.Thread(target=presence.keep, args=(listening, alive), daemon=True).start()
+            threading.Thread(target=announcement.keep, args=(listening, alive), daemon=True).start()
 
         try:
             run_server(exporter, settings, begin)

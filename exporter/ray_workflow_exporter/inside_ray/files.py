@@ -1,6 +1,6 @@
-"""Files of ours in folders that every user of the machine may write into, as Ray's are.
+"""Our files in folders that every user of the machine can write to, such as Ray's.
 
-Where one is expected there may lie a link, a pipe, or what somebody else wrote.
+Instead of our file there may be a link, a pipe or a file of another user.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 
 def open_own(path: str, flags: int) -> int:
-    """Open a file as `os.open` does, for `open(…, opener=open_own)`; only a plain one of ours.
+    """Open a file like `os.open`, for `open(…, opener=open_own)`, if it is a plain file of ours.
 
-    Raises OSError, and never waits.
+    Raises OSError. Never blocks.
     """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     facts = os.fstat(descriptor)
@@ -27,7 +27,7 @@ def open_own(path: str, flags: int) -> int:
 
 
 def read_json(file: Path) -> Any:
-    """Return the JSON of a file that is ours, None without one."""
+    """Return the JSON in a file of ours, None if there is none."""
     try:
         with open(file, "rb", opener=open_own) as stream:
             return json.loads(stream.read())
@@ -36,10 +36,10 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Let a file hold this, for all to read, unless it does already. Raises OSError."""
+    """Write a file that all users can read, if its content differs. Raises OSError."""
     if read_json(file) == content:
         return
-    # A name that nobody can guess, and lay a link under.
+    # An unpredictable name, so that nobody can place a link there.
     descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.", suffix=".part")
     try:
         with open(descriptor, "w", encoding="utf-8") as stream:

@@ -20,16 +20,16 @@ from .node import Address, read_address
 
 OURS, THEIRS = "/api/workflows", "/api/v1/workflows"
 LARGEST_BODY = 1 << 20
-# The exporter may read an old run from storage before it answers, for up to 30 s.
+# The exporter may read an old run from storage first, for up to 30 s.
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3.0, sock_read=40.0)
-# That a client may take to send its body, and to take in each part of the answer.
+# Limits for a client: to send its body, and to read each part of the answer.
 _BODY_SECONDS, _WRITE_SECONDS = 10.0, 30.0
-# RFC 9110, 7.6.1; and what the client sets anew.
+# RFC 9110, 7.6.1; and headers that the client library sets itself.
 _HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization"),
     *("te", "trailer", "transfer-encoding", "upgrade"),
 }
-# Nor how the body was packed: it comes to us unpacked.
+# Nor the encoding of the body: it arrives here decoded.
 _NOT_FORWARDED = {*_HOP_BY_HOP, "host", "content-length", "content-encoding", "expect"}
 
 _log = logging.getLogger(__name__)
@@ -43,36 +43,36 @@ class Forwarder:
         self._session: Optional[aiohttp.ClientSession] = None
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request with the exporter's answer, or with why there is none."""
+        """Return the exporter's answer to a request, or the reason why there is none."""
         path = request.rel_url.raw_path
         rest = path[len(OURS) :]
-        # The route looks at the decoded path; what it lets through may be another one as it came.
+        # The route matches the decoded path; the raw path may differ.
         if not path.startswith(OURS) or not {".", ".."}.isdisjoint(unquote(rest).split("/")):
             return _problem(404, "There is no such path.")
-        # Off the loop, which is that of Ray's whole dashboard.
+        # In a thread: the event loop is that of Ray's whole dashboard.
         address = await asyncio.to_thread(read_address, self._address_file)
         if address is None:
             return _problem(
                 503,
-                "The workflow exporter is not running; its log, and that of the "
-                "dashboard agent, say why.",
+                "The workflow exporter is not running. The reason is in workflow_exporter.log or "
+                "dashboard_agent.log.",
             )
         if address.asks_certificate:
             return _problem(
                 502,
-                "The workflow exporter asks its clients for a certificate, and the dashboard has "
-                "none: ask the exporter itself, on its own port.",
+                "The workflow exporter requires a client certificate, and the dashboard has none. "
+                "Use the exporter's own port.",
             )
         try:
             body = await asyncio.wait_for(_read(request), _BODY_SECONDS)
         except asyncio.TimeoutError:
-            return _problem(408, f"The body did not come within {_BODY_SECONDS:g} s.")
+            return _problem(408, f"The body did not arrive within {_BODY_SECONDS:g} s.")
         except (web.RequestPayloadError, http_exceptions.HttpProcessingError):
             return _problem(400, "The body is not encoded as its headers say.")
         if body is None:
-            return _problem(413, f"A request may hold {LARGEST_BODY} bytes at most.")
+            return _problem(413, f"The body of a request is limited to {LARGEST_BODY} bytes.")
         query = request.rel_url.raw_query_string
-        # As it came: an id keeps its %2F.
+        # Not decoded: an id keeps its %2F.
         target = URL(f"{address.url}{THEIRS}{rest}{'?' if query else ''}{query}", encoded=True)
         try:
             async with self._client().request(
@@ -88,8 +88,8 @@ class Forwarder:
         except aiohttp.ServerFingerprintMismatch:
             return _problem(
                 503,
-                "What answers in place of the workflow exporter shows another certificate than "
-                "the exporter's. After a renewal, this passes within seconds.",
+                "The server on the workflow exporter's port has another certificate than the "
+                "exporter's. After a renewal, this lasts a few seconds.",
             )
         except asyncio.TimeoutError:
             return _problem(504, "The workflow exporter did not answer in time.")
@@ -100,7 +100,7 @@ class Forwarder:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # None is kept: an exporter that was started again knows nothing of it.
+                # No connection is kept: a restarted exporter would not know it.
                 connector=aiohttp.TCPConnector(force_close=True),
                 timeout=_TIMEOUT,
                 auto_decompress=False,
@@ -108,14 +108,9 @@ class Forwarder:
             )
         return self._session
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-
 
 def _pinned(address: Address) -> dict[str, Any]:
-    # By its fingerprint: a certificate is seldom made out to the address of this machine's own.
+    # By fingerprint: certificates are rarely issued for the loopback address.
     if address.fingerprint is None:
         return {}
     return {"ssl": aiohttp.Fingerprint(bytes.fromhex(address.fingerprint))}
@@ -142,7 +137,7 @@ async def _pass_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.
             await asyncio.wait_for(response.write(chunk), _WRITE_SECONDS)
         await asyncio.wait_for(response.write_eof(), _WRITE_SECONDS)
     except (aiohttp.ClientError, asyncio.TimeoutError, ConnectionError):
-        # Half of an answer is out, or nobody takes it: only the end of the connection can say so.
+        # Part of the answer is sent, or the client reads nothing: only closing can show the error.
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -1,4 +1,4 @@
-"""The shim in the installed Ray, by which Ray's dashboard finds us: write, remove, report."""
+"""The shim in the installed Ray through which Ray's dashboard loads us: write, remove, report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..sources.manager import versions
 
 _MARK = "# Written by `ray-workflow-exporter ray-dashboard install`; `remove` deletes it."
 SHIM = f"""{_MARK}
-# A module that cannot be imported takes its node down: what goes wrong here, stays here.
+# Ray ends a node whose dashboard module cannot be imported, so no exception may leave this file.
 try:
     from ray_workflow_exporter.inside_ray import load
 
@@ -27,17 +27,17 @@ except BaseException as error:
     )
 """
 
-# Comes with `ray[default]` alone, as do the dashboard and its agents.
+# Installed by `ray[default]` only, like the dashboard and its agents.
 _DASHBOARD_PACKAGE = "aiohttp_cors"
 
 
 class InstallError(Exception):
-    """Say in a sentence why the shim cannot be written or removed, and what to do."""
+    """Why the shim cannot be written or removed, and what to do, in a sentence."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the shim belongs: the Ray of the running Python."""
+    """The place of the shim: the Ray of the running Python."""
 
     ray_version: str
     folder: Path
@@ -49,7 +49,7 @@ class Place:
 
     @property
     def content(self) -> str:
-        """What stands there now; empty without a shim."""
+        """Its content; empty without a shim."""
         try:
             return self.file.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -76,17 +76,17 @@ def find_place() -> Place:
 
 
 def install() -> str:
-    """Write the shim and say what was done. Raises InstallError."""
+    """Write the shim and return what was done. Raises InstallError."""
     place = find_place()
     if not versions.supported(place.ray_version):
         raise InstallError(
-            f"The exporter works inside Ray {versions.SUPPORTED}; here is {place}. Storage can be "
-            "read without Ray: ray-workflow-exporter serve --address none --storage …"
+            f"The exporter runs inside Ray {versions.SUPPORTED}; this is {place}. To read storage "
+            "without Ray: ray-workflow-exporter serve --address none --storage …"
         )
     if importlib.util.find_spec(_DASHBOARD_PACKAGE) is None:
         raise InstallError(
-            f"This Ray has no dashboard to install into: pip install "
-            f"'ray[default]=={place.ray_version}' first."
+            f"This Ray has no dashboard. Install it first: "
+            f"pip install 'ray[default]=={place.ray_version}'"
         )
     content = place.content
     if content == SHIM:
@@ -96,18 +96,18 @@ def install() -> str:
         place.folder.mkdir(exist_ok=True)
         part = place.folder / "shim.part"
         part.write_text(SHIM, encoding="utf-8")
-        # Whatever the umask: Ray would not survive a module that it sees and cannot read.
+        # Whatever the umask: Ray ends when it finds a module that it cannot read.
         part.chmod(0o644)
         os.replace(part, place.file)
         place.folder.chmod(0o755)
     except OSError as error:
         raise _denied(place, error) from None
-    done = "Renewed" if content else "Installed"
+    done = "Updated" if content else "Installed"
     return f"{done} in {place}: the next `ray start --head` starts the exporter."
 
 
 def remove() -> str:
-    """Remove the shim and say what was done. Raises InstallError."""
+    """Remove the shim and return what was done. Raises InstallError."""
     place = find_place()
     if not place.folder.exists():
         return f"Not installed in {place}: nothing to remove."
@@ -116,7 +116,7 @@ def remove() -> str:
         shutil.rmtree(place.folder)
     except OSError as error:
         raise _denied(place, error) from None
-    return f"Removed from {place}. A Ray that runs keeps its exporter until it ends."
+    return f"Removed from {place}. A running Ray keeps its exporter until it ends."
 
 
 def status() -> tuple[bool, str]:
@@ -128,17 +128,20 @@ def status() -> tuple[bool, str]:
     if not versions.supported(place.ray_version):
         return (
             False,
-            f"Installed in {place}, where it stays off: it needs Ray {versions.SUPPORTED}.",
+            f"Installed in {place}, but not started: it needs Ray {versions.SUPPORTED}.",
         )
     if content != SHIM:
-        return False, f"Installed in {place} by another version: `ray-dashboard install` renews it."
+        return (
+            False,
+            f"Installed in {place} by another version: run `ray-dashboard install` to update it.",
+        )
     return True, f"Installed in {place}."
 
 
 def _refuse_foreign(place: Place) -> None:
     content = place.content
     if content and not content.startswith(_MARK):
-        raise InstallError(f"{place.file} was not written by the exporter; it is left alone.")
+        raise InstallError(f"{place.file} was not written by the exporter and is left unchanged.")
 
 
 def _denied(place: Place, error: OSError) -> InstallError:

@@ -1,8 +1,8 @@
-"""What Ray's dashboard loads: a module for the agent of each node, one for the dashboard itself.
+"""The modules that Ray's dashboard loads: one for each node's agent, one for the dashboard.
 
-An exception in a module's constructor ends the node; one in `run` leaves an agent that answers
-nobody, and ends the dashboard (all seen with 2.47.1). So nothing leaves either, and nothing is
-done in Ray's own threads.
+An exception in a module's constructor ends the node; one in `run` leaves an agent that does not
+answer, and ends the dashboard (all seen with 2.47.1). So no exception may leave them, and all work
+is done in a thread of ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _harmless(doing: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _log.exception("The workflow exporter failed %s; Ray goes on without it.", doing)
+        _log.exception("The workflow exporter failed %s; Ray is not affected.", doing)
 
 
 class WorkflowObservability(DashboardAgentModule):  # type: ignore[misc]
@@ -42,25 +42,25 @@ class WorkflowObservability(DashboardAgentModule):  # type: ignore[misc]
         with _harmless("to be set up in the agent"):
             super().__init__(dashboard_agent)
             self._thread = threading.Thread(
-                target=_watch, args=(dashboard_agent,), name="workflow-exporter", daemon=True
+                target=_supervise, args=(dashboard_agent,), name="workflow-exporter", daemon=True
             )
 
     async def run(self, server: Any) -> None:
-        """Begin to watch over the exporter, in a thread."""
+        """Start supervising the exporter, in a thread."""
         with _harmless("to start in the agent"):
             self._thread.start()
 
     @staticmethod
     def is_minimal_module() -> bool:
-        """Stay away from a Ray that was installed without a dashboard."""
+        """Return False: a Ray without a dashboard does not load this module."""
         return False
 
 
-def _watch(agent: Any) -> None:
-    with _harmless("to watch over its process"):
+def _supervise(agent: Any) -> None:
+    with _harmless("to supervise its process"):
         is_head, storage = _ask_gcs(agent.gcs_address, agent.node_id)
         if not is_head:
-            _log.info("This is not the head node: the workflow exporter is not started here.")
+            _log.info("Not the head node: the workflow exporter is not started here.")
             return
         node = Node(
             gcs_address=agent.gcs_address,
@@ -72,7 +72,7 @@ def _watch(agent: Any) -> None:
             log_dir=agent.log_dir,
             storage=storage,
         )
-        _log.info("The workflow exporter is started; its log is %s.", node.log_file)
+        _log.info("Starting the workflow exporter; its log is %s.", node.log_file)
         command = launch.command(f"{__package__}.child")
         supervise(command, node.to_json(), node.output_file, node.withdraw)
 
@@ -81,27 +81,29 @@ def _ask_gcs(address: str, node_id: str) -> tuple[bool, Optional[str]]:
     """Return whether the node is the head, and the URI of the cluster's workflow storage."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-    told = False
+    logged = False
     while True:
         try:
             gcs = GcsClient(address=address)
             for known, info in gcs.get_all_node_info().items():
                 if known.hex() == node_id:
-                    # A dictionary until Ray 2.20, a message of protobuf later.
+                    # A dictionary until Ray 2.20, then a protobuf message.
                     has = info["resources"] if isinstance(info, dict) else info.resources_total
                     storage = gcs.internal_kv_get(b"storage", b"session")
                     return _HEAD_RESOURCE in has, storage and storage.decode()
         except Exception as error:
-            if not told:
-                told = True
-                _log.warning("The workflow exporter cannot ask the GCS yet, and goes on: %r", error)
+            if not logged:
+                logged = True
+                _log.warning(
+                    "The workflow exporter cannot reach the GCS yet and tries again: %r", error
+                )
         time.sleep(_ASK_AGAIN_SECONDS)
 
 
 class WorkflowRoutes(DashboardHeadModule):  # type: ignore[misc]
     """Serves the exporter's API on the dashboard's own port."""
 
-    # Ray reads every attribute of a module in search of routes: these would open connections.
+    # Ray reads every attribute of a module to find routes; the inherited ones open connections.
     gcs_client = gcs_aio_client = aiogrpc_gcs_channel = http_session = None
 
     def __init__(self, config: Any) -> None:
@@ -112,7 +114,7 @@ class WorkflowRoutes(DashboardHeadModule):  # type: ignore[misc]
             self._forwarder = Forwarder(address_file(config.session_dir))
 
     async def run(self, *_: Any) -> None:
-        """Do nothing: there are only routes."""
+        """Do nothing: this module has only routes."""
 
     # Not `.*`: an id may hold a newline.
     @DashboardHeadRouteTable.view(r"/api/workflows{rest:(?:/[\s\S]*)?}")  # type: ignore[untyped-decorator]
@@ -122,5 +124,5 @@ class WorkflowRoutes(DashboardHeadModule):  # type: ignore[misc]
 
     @staticmethod
     def is_minimal_module() -> bool:
-        """Stay away from a Ray that was installed without a dashboard."""
+        """Return False: a Ray without a dashboard does not load this module."""
         return False

@@ -1,4 +1,4 @@
-"""The Ray node that the exporter belongs to, and the files in which it tells where it listens."""
+"""The Ray node of the exporter, and the discovery files with the exporter's address."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Node:
 
     @classmethod
     def from_json(cls, text: str) -> Node:
-        """Return the node that `to_json` wrote down."""
+        """Return the node from the output of `to_json`."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
@@ -65,7 +65,7 @@ class Node:
 
     @property
     def output_file(self) -> Path:
-        """What its process prints beside the log, from Ray's own code for example."""
+        """Other output of its process, for example from Ray's own code."""
         return Path(self.log_dir, _OUTPUT_FILE)
 
     @property
@@ -79,7 +79,7 @@ class Node:
         return address_file(self.session_dir)
 
     def announce(self, listening: Listening, cluster: Optional[str] = None) -> None:
-        """Write both files, where they do not stand already; one even if the other fails.
+        """Write both files if their content differs; one even if the other fails.
 
         `cluster` is the name of the cluster, if it has one. Raises OSError.
         """
@@ -104,7 +104,7 @@ class Node:
             write_json(self.discovery_file, groups)
 
     def withdraw(self) -> None:
-        """Remove both files, unless another session's exporter wrote them; raises OSError.
+        """Remove both files, unless another session's exporter wrote them. Raises OSError.
 
         One is removed even if the other cannot be.
         """
@@ -116,12 +116,12 @@ class Node:
 
 
 def address_file(session_dir: str) -> Path:
-    """Return the file that says where the exporter of a session listens."""
+    """Return the file with the address of the exporter of a session."""
     return Path(session_dir, _ADDRESS_FILE)
 
 
 def read_address(file: Path) -> Optional[Address]:
-    """Return the address of the exporter, None when it is away."""
+    """Return the address of the exporter, None if it is not running."""
     try:
         return Address(**read_json(file))
     except TypeError:

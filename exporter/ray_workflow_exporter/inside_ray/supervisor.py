@@ -1,4 +1,4 @@
-"""Keep one child process running, for ever, from a process that must not be harmed by it."""
+"""Keep one child process running, without a risk for the process that does so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..backoff import Backoff
 from .files import open_own
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
-STEADY_SECONDS = 10.0  # a child that lived as long did not crash at its start
+STEADY_SECONDS = 10.0  # a child that ran this long did not crash at its start
 LARGEST_OUTPUT = 16 << 20
 
 _log = logging.getLogger(__name__)
@@ -23,11 +23,10 @@ _log = logging.getLogger(__name__)
 def supervise(
     command: Sequence[str], greeting: str, output: Path, after: Callable[[], None]
 ) -> None:
-    """Run `command` again and again, with growing delays; never returns.
+    """Run `command` and restart it whenever it ends, with growing pauses; never returns.
 
-    The child is given `greeting` as the first line of its standard input, which then stays open
-    for as long as this process lives, and `output` for what it prints. `after` is called when it
-    ended.
+    The first line of the child's standard input is `greeting`; the input stays open until this
+    process ends. What the child prints goes to `output`. `after` is called each time it has ended.
     """
     backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
     while True:
@@ -36,19 +35,19 @@ def supervise(
         try:
             after()
         except Exception:
-            _log.exception("What the workflow exporter left behind could not be removed.")
+            _log.exception("Could not clean up after the workflow exporter.")
         if time.monotonic() - began >= STEADY_SECONDS:
             backoff.reset()
         pause = backoff.pause()
         _log.warning(
-            "The workflow exporter %s; it is started again in %.0f s. Its log and output are %s.*",
+            "The workflow exporter %s; restarting it in %.0f s. Its log and output are %s.*",
             *(end, pause, output.with_suffix("")),
         )
         time.sleep(pause)
 
 
 def _run(command: Sequence[str], greeting: str, output: Path) -> str:
-    """Run the child until it ends, and say how it did."""
+    """Run the child until it ends, and return how it ended."""
     try:
         with open(output, "ab", opener=open_own) as stream:
             if os.fstat(stream.fileno()).st_size > LARGEST_OUTPUT:
@@ -56,7 +55,7 @@ def _run(command: Sequence[str], greeting: str, output: Path) -> str:
             child = subprocess.Popen(
                 command,
                 bufsize=0,
-                # The agent's own standard input is the pipe by which the raylet watches over it.
+                # A pipe of its own: the agent's standard input is how the raylet notices its end.
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
@@ -67,7 +66,7 @@ def _run(command: Sequence[str], greeting: str, output: Path) -> str:
             try:
                 child.stdin.write(greeting.encode() + b"\n")
             except BrokenPipeError:
-                pass  # it has ended already: its exit code says more
+                pass  # it has ended already; its exit code is logged
             return _described(child.wait())
     except Exception as error:
         return f"could not be started ({error!r})"

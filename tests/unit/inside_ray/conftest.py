@@ -21,4 +21,5 @@ async def dashboard(tmp_path: Path) -> AsyncIterator[Client]:
     app.router.add_route("*", r"/api/workflows{rest:(?:/[\s\S]*)?}", forwarder.forward)
     async with TestClient(TestServer(app)) as client:
         yield client
-    await forwarder.close()
+    if forwarder._session is not None:
+        await forwarder._session.close()  # the dashboard itself keeps it until its process ends

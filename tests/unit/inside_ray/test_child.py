@@ -166,7 +166,10 @@ def test_a_folder_that_cannot_be_written_is_logged_once_and_no_reason_to_fail(
     port = free_port()
     start(LISTEN=f"127.0.0.1:{port}")
     wait_until(
-        lambda: node.log_file.exists() and "told our address" in node.log_file.read_text(),
+        lambda: (
+            node.log_file.exists()
+            and "Could not write the discovery files" in node.log_file.read_text()
+        ),
         message="not logged",
     )
     assert requests.get(f"http://127.0.0.1:{port}/-/healthy", timeout=5).ok
@@ -301,7 +304,7 @@ def test_a_poll_loop_that_hangs_ends_the_process_to_be_started_again(
     with pytest.raises(SystemExit) as ended:
         presence.keep(lambda: Listening([("0.0.0.0", 20729)]), lambda: False)
     assert ended.value.code == 3
-    assert "The poll loop shows no life" in caplog.text
+    assert "No poll has finished in time" in caplog.text
 
 
 def test_started_by_hand_it_says_what_it_is_for() -> None:

@@ -217,7 +217,7 @@ async def test_a_body_beyond_the_limit_is_refused(dashboard: Client, exporter: S
     fits = await dashboard.post("/api/workflows/a", data=b"x" * LARGEST_BODY)
     assert len((await fits.json())["body"]) == LARGEST_BODY
     refused = await dashboard.post("/api/workflows/a", data=io.BytesIO(b"x" * (LARGEST_BODY + 1)))
-    assert await problem(refused) == (413, "A request may hold 1048576 bytes at most.")
+    assert await problem(refused) == (413, "The body of a request is limited to 1048576 bytes.")
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(
@@ -231,7 +231,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
         await asyncio.Event().wait()
 
     answer = await dashboard.post("/api/workflows/a", data=slowly())
-    assert await problem(answer) == (408, "The body did not come within 0.1 s.")
+    assert await problem(answer) == (408, "The body did not arrive within 0.1 s.")
 
 
 async def test_a_body_that_is_not_packed_as_it_says_is_refused(
@@ -297,7 +297,7 @@ async def test_a_client_that_leaves_is_no_fault(
 async def test_without_an_exporter_the_answer_says_so(dashboard: Client) -> None:
     status, detail = await problem(await dashboard.get("/api/workflows"))
     assert status == 503
-    assert detail.startswith("The workflow exporter is not running;")
+    assert detail.startswith("The workflow exporter is not running.")
 
 
 async def test_an_exporter_that_is_gone_is_not_a_fault_of_the_dashboard(

@@ -59,7 +59,7 @@ async def test_another_certificate_is_not_trusted_and_a_new_one_is_once_it_is_an
     await asyncio.to_thread(wait_until, lambda: site.listener.web_config.fingerprint != before)
     status, detail = await problem(await dashboard.get("/api/workflows"))
     assert status == 503
-    assert "shows another certificate" in detail
+    assert "has another certificate" in detail
     tell(site, tmp_path)
     assert (await dashboard.get("/api/workflows")).status == 200
 
@@ -83,4 +83,4 @@ async def test_where_a_client_certificate_is_asked_for_the_answer_says_whom_to_a
     secure(", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt}")
     status, detail = await problem(await dashboard.get("/api/workflows"))
     assert status == 502
-    assert "ask the exporter itself, on its own port" in detail
+    assert "Use the exporter's own port." in detail

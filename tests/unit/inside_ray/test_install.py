@@ -100,7 +100,7 @@ def test_the_shim_of_another_version_is_renewed(ray: InstalledRay) -> None:
     with (ray.folder / "__init__.py").open("a") as file:
         file.write("# of another version\n")
     assert (run("status").exit_code, "another version" in run("status").output) == (1, True)
-    assert run("install").output.startswith("Renewed in Ray 2.47.1")
+    assert run("install").output.startswith("Updated in Ray 2.47.1")
     assert run("status").exit_code == 0
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_ours_is_left_alone(ray: InstalledRay, command: str) 
     (ray.folder / "__init__.py").write_text("theirs = True\n")
     done = run(command)
     assert done.exit_code == 1
-    assert "was not written by the exporter; it is left alone." in done.output
+    assert "was not written by the exporter and is left unchanged." in done.output
     assert (ray.folder / "__init__.py").read_text() == "theirs = True\n"
 
 
@@ -119,7 +119,7 @@ def test_a_ray_that_we_do_not_work_in_is_refused(ray: InstalledRay, version: str
     ray.become(version)
     done = run("install")
     assert done.exit_code == 1
-    assert f"The exporter works inside Ray 2.20 up to 2.47; here is Ray {version}" in done.output
+    assert f"The exporter runs inside Ray 2.20 up to 2.47; this is Ray {version}" in done.output
     assert ray.left() == []
 
 
@@ -129,7 +129,7 @@ def test_after_an_upgrade_of_ray_it_says_that_it_stays_off_and_can_be_removed(
     run("install")
     ray.become("2.49.0")
     done = run("status")
-    assert (done.exit_code, "where it stays off" in done.output) == (1, True)
+    assert (done.exit_code, "but not started" in done.output) == (1, True)
     assert run("remove").exit_code == 0
     assert ray.left() == []
 
@@ -196,7 +196,7 @@ def test_in_a_ray_that_we_do_not_know_nothing_is_loaded(
     unknown.__version__ = "2.48.0"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ray", unknown)
     runpy.run_path(_shim_in(tmp_path))
-    assert "stays off: this is Ray 2.48.0, and it works inside Ray 2.20 up to 2.47." in caplog.text
+    assert "not started: this is Ray 2.48.0; it supports Ray 2.20 up to 2.47." in caplog.text
 
 
 def _shim_in(folder: Path) -> str:

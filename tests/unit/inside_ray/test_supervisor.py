@@ -72,8 +72,8 @@ def test_a_child_that_lived_for_long_is_back_at_once(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("raise SystemExit(7)", "The workflow exporter ended with exit code 7; it is started"),
-        ("import os; os.abort()", "The workflow exporter was ended by SIGABRT; it is started"),
+        ("raise SystemExit(7)", "The workflow exporter ended with exit code 7; restarting it"),
+        ("import os; os.abort()", "The workflow exporter was ended by SIGABRT; restarting it"),
         ("import os; os.kill(os.getpid(), 40)", "was ended by signal 40"),
     ],
 )
