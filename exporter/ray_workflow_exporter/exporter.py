@@ -90,7 +90,6 @@ class Exporter:
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
-        self._archive.close()
         # A poll that hangs may write yet: the end of the process lets go of the files.
         if self._files is not None and not (self._thread and self._thread.is_alive()):
             self._files.close()

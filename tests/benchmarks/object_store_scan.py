@@ -6,11 +6,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from unittest import mock
 
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.settings.settings import Settings
-from ray_workflow_exporter.sources.storage import filesystem as files
+from ray_workflow_exporter.sources.storage import arrow_files
 
 from .harness import Result, Row, at_least, duration, faster, seconds, times
 from .history_tree import plant
@@ -40,7 +41,8 @@ def measure() -> Result:
         with serving(many, LATENCY) as store, serving(few, LATENCY) as small_store:
             ours = statistics.median(scan(store, RUNS) for _ in range(REPEATS))
             requests = store.requests() / REPEATS
-            with mock.patch.object(files, "CONNECTIONS", 1):
+            one_thread = {"CONNECTIONS": 1, "_threads": [], "_calls": SimpleQueue()}
+            with mock.patch.multiple(arrow_files, **one_thread):
                 single = [scan(small_store, RUNS_ONE_BY_ONE) for _ in range(3)]
             peer = statistics.median(single) * RUNS / RUNS_ONE_BY_ONE
     return Result(

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.settings.settings import Settings
-from ray_workflow_exporter.sources.storage.filesystem import LocalFiles, StorageError
+from ray_workflow_exporter.sources.storage.filesystem import StorageError
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from support.expositions import render
 from support.object_store import object_store, s3_uri
 from support.proxy import proxy
@@ -287,7 +288,7 @@ def test_nothing_ticks_while_nothing_happens(watch, tmp_path, monkeypatch) -> No
     assert bytes(exporter.metrics(tiers=OBJECTS)) == before
 
 
-def test_one_run_that_cannot_be_read_hides_no_other(watch, tmp_path, monkeypatch) -> None:
+def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, caplog) -> None:
     tree = StorageTree(str(tmp_path))
     for name in ("old", "odd", "new"):
         tree.run(name).task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
@@ -302,14 +303,39 @@ def test_one_run_that_cannot_be_read_hides_no_other(watch, tmp_path, monkeypatch
     exporter = watch(tree, finished_retention="50y")
     for _ in range(3):
         exporter.poll_once()
-    assert shown(exporter).keys() == {"old", "new"}
+    assert shown(exporter).keys() == {"old", "odd", "new"}
+    assert exporter.run("odd").run.start_time is None
     assert up(exporter) == 1
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
+    assert len([it for it in caplog.messages if "'odd'" in it and "tasks/f/inputs.json" in it]) == 1
     assert b'poll_errors_total{phase="read"} 1.0' in bytes(exporter.metrics())
     monkeypatch.setattr(LocalFiles, "read", read)
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
     exporter.poll_once()
-    assert "odd" in shown(exporter)
+    assert exporter.run("odd").run.start_time == T0
+
+
+def test_a_mark_without_a_folder_is_tried_again_after_a_pause(watch, tmp_path) -> None:
+    tree = StorageTree(str(tmp_path))
+    tree.run("whole").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+    for status in ("RUNNING", "PENDING", "FAILED"):
+        tree.put(f"workflows/__status__/{status}/orphan-{status}", b"")
+    exporter = watch(tree, finished_retention="50y")
+    for _ in range(4):
+        exporter.poll_once()
+    assert shown(exporter).keys() == {"whole"}
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
+
+
+def test_a_run_that_ended_without_the_mark_of_its_end_is_shown(watch, tmp_path) -> None:
+    tree = StorageTree(str(tmp_path))
+    tree.run("w").task("f").succeed("f", T0, T0 + 1).mark("RUNNING").meta("SUCCESSFUL")
+    exporter = watch(tree, finished_retention="50y")
+    for _ in range(6):
+        exporter.poll_once()
+    assert exporter.run("w").run.status.value == "SUCCESSFUL"
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
 
 
 def test_readers_of_old_runs_do_not_make_storage_fail(watch, tmp_path, monkeypatch) -> None:

@@ -35,14 +35,10 @@ class Archive:
             raise TimeoutError("Storage is being read for others who asked; try again.")
         try:
             self._reader.uri = storage_uri
-            stored = self._reader.ask(lambda it: it.read_run(workflow_id))
+            stored = self._reader.call(lambda it: it.read_run(workflow_id))
         finally:
             self._asking.release()
         if stored is None:
             return None
         run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
         return RunView(run, analyse(run), True, tuple(run.tasks.values()))
-
-    def close(self) -> None:
-        """Let go of storage."""
-        self._reader.close()

@@ -22,11 +22,10 @@ from ..sources.storage.reader import StorageReader
 from .assembler import Assembler
 from .loading import Progress, garbage_waits
 from .task_details import Details
-from .tracked import FOLLOWED_SECONDS, Pending, Tracked
+from .tracked import FOLLOWED_SECONDS, UNREADABLE_PAUSE, Pending, Tracked
 
 _DISAGREEMENTS = 2  # polls
 _BATCH = 64  # runs that are read at once: the store of a live run must not wait for more
-_UNREADABLE_PAUSE = 60.0  # seconds until a run that cannot be read is tried again
 
 
 class Poller:
@@ -121,10 +120,9 @@ class Poller:
             self.cache.save()
 
     def close(self) -> None:
-        """Let go of storage and Ray."""
+        """Let go of Ray and of the cache."""
         self._details.close()
         self._link.close()
-        self._reader.close()
         if self.cache is not None:
             self.cache.close()
 
@@ -220,9 +218,10 @@ class Poller:
 
     def _is_due(self, workflow_id: str, tracked: Tracked, mark: Mark, now: float) -> bool:
         """Whether a run that is not live has to be read."""
+        if tracked.mark == mark and tracked.recheck_at is not None:
+            return now >= tracked.recheck_at
         if mark.status.finished:
-            recheck = tracked.recheck_at is not None and now >= tracked.recheck_at
-            return recheck or tracked.mark != mark
+            return tracked.mark != mark
         known = self._catalog.get(workflow_id)
         settled = known is not None and known.status is RunStatus.RESUMABLE and tracked.mark == mark
         if not self._in_grace(now):
@@ -273,21 +272,27 @@ class Poller:
     ) -> None:
         """Take what was read of a run that is not live."""
         tracked = self._tracked[workflow_id]
-        if mark.status.finished:
-            if stored is not None:
-                self._see_finished(stored, tracked, mark, now)
-            elif self.storage_error is None:
-                tracked.mark, tracked.recheck_at = mark, now + _UNREADABLE_PAUSE
+        if stored is None:  # a mark without a folder
+            tracked.mark, tracked.recheck_at = mark, now + UNREADABLE_PAUSE
+        elif mark.status.finished:
+            self._see_finished(stored, tracked, mark, now)
         elif self._in_grace(now):
-            tracked.stored = stored or tracked.stored
-            if tracked.stored is not None:
-                # Ray cannot be asked: say what the files say.
+            # Ray cannot be asked: show what the files say.
+            tracked.stored, tracked.was_live = stored, False
+            self._put(stored, mark.status, mark_time=mark.time)
+        elif stored.status is not None and stored.status.finished:
+            # The mark that the run ended is missing. It may just be being written.
+            tracked.disagreed += 1
+            if tracked.disagreed > _DISAGREEMENTS:
+                tracked.mark, tracked.recheck_at = mark, now + UNREADABLE_PAUSE
                 tracked.was_live = False
-                self._put(tracked.stored, mark.status, mark_time=mark.time)
-        elif stored is not None and not (stored.status is not None and stored.status.finished):
-            tracked.mark, tracked.was_live = mark, False
-            self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
-            self._settle(tracked, workflow_id)
+                self._put(stored, stored.status, mark_time=mark.time)
+        else:
+            tracked.stored, tracked.was_live = stored, False
+            again, tracked.mark = tracked.mark == mark, mark
+            run = self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
+            if not tracked.plan_recheck(run, mark, now, again=again):
+                self._settle(tracked, workflow_id)
 
     def _see_finished(self, stored: StoredRun, tracked: Tracked, mark: Mark, now: float) -> None:
         if stored.status not in (None, mark.status) and tracked.disagreed < _DISAGREEMENTS:

@@ -14,6 +14,9 @@ from ..sources.records import Mark, StoredRun
 _RECHECKS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 FOLLOWED_SECONDS = sum(_RECHECKS)  # after its end; what has not ended by then was cut off
 
+# A run of which something cannot be read is tried again after a pause that doubles each time.
+UNREADABLE_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
+
 # Of the oldest tasks, and of the others by turns.
 FEWEST_CHECKS, MOST_CHECKS = 50, 500
 
@@ -75,11 +78,14 @@ class Tracked:
     pending: Pending = field(default_factory=Pending)
 
     def plan_recheck(self, run: Run, mark: Mark, now: float, *, again: bool) -> bool:
-        """Plan when to look at an ended run the next time; tell whether that is needed.
+        """Plan when to read an ended run the next time; return whether that is needed.
 
-        `again` says whether its mark was known before.
+        `again` is whether its mark was known before.
         """
         self.recheck = self.recheck + 1 if again else 0
+        if self.stored is not None and self.stored.unreadable:
+            self.recheck_at = now + min(UNREADABLE_PAUSE * 2**self.recheck, _LONGEST_PAUSE)
+            return True
         still = any(it.state is TaskState.RUNNING for it in run.tasks.values())
         unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
         young = now - mark.time < _RECHECKS[-1]

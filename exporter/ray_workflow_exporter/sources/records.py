@@ -1,4 +1,4 @@
-"""What each source says of a run, word for word, before `runs/merge.py` makes one Run of it."""
+"""What each source says of a run, before `runs/merge.py` makes one Run of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class StoredTask:
 class StoredRun:
     """The folder of one run. `status` is None for a ghost: a folder that never became a run.
 
-    Of an `outlined` run, the files of the tasks were not read but for one that tells a start.
+    Of an `outlined` run, the files of the tasks were not read but for one that has a start.
+    `unreadable` names files and folders that are there and cannot be read, each with the cause.
+    `stamps` are those of the files that need not be read again as long as they stay the same.
     """
 
     workflow_id: str
@@ -60,6 +62,10 @@ class StoredRun:
     base_names: frozenset[str] = frozenset()  # names in duplicate_name_counter/: the stages
     tasks: Mapping[str, StoredTask] = field(default_factory=dict)
     outlined: bool = False
+    unreadable: tuple[str, ...] = ()
+    stamps: Mapping[str, Mapping[str, tuple[int, int]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
 
 class LiveTask(NamedTuple):

@@ -20,7 +20,7 @@ from ray_workflow_exporter.poll import loading
 from ray_workflow_exporter.poll.poller import Poller
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
-from ray_workflow_exporter.sources.storage.filesystem import LocalFiles
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from support.object_store import object_store, s3_uri
 from support.trees import StorageTree
 

@@ -11,8 +11,6 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Callable, NamedTuple, Optional
 
-import orjson
-
 from ...model import RunStatus
 from .exceptions import read_exception
 from .filesystem import is_text
@@ -33,7 +31,7 @@ EXCEPTION = "exception.pkl"
 JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
 EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
 
-# Both decoders go deeper than Python's stack allows to those who use what they read.
+# The decoder goes deeper than Python's stack allows to those who use what it returns.
 _MAX_DEPTH = 200
 
 Fields = dict[str, Any]
@@ -72,17 +70,7 @@ def could_be_a_file_of_a_run(mark: str) -> bool:
 
 
 def _document(data: bytes) -> Optional[Mapping[str, Any]]:
-    if data.count(b"{") + data.count(b"[") > _MAX_DEPTH:
-        return _lenient(data)
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _lenient(data)
-    return value if isinstance(value, dict) else {}
-
-
-def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
-    """Read what Python writes and JSON does not know, None if it is only half written."""
+    """Read a JSON object, None if it is only half written; any other value counts as empty."""
     try:
         text = data.decode().strip()
         value, end = _DECODER.raw_decode(text)
@@ -93,7 +81,10 @@ def _lenient(data: bytes) -> Optional[Mapping[str, Any]]:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not _too_deep(value) else {}
+    if not isinstance(value, dict):
+        return {}
+    nested = data.count(b"{") + data.count(b"[") > _MAX_DEPTH
+    return {} if nested and _too_deep(value) else value
 
 
 def _too_deep(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Workflow storage as the poller asks it: in a time box, with the last failure at hand."""
+"""Workflow storage as the poller reads it: with a time-out, and with the last failure at hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -20,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 class StorageReader:
-    """Asks storage on a thread of its own and gives up after `timeout` seconds of silence.
+    """Reads storage on a thread of its own and gives up after `timeout` seconds of silence.
 
-    `error` says why the last question had no answer; after a failed one, nothing more is read
-    until a listing succeeds. Runs that are not `ours` are neither listed nor read.
+    `error` says why storage could not be read the last time; after a failure, nothing more is
+    read until a listing succeeds. Runs that are not `ours` are neither listed nor read.
     """
 
     def __init__(self, uri: Optional[str], timeout: float, ours: Callable[[str], bool]) -> None:
@@ -33,11 +34,11 @@ class StorageReader:
         self._box = TimeBox(timeout, "The workflow storage")
         self._storage: Optional[WorkflowStorage] = None
         self._ahead: dict[str, Optional[StoredRun]] = {}
-        self.unreadable = 0  # how often a single run could not be read
-        self._told: set[str] = set()  # runs whose failure is in the log
+        self.unreadable = 0  # how often a single file or folder could not be read
+        self._reported: dict[str, object] = {}  # what the log says of a run, or of a mark
 
-    def ask(self, question: Callable[[WorkflowStorage], T]) -> T:
-        """Ask what you like, from any thread; raise StorageError or TimeoutError."""
+    def call(self, function: Callable[[WorkflowStorage], T]) -> T:
+        """Return `function(storage)`, for any thread; raise StorageError or TimeoutError."""
         if self.uri is None:
             raise StorageError(
                 "No workflow storage is known yet: Ray has not told its storage. Name it with "
@@ -45,18 +46,23 @@ class StorageReader:
             )
         if self._storage is None:
             self._storage = WorkflowStorage(self.uri, self._box.beat, self._ours)
-        return self._box.call(question, self._storage)
+        return self._box.call(function, self._storage)
 
     def list(self) -> Optional[Mapping[str, Mark]]:
         """Return the marks of all runs, None on a failure. Unchanged, it is the same object."""
         try:
-            marks = self.ask(lambda it: it.list_marks())
+            marks = self.call(WorkflowStorage.list_marks)
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return None
         if self.error is not None:
             logger.info("Reading workflow storage: %d runs.", len(marks))
         self.error = None
+        for path, problem in self._storage.errors.items() if self._storage else ():
+            self.unreadable += 1
+            if self._reported.get(path) != problem.cause:
+                self._reported[path] = problem.cause
+                logger.warning("%s", problem)
         return marks
 
     def read(
@@ -71,13 +77,10 @@ class StorageReader:
         if self.error is not None:
             return previous
         try:
-            return self.ask(lambda it: it.read_run(workflow_id, previous, only))
+            return self._report(self.call(lambda it: it.read_run(workflow_id, previous, only)))
         except ValueError:
             return None  # Ray runs what is called "." or "", and nothing of it can be stored
-        except StorageError as error:
-            self._fail_for(workflow_id, error)
-            return previous
-        except TimeoutError as error:
+        except (StorageError, TimeoutError) as error:
             self._fail(error)
             return previous
 
@@ -89,28 +92,17 @@ class StorageReader:
     ) -> Mapping[str, Optional[StoredRun]]:
         """Read many runs with what was read of them before; those not reached are left out.
 
-        `enough` tells whether the outline of a run will do.
+        `enough` returns whether the outline of a run suffices.
         """
         if self.error is not None or not wanted:
             return {}
         try:
-            return self.ask(lambda it: it.read_runs(wanted, until, enough))
-        except StorageError:
-            # One of them may be the only one that cannot be read: it must not hide the others.
-            return self._read_each(wanted, until)
-        except TimeoutError as error:
+            found = self.call(lambda it: it.read_runs(wanted, until, enough))
+        except (StorageError, TimeoutError) as error:
             self._fail(error)
             return {}
-
-    def _read_each(
-        self, wanted: Mapping[str, Optional[StoredRun]], until: float
-    ) -> Mapping[str, Optional[StoredRun]]:
-        found: dict[str, Optional[StoredRun]] = {}
-        for workflow_id, previous in wanted.items():
-            run = self.read(workflow_id, previous)
-            if self.error is not None or (found and time.monotonic() > until):
-                break
-            found[workflow_id] = run
+        for run in found.values():
+            self._report(run)
         return found
 
     def read_ahead(self, wanted: Mapping[str, Optional[StoredRun]]) -> None:
@@ -118,26 +110,22 @@ class StorageReader:
         self._ahead = dict(self.read_many(wanted))
 
     def forget(self, workflow_id: str) -> None:
-        """Drop what is remembered of a run that is not expected to change."""
-        self._told.discard(workflow_id)
-        if self._storage is not None:
-            self._storage.forget(workflow_id)
+        """Forget what was logged of a run that is not expected to be read again."""
+        self._reported.pop(workflow_id, None)
 
-    def close(self) -> None:
-        """Let the thread end."""
-        self._box.close()
-
-    def _fail_for(self, workflow_id: str, error: StorageError) -> None:
-        """Find out whether storage as a whole has failed, or a single run cannot be read."""
-        try:
-            self.ask(lambda it: it.list_marks())
-        except (StorageError, TimeoutError) as failure:
-            self._fail(failure)
-            return
-        self.unreadable += 1
-        if workflow_id not in self._told:
-            self._told.add(workflow_id)
-            logger.warning("The run %r cannot be read: %s", workflow_id, error)
+    def _report(self, run: Optional[StoredRun]) -> Optional[StoredRun]:
+        """Count what cannot be read of a run, and log it once."""
+        if run is not None and run.unreadable:
+            self.unreadable += 1
+            if self._reported.get(run.workflow_id) != run.unreadable:
+                self._reported[run.workflow_id] = run.unreadable
+                logger.warning(
+                    "The run %r is shown without what cannot be read: %s. Check that the "
+                    "exporter may read it.",
+                    run.workflow_id,
+                    "; ".join(run.unreadable),
+                )
+        return run
 
     def _fail(self, error: Exception) -> None:
         if str(error) != self.error:
@@ -146,36 +134,36 @@ class StorageReader:
 
 
 class TimeBox:
-    """Runs one call at a time on a daemon thread and gives up after `seconds` without a sign.
+    """Makes one call at a time on a daemon thread and gives up after `seconds` without a beat.
 
-    A sign is the end of the call, or a `beat` while it is under way: what is long but goes on
-    does not hang. While a call hangs, further ones are refused at once: a storage that does not
-    answer is not asked ever more. The thread is a daemon, so that a hanging call cannot keep the
-    process.
+    A beat is the end of the call, or `beat` while it goes on: a long call that goes on does not
+    hang. While a call hangs, further ones are refused at once, so that calls do not pile up. The
+    thread is a daemon, so that a hanging call cannot keep the process alive; it ends when nobody
+    holds this object any more.
     """
 
     def __init__(self, seconds: float, name: str) -> None:
         self._seconds = seconds
         self._name = name
-        self._queue: queue.SimpleQueue[Optional[tuple[Future[Any], Callable[..., Any], Any]]]
-        self._queue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._hanging: Optional[Future[Any]] = None
-        self._sign = 0.0  # when the last one was given
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._last_beat = 0.0
+        threading.Thread(target=_make_calls, args=(self._queue,), name=name, daemon=True).start()
+        weakref.finalize(self, self._queue.put, None)
 
     def beat(self) -> None:
-        """Say that the call under way goes on; for any thread."""
-        self._sign = time.monotonic()
+        """Note that the call goes on; for any thread."""
+        self._last_beat = time.monotonic()
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Return function(*args); raise TimeoutError when it takes, or still takes, too long."""
         if self._hanging is not None and not self._hanging.done():
             raise TimeoutError(f"{self._name} still has not answered an earlier call.")
         future: Future[T] = Future()
-        asked = time.monotonic()
+        called = time.monotonic()
         self._queue.put((future, function, args))
         while True:
-            left = max(asked, self._sign) + self._seconds - time.monotonic()
+            left = max(called, self._last_beat) + self._seconds - time.monotonic()
             if left <= 0:
                 break
             try:
@@ -186,17 +174,12 @@ class TimeBox:
         self._hanging = future
         raise TimeoutError(f"{self._name} did not answer within {self._seconds:g} s.")
 
-    def close(self) -> None:
-        """Let the thread end after the call it is at."""
-        self._queue.put(None)
 
-    def _work(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            future, function, args = item
-            try:
-                future.set_result(function(*args))
-            except BaseException as error:
-                future.set_exception(error)
+def _make_calls(calls: queue.SimpleQueue[Any]) -> None:
+    while (item := calls.get()) is not None:
+        future, function, args = item
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+        del item, future, function, args  # keep nothing alive while waiting

@@ -1,17 +1,25 @@
-"""How a run's folder is read: list it, then read the files that may say something new. No I/O."""
+"""How a run's folder is read: what to list, which files to read, and the run that they make.
+
+No I/O here: `read_folder` is a generator that yields the calls to make and receives their results,
+so that the calls of many runs can be made at once. A call that failed has a StorageError for a
+result: it costs what that file or folder says, never the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from typing import NamedTuple, Optional, Union
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional, Union
 
 from ..records import StoredRun, StoredTask
-from .filesystem import NOT_MEASURED, Stamp, Tree
+from .exceptions import UNREADABLE
+from .filesystem import NOT_MEASURED, Files, Stamp, StorageError, Tree
 from .layout import (
     COUNTERS,
     EXCEPTION,
     OUTPUT,
     RUN_FILES,
+    RUNS,
     STARTED,
     TASK_FILES,
     TASKS,
@@ -22,282 +30,301 @@ from .layout import (
 )
 from .summary import OUTLINE_FILES, outline
 
-Stamps = Mapping[str, Mapping[str, Stamp]]  # by folder below tasks/ ("": the run's), then by file
-ReadFile = tuple[str, int]  # path, and how many bytes of it at most
-NO_DATA: Mapping[str, bytes] = {}
+Steps = Generator[list[tuple[Any, ...]], list[Any], Optional[StoredRun]]
+Read = Union[Fields, StorageError, None]  # what `read_file` returned, or its failure
 
 _IN_A_TASK = frozenset((*TASK_FILES, OUTPUT))
-_TELLING = (EXCEPTION, OUTPUT)  # by their size or their time
+_BY_STAMP = (EXCEPTION, OUTPUT)  # their size or time is of interest
 _FILES_OF_A_TASK, _PAGE = 9, 1000  # about; and what one request to an object store lists
+_MAX_UNREADABLE = 10  # that are named
 
 
-class Listing(NamedTuple):
-    """What to list, as `Files.tree` takes it."""
+class Request(NamedTuple):
+    """Which run to read, and how.
 
-    folder: str
-    recursive: bool = True
-    names: Optional[Container[str]] = None
-    measured: Optional[Container[str]] = None
-
-
-class _Folder:
-    """The run's own folder or that of a task: its files of known names and what they hold.
-
-    `unchanged` are the stamps of those that `old` speaks for.
+    `previous` is what the last reading returned; with it, `only` names the tasks whose folders
+    are read, all others are taken from it. With `measure`, stamps are taken for the next reading
+    where that costs something. Files changed after `rested` (Unix ns) are read again though their
+    stamp stays the same. A run of which all went well is read in outline if `enough` returns true
+    for what its own files say.
     """
 
-    __slots__ = ("contents", "data", "files", "old", "path", "prefix", "unchanged")
+    workflow_id: str
+    path: str  # of its folder
+    previous: Optional[StoredRun]
+    only: Optional[Collection[str]]
+    measure: bool
+    rested: int
+    enough: Optional[Callable[[StoredRun], bool]] = None
+
+
+@dataclass
+class _Listed:
+    """What was listed of a run: its own files, those of each task's folder, and base names.
+
+    `own` is None where the run's own folder was not listed; `base_names` where the folder of the
+    counters cannot be. `blind` are the folders of tasks that cannot be listed.
+    """
+
+    own: Optional[dict[str, Stamp]] = None
+    tasks: dict[str, Mapping[str, Stamp]] = field(default_factory=dict)
+    base_names: Optional[frozenset[str]] = frozenset()
+    blind: set[str] = field(default_factory=set)
+    all_blind: bool = False
+    errors: dict[str, StorageError] = field(default_factory=dict)  # by path below the run's folder
+
+
+def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
+    """Return the fields that a file holds: none if it is not there, None if it is half written."""
+    data = files.read(path, content.limit)
+    if data is None:
+        return {}
+    fields = content.parse(data)
+    if fields is None and len(data) >= content.limit:
+        cause = f"the file is larger than {content.limit >> 20} MiB"
+        raise StorageError(f"Cannot read {path} in the workflow storage: {cause}.", cause)
+    return fields
+
+
+def read_folder(files: Files, request: Request) -> Steps:
+    """Yield calls until the run is read, and return it; None if there is no such run."""
+    previous = request.previous
+    before: Mapping[str, StoredTask] = previous.tasks if previous is not None else {}
+    only = request.only if previous is not None else None
+    folder_ids = {
+        path: task_id
+        for task_id in (before if only is None else only)
+        if (path := clean(task_id, files.backslash_divides)) is not None
+    }
+    base = f"{RUNS}/{request.path}"
+    paths = None if only is None else list(folder_ids)
+    # The whole folder, if that takes fewer requests than to list the folders of the tasks.
+    pages = 1 + len(before) * _FILES_OF_A_TASK // _PAGE
+    if files.lists_deep and (paths is None or pages <= 1 + len(paths)):
+        listed = _sort_whole((yield [(files.tree, base)])[0], paths)
+    else:
+        names = (_IN_A_TASK, _IN_A_TASK if request.measure else _BY_STAMP)
+        tasks = f"{base}/{TASKS}"
+        calls: list[tuple[Any, ...]] = [(files.tree, f"{base}/{COUNTERS}", True, None, ())]
+        if paths is None:
+            calls.append((files.tree, tasks, True, *names))
+        else:
+            calls += [(files.tree, f"{tasks}/{path}", False, *names) for path in paths]
+        listed = _sort((yield calls), paths)
+
+    reading = _Reading(request, listed, before, folder_ids, partial=only is not None)
+    if request.enough is not None and previous is None and reading.all_left_outputs():
+        first = min(listed.tasks)
+        own_names = RUN_FILES if listed.own is None else listed.own
+        reads = [("", name) for name in OUTLINE_FILES if name in own_names] + [(first, STARTED)]
+        reading.take(reads, (yield reading.calls(files, base, reads)))
+        made = reading.outline(first)
+        if made is not None:
+            return made
+    reads = reading.changed()
+    reading.take(reads, (yield reading.calls(files, base, reads)))
+    return reading.run(files.backslash_divides)
+
+
+class _Reading:
+    """One reading of a run after its listing: the files to read, what they say, and the run."""
 
     def __init__(
         self,
-        path: str,
-        contents: Mapping[str, Content],
-        files: Mapping[str, Stamp],
-        old: Union[StoredRun, StoredTask, None],
-        stamps: Mapping[str, Stamp],
-    ) -> None:
-        self.path = path
-        self.prefix = f"{TASKS}/{path}/" if path else ""
-        self.contents = contents
-        self.files = files
-        self.old = old
-        self.unchanged: Mapping[str, Stamp] = {}
-        if old is not None and stamps:
-            self.unchanged = {
-                name: stamp for name, stamp in stamps.items() if files.get(name) == stamp
-            }
-        self.data: dict[str, bytes] = {}
-
-    def fields(self) -> tuple[Fields, list[str]]:
-        """Return what the files say, and the names of those that were read well."""
-        fields: Fields = {}
-        well_read = []
-        from_old = list(self.unchanged)
-        for name, data in self.data.items():
-            parsed = self.contents[name].parse(data)
-            if parsed is not None:
-                fields.update(parsed)
-                well_read.append(name)
-            else:
-                from_old.append(name)
-        if self.old is not None:
-            for name in from_old:
-                for field in self.contents[name].fields:
-                    fields[field] = getattr(self.old, field)
-        return fields, well_read
-
-    def settled(self, well_read: Iterable[str], rested: int) -> Mapping[str, Stamp]:
-        """Return the stamps of the files that need no second look until their stamp changes."""
-        stamps = dict(self.unchanged)
-        for name in well_read:
-            stamp = self.files.get(name, NOT_MEASURED)
-            if stamp[1] and (self.contents[name].immutable or stamp[1] <= rested):
-                stamps[name] = stamp
-        return stamps
-
-
-class Reading:
-    """One reading of a run: `listings`, then what `files` names, then `more`, then the `run`.
-
-    `previous` is what the last reading returned and `stamps` the files it speaks for; with it,
-    `only` names the tasks whose folders are looked at. With `measure`, stamps are there for the
-    next reading where taking them costs something. `lists_deep` and `backslash_divides` are those
-    of the `Files`. `stamps` are those of all that was read, afterwards. `data` is what was just
-    read of the run's own files. A run that looks as if all went well is first read in outline, if
-    somebody tells whether that is `enough`. Raises ValueError for an id that leads out of the
-    storage.
-    """
-
-    def __init__(
-        self,
-        workflow_id: str,
-        root: str,
-        previous: Optional[StoredRun] = None,
-        stamps: Optional[Stamps] = None,
-        only: Optional[Collection[str]] = None,
-        data: Mapping[str, bytes] = NO_DATA,
+        request: Request,
+        listed: _Listed,
+        before: Mapping[str, StoredTask],
+        folder_ids: Mapping[str, str],
         *,
-        measure: bool,
-        lists_deep: bool,
-        backslash_divides: bool,
-        enough: Optional[Callable[[StoredRun], bool]] = None,
+        partial: bool,
     ) -> None:
-        path = clean(workflow_id, backslash_divides)
-        if path is None:
-            raise ValueError(
-                f"{workflow_id!r} cannot be a workflow id: it is empty or leads out of the storage."
-            )
-        self.workflow_id = workflow_id
-        self._base = f"{root}/{path}"
-        self._previous = previous
-        self._known: Mapping[str, StoredTask] = previous.tasks if previous is not None else {}
-        self.stamps: Stamps = stamps or {}
-        self._backslash_divides = backslash_divides
-        self._ids = {
-            path: task_id
-            for task_id in (self._known if previous is None or only is None else only)
-            if (path := clean(task_id, backslash_divides)) is not None
-        }
-        self._paths = list(self._ids) if previous is not None and only is not None else None
-        self._base_names: frozenset[str] = frozenset()
-        self._own = _Folder("", RUN_FILES, {}, previous, {})
-        self._own_data = data
-        self._folders: list[_Folder] = []
-        self._reads: list[tuple[_Folder, str]] = []
-        self._enough = enough if previous is None else None
-        self._outline: Optional[StoredRun] = None
-        self._whole = lists_deep and self._few_pages()
-        self.listings = self._listings(_IN_A_TASK if measure else _TELLING)
+        self._request = request
+        self._listed = listed
+        self._before = before
+        self._folder_ids = folder_ids
+        self._partial = partial
+        previous = request.previous
+        self._old_stamps = previous.stamps if previous is not None else {}
+        self._own = dict.fromkeys(RUN_FILES, NOT_MEASURED) if listed.own is None else listed.own
+        self._read: dict[str, dict[str, Read]] = {}
+        self._errors = dict(listed.errors)
 
-    def files(self, listed: Sequence[Tree]) -> list[ReadFile]:
-        """Take the answers to `listings`; return which files to read first."""
-        own, tasks = self._split(listed)
-        self._own = _Folder("", RUN_FILES, own, self._previous, self.stamps.get("", {}))
-        self._own.data.update(self._own_data)
-        self._folders = [
-            _Folder(
-                path,
-                TASK_FILES,
-                files,
-                self._known.get(self._ids.get(path, "")),
-                self.stamps.get(path, {}),
-            )
-            for path, files in sorted(tasks.items())
-        ]
-        self._own_names = own if self._whole else RUN_FILES
-        if self._enough is None or not self._all_left_outputs():
-            self._enough = None
-            return self._ask(self._all_files())
-        return self._ask(
-            [
-                *((self._own, name) for name in OUTLINE_FILES if name in self._own_names),
-                (self._folders[0], STARTED),
-            ]
-        )
+    def all_left_outputs(self) -> bool:
+        """Return whether each task's folder holds an output: perhaps an outline suffices."""
+        listed = self._listed
+        whole = not listed.errors and bool(listed.tasks)
+        return whole and all(OUTPUT in names for names in listed.tasks.values())
 
-    def more(self, data: Iterable[Optional[bytes]]) -> list[ReadFile]:
-        """Take what is in the files; return which to read next, none where it is enough."""
-        self._take(data)
-        if self._enough is None:
-            return []
-        fields, _ = self._own.fields()
-        own = StoredRun(self.workflow_id, **fields)
-        if self._enough(own):
-            sizes = {it.path: it.files[OUTPUT][0] for it in self._folders}
-            self._outline = outline(own, self._base_names, sizes, self._folders[0].fields()[0])
-        return [] if self._outline is not None else self._ask(self._all_files())
+    def changed(self) -> list[tuple[str, str]]:
+        """Return the files (folder, name) that may say something new."""
+        reads = []
+        for folder, listed in (("", self._own), *sorted(self._listed.tasks.items())):
+            known, read = self._old_stamps.get(folder, {}), self._read.get(folder, {})
+            contents = TASK_FILES if folder else RUN_FILES
+            for name, stamp in listed.items():
+                if name in contents and name not in read and known.get(name) != stamp:
+                    reads.append((folder, name))
+        return reads
 
-    def run(self, data: Iterable[Optional[bytes]], rested: int) -> Optional[StoredRun]:
-        """Take what is in the files that were read next; return the run, None if there is none.
-
-        Files changed before `rested` (Unix ns) need no second look until their stamp changes.
-        """
-        if self._outline is not None:
-            return self._outline
-        self._take(data)
-        tasks = {} if self._paths is None else dict(self._known)
-        stamps = {} if self._paths is None else dict(self.stamps)
-        for folder in self._folders:
-            fields, well_read = folder.fields()
-            task = self._task(folder, fields, well_read)
-            if task is not None:
-                tasks[task.task_id] = task
-            elif isinstance(folder.old, StoredTask):
-                tasks.pop(folder.old.task_id, None)
-            stamps[folder.path] = folder.settled(well_read, rested)
-
-        own = self._own
-        if not (own.data or own.unchanged or tasks or self._base_names):
-            return None
-        fields, well_read = own.fields()
-        stamps[""] = own.settled(well_read, rested)
-        self.stamps = stamps
-        return StoredRun(self.workflow_id, base_names=self._base_names, tasks=tasks, **fields)
-
-    def _all_files(self) -> list[tuple[_Folder, str]]:
-        own = [(self._own, name) for name in self._own_names if name not in self._own.unchanged]
-        all_files = own + [
-            (folder, name)
-            for folder in self._folders
-            for name in folder.files
-            if name in TASK_FILES and name not in folder.unchanged
-        ]
-        return [(folder, name) for folder, name in all_files if name not in folder.data]
-
-    def _ask(self, reads: list[tuple[_Folder, str]]) -> list[ReadFile]:
-        self._reads = reads
+    def calls(
+        self, files: Files, base: str, reads: Iterable[tuple[str, str]]
+    ) -> list[tuple[Any, ...]]:
+        """Return the calls that read these files."""
         return [
-            (f"{self._base}/{folder.prefix}{name}", folder.contents[name].limit)
+            (read_file, files, f"{base}/{TASKS}/{folder}/{name}", TASK_FILES[name])
+            if folder
+            else (read_file, files, f"{base}/{name}", RUN_FILES[name])
             for folder, name in reads
         ]
 
-    def _take(self, data: Iterable[Optional[bytes]]) -> None:
-        for (folder, name), content in zip(self._reads, data):
-            if content is not None:
-                folder.data[name] = content
+    def take(self, reads: Iterable[tuple[str, str]], results: Iterable[Read]) -> None:
+        """Take what these files say."""
+        for (folder, name), result in zip(reads, results):
+            self._read.setdefault(folder, {})[name] = result
+            if isinstance(result, StorageError):
+                self._errors[f"{TASKS}/{folder}/{name}" if folder else name] = result
 
-    def _all_left_outputs(self) -> bool:
-        return bool(self._folders) and all(OUTPUT in it.files for it in self._folders)
-
-    def _few_pages(self) -> bool:
-        """Whether the whole folder is listed with fewer requests than the tasks' folders are."""
-        pages = 1 + len(self._known) * _FILES_OF_A_TASK // _PAGE
-        return self._paths is None or pages <= 1 + len(self._paths)
-
-    def _listings(self, measured: Container[str]) -> list[Listing]:
-        if self._whole:
-            return [Listing(self._base)]
-        counters = Listing(f"{self._base}/{COUNTERS}", measured=())
-        tasks = f"{self._base}/{TASKS}"
-        if self._paths is None:
-            return [counters, Listing(tasks, True, _IN_A_TASK, measured)]
-        folders = [f"{tasks}/{path}" for path in self._paths]
-        return [counters, *(Listing(it, False, _IN_A_TASK, measured) for it in folders)]
-
-    def _split(
-        self, listed: Sequence[Tree]
-    ) -> tuple[Mapping[str, Stamp], Mapping[str, Mapping[str, Stamp]]]:
-        """Sort what was listed: the run's own files by name, and those of each task's folder."""
-        if not self._whole:
-            self._base_names = _names(listed[0].items())
-            if self._paths is not None:
-                return {}, {path: tree.get("", {}) for path, tree in zip(self._paths, listed[1:])}
-            # tasks/outputs.json belongs to the run.
-            return {}, {path: files for path, files in listed[1].items() if path and files}
-        own: dict[str, Stamp] = {}
-        tasks: dict[str, Mapping[str, Stamp]] = {path: {} for path in self._paths or ()}
-        counters = {}
-        for path, files in listed[0].items():
-            top, _, rest = path.partition("/")
-            if path in ("", TASKS):
-                prefix = f"{path}/" if path else ""
-                named = {prefix + name: stamp for name, stamp in files.items()}
-                own.update((name, named[name]) for name in named.keys() & RUN_FILES.keys())
-            elif top == COUNTERS:
-                counters[rest] = files
-            elif top == TASKS and (self._paths is None or rest in tasks):
-                known = {name: files[name] for name in files.keys() & _IN_A_TASK}
-                if known:
-                    tasks[rest] = known
-        self._base_names = _names(counters.items())
-        return own, tasks
-
-    def _task(
-        self, folder: _Folder, fields: Fields, well_read: Collection[str]
-    ) -> Optional[StoredTask]:
-        """Make the task of its folder; None if it is another run's, named like a folder of this."""
-        claimed = fields.pop("task_id", None)
-        is_proven = claimed == folder.path or (
-            claimed is not None and clean(claimed, self._backslash_divides) == folder.path
-        )
-        if not folder.files or not (is_proven or is_counted(folder.path, self._base_names)):
+    def outline(self, first: str) -> Optional[StoredRun]:
+        """Make the outline of the run, None if it does not suffice."""
+        enough, listed = self._request.enough, self._listed
+        own = StoredRun(self._request.workflow_id, **self._fields("", self._own, None)[0])
+        if self._errors or enough is None or not enough(own):
             return None
-        if EXCEPTION in well_read:
-            fields["exception_time"] = _seconds(folder.files[EXCEPTION])
-        output = folder.files.get(OUTPUT)
-        if output is not None:
-            fields.update(output_bytes=output[0], output_time=_seconds(output))
-        return StoredTask(task_id=claimed if is_proven else folder.path, **fields)
+        sizes = {folder: names[OUTPUT][0] for folder, names in sorted(listed.tasks.items())}
+        start = self._fields(first, listed.tasks[first], None)[0].get("start_time")
+        return outline(own, listed.base_names or (), sizes, start)
+
+    def run(self, backslash_divides: bool) -> Optional[StoredRun]:
+        """Make the run of all that was read, None if there is none."""
+        previous, listed = self._request.previous, self._listed
+        keep_all = self._partial or listed.all_blind
+        tasks = dict(self._before) if keep_all else {}
+        stamps = dict(self._old_stamps) if keep_all else {}
+        base_names = listed.base_names
+        if base_names is None and previous is not None:
+            base_names = previous.base_names
+        for folder, names in sorted(listed.tasks.items()):
+            old = self._before.get(self._folder_ids.get(folder, ""))
+            fields, stamps[folder] = self._fields(folder, names, old)
+            claimed = fields.pop("task_id", None)
+            is_proven = claimed is not None and (
+                claimed == folder or clean(claimed, backslash_divides) == folder
+            )
+            is_task = is_proven or base_names is None or is_counted(folder, base_names)
+            if is_task and folder in listed.blind:
+                tasks.setdefault(folder, old or StoredTask(folder))
+            elif is_task and names:
+                task_id = claimed if is_proven else folder
+                tasks[task_id] = _task(task_id, fields, names)
+            elif old is not None:
+                tasks.pop(old.task_id, None)
+        fields, stamps[""] = self._fields("", self._own, previous)
+        if not (fields or tasks or base_names or self._errors or self._half_written()):
+            return None
+        return StoredRun(
+            self._request.workflow_id,
+            base_names=base_names or frozenset(),
+            tasks=tasks,
+            unreadable=self._unreadable(),
+            stamps=stamps,
+            **fields,
+        )
+
+    def _fields(
+        self, folder: str, listed: Mapping[str, Stamp], old: Union[StoredRun, StoredTask, None]
+    ) -> tuple[Fields, Mapping[str, Stamp]]:
+        """Return what a folder's files say, and the stamps of those not to be read again."""
+        contents = TASK_FILES if folder else RUN_FILES
+        known = self._old_stamps.get(folder, {})
+        fields: Fields = {}
+        stamps = {name: stamp for name, stamp in listed.items() if known.get(name) == stamp}
+        from_old = list(stamps)
+        for name, result in self._read.get(folder, {}).items():
+            if isinstance(result, dict):
+                fields.update(result)
+                stamp = listed.get(name, NOT_MEASURED)
+                if stamp[1] and (contents[name].immutable or stamp[1] <= self._request.rested):
+                    stamps[name] = stamp
+            elif old is not None:
+                from_old.append(name)
+            if isinstance(result, StorageError) and name == EXCEPTION:
+                text = f"The exporter cannot read the error of this task: {result.cause}."
+                fields["exception"] = (UNREADABLE, text)
+            if name == EXCEPTION and "exception" in fields:
+                fields["exception_time"] = _seconds(listed[name])
+        for name in from_old:
+            for it in contents[name].fields:
+                value = getattr(old, it)
+                if value is not None or it not in fields:
+                    fields[it] = value
+        return fields, stamps
+
+    def _half_written(self) -> bool:
+        return any(result is None for result in self._read.get("", {}).values())
+
+    def _unreadable(self) -> tuple[str, ...]:
+        texts = [f"{path}: {error.cause}" for path, error in sorted(self._errors.items())]
+        if len(texts) > _MAX_UNREADABLE:
+            texts[_MAX_UNREADABLE:] = [f"and {len(texts) - _MAX_UNREADABLE} more"]
+        return tuple(texts)
+
+
+def _task(task_id: str, fields: Fields, listed: Mapping[str, Stamp]) -> StoredTask:
+    output = listed.get(OUTPUT)
+    if output is not None:
+        fields.update(output_bytes=output[0], output_time=_seconds(output))
+    return StoredTask(task_id=task_id, **fields)
+
+
+def _sort(results: list[Union[Tree, StorageError]], paths: Optional[list[str]]) -> _Listed:
+    """Sort the listings of the counters and of the tasks' folders."""
+    listed = _Listed()
+    counters, *trees = results
+    if isinstance(counters, StorageError):
+        listed.errors[COUNTERS] = counters
+        listed.base_names = None
+    else:
+        listed.base_names = _names(counters.files.items())
+    folders = [""] if paths is None else paths
+    for path, tree in zip(folders, trees):
+        if isinstance(tree, StorageError):
+            listed.errors[f"{TASKS}/{path}".rstrip("/")] = tree
+            listed.all_blind = listed.all_blind or paths is None
+            if path:
+                listed.blind.add(path)
+                listed.tasks[path] = {}
+        elif paths is not None:
+            listed.tasks[path] = tree.files.get("", {})
+        else:
+            # tasks/outputs.json belongs to the run.
+            listed.tasks = {path: files for path, files in tree.files.items() if path and files}
+            for folder, error in tree.errors.items():
+                listed.errors[f"{TASKS}/{folder}"] = error
+                listed.blind.add(folder)
+                listed.tasks[folder] = {}
+    return listed
+
+
+def _sort_whole(tree: Union[Tree, StorageError], paths: Optional[list[str]]) -> _Listed:
+    """Sort the listing of the run's whole folder."""
+    if isinstance(tree, StorageError):
+        return _Listed(base_names=None, all_blind=True, errors={"": tree})
+    own: dict[str, Stamp] = {}
+    tasks: dict[str, Mapping[str, Stamp]] = {path: {} for path in paths or ()}
+    counters = {}
+    for path, files in tree.files.items():
+        top, _, rest = path.partition("/")
+        if path in ("", TASKS):
+            prefix = f"{path}/" if path else ""
+            named = {prefix + name: stamp for name, stamp in files.items()}
+            own.update((name, named[name]) for name in named.keys() & RUN_FILES.keys())
+        elif top == COUNTERS:
+            counters[rest] = files
+        elif top == TASKS and (paths is None or rest in tasks):
+            known = {name: files[name] for name in files.keys() & _IN_A_TASK}
+            if known:
+                tasks[rest] = known
+    return _Listed(own, tasks, _names(counters.items()))
 
 
 def _names(folders: Iterable[tuple[str, Iterable[str]]]) -> frozenset[str]:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from ray_workflow_exporter.sources.storage import storage as storage_module
-from ray_workflow_exporter.sources.storage.filesystem import ArrowFiles, LocalFiles
+from ray_workflow_exporter.sources.storage.arrow_files import ArrowFiles
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
 from support.object_store import object_store, s3_uri
 from support.trees import StorageTree
@@ -50,17 +51,13 @@ def s3_tree(s3_query) -> StorageTree:
 
 
 @pytest.fixture
-def storage(tree) -> Iterator[WorkflowStorage]:
-    opened = WorkflowStorage(tree.uri)
-    yield opened
-    opened.close()
+def storage(tree) -> WorkflowStorage:
+    return WorkflowStorage(tree.uri)
 
 
 @pytest.fixture
-def local_storage(local_tree) -> Iterator[WorkflowStorage]:
-    opened = WorkflowStorage(local_tree.uri)
-    yield opened
-    opened.close()
+def local_storage(local_tree) -> WorkflowStorage:
+    return WorkflowStorage(local_tree.uri)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,10 +11,8 @@ from support.waiting import wait_until
 
 
 @pytest.fixture
-def box() -> Iterator[TimeBox]:
-    made = TimeBox(0.2, "The clock")
-    yield made
-    made.close()
+def box() -> TimeBox:
+    return TimeBox(0.2, "The clock")
 
 
 def test_an_answer_and_an_error_come_through(box) -> None:

@@ -174,7 +174,6 @@ def test_looking_at_a_storage_that_is_not_there_creates_nothing(tmp_path):
     with pytest.raises(StorageError):
         storage.list_marks()
     assert storage.read_run("w") is None
-    storage.close()
     assert list(tmp_path.iterdir()) == []
 
 

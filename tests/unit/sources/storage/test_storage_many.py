@@ -10,13 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from ray_workflow_exporter.sources.storage import storage as storage_module
-from ray_workflow_exporter.sources.storage.filesystem import (
-    CONNECTIONS,
-    ArrowFiles,
-    LocalFiles,
-    StorageError,
-)
+from ray_workflow_exporter.sources.storage.arrow_files import CONNECTIONS, ArrowFiles
+from ray_workflow_exporter.sources.storage.filesystem import StorageError
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
+from support.stored import path_of
 from support.trees import StorageTree
 
 
@@ -92,19 +90,42 @@ def test_a_long_batch_from_an_object_store_ends_between_two_groups(tree, monkeyp
     found = storage.read_runs(dict.fromkeys(ids), time.monotonic())
     assert 1 <= len(found) < 5
     assert all(run is not None and len(run.tasks) == 2 for run in found.values())
-    storage.close()
 
 
-def test_what_was_read_before_a_failure_is_kept(local_tree, local_storage, monkeypatch):
+def test_a_run_of_which_nothing_can_be_listed_hides_no_other(
+    local_tree, local_storage, monkeypatch
+):
     ids = plant(local_tree, 3)
     scandir = os.scandir
 
-    def fail_for_the_second(path):
-        if "run/1" in str(path):
-            raise OSError(5, "Input/output error", path)
-        return scandir(path)
+    def fail_for_the_second(folder):
+        if "run/1" in path_of(folder):
+            raise OSError(5, "Input/output error")
+        return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", fail_for_the_second)
+    found = local_storage.read_runs(dict.fromkeys(ids))
+    assert list(found) == ids
+    assert [len(found[it].tasks) for it in ids] == [2, 0, 2]
+    assert found[ids[1]].end_time == 3.0
+    assert found[ids[1]].unreadable == (
+        "duplicate_name_counter: Input/output error",
+        "tasks: Input/output error",
+    )
+
+
+def test_what_was_read_before_the_storage_failed_is_kept(local_tree, local_storage, monkeypatch):
+    ids = plant(local_tree, 3)
+    scandir = os.scandir
+    failed: list[str] = []
+
+    def fail_from_the_second_on(folder):
+        if failed or "run/1" in path_of(folder):
+            failed.append(path_of(folder))
+            raise OSError(5, "Input/output error")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", fail_from_the_second_on)
     assert list(local_storage.read_runs(dict.fromkeys(ids))) == ids[:1]
     with pytest.raises(StorageError, match="run/1"):
         local_storage.read_runs(dict.fromkeys(ids[1:]))
@@ -116,7 +137,6 @@ def test_a_long_answer_gives_signs_of_life(tree):
     ids = plant(tree, 3)
     storage.read_runs(dict.fromkeys(ids))
     assert len(signs) >= 1
-    storage.close()
 
 
 def test_runs_of_an_object_store_are_read_all_at_the_same_time(s3_tree, monkeypatch):
@@ -134,7 +154,6 @@ def test_runs_of_an_object_store_are_read_all_at_the_same_time(s3_tree, monkeypa
     monkeypatch.setattr(ArrowFiles, "read", wait_and_read)
     assert all(storage.read_runs(dict.fromkeys(ids)).values())
     assert len(ids) <= CONNECTIONS
-    storage.close()
 
 
 def test_an_object_store_is_asked_for_nothing_that_a_listing_told(s3_tree, monkeypatch):
@@ -152,7 +171,6 @@ def test_an_object_store_is_asked_for_nothing_that_a_listing_told(s3_tree, monke
         "user_run_metadata.json",
         "workflow_meta.json",
     ]
-    storage.close()
 
 
 @pytest.mark.usefixtures("later")
@@ -168,7 +186,6 @@ def test_a_look_at_a_live_run_in_an_object_store_takes_one_listing_and_what_chan
     assert second is not None
     assert second.tasks["f"].start_time == 2.0
     assert asked == ["workflows/w", "workflows/w/tasks/f/pre_task_metadata.json"]
-    storage.close()
 
 
 def test_few_tasks_of_a_wide_run_in_an_object_store_are_listed_alone(s3_tree, monkeypatch):
@@ -187,7 +204,6 @@ def test_few_tasks_of_a_wide_run_in_an_object_store_are_listed_alone(s3_tree, mo
     assert second.tasks["f_7"].end_time == 2.0
     assert {f"workflows/w/{it}" for it in ("duplicate_name_counter", "tasks/f_7")} == set(asked[:2])
     assert "workflows/w/tasks/f_7/post_task_metadata.json" in asked
-    storage.close()
 
 
 def test_marks_that_did_not_change_are_the_same_object(tree, storage):
@@ -241,7 +257,6 @@ def test_runs_of_others_are_neither_listed_nor_asked_for(tree, reads):
     storage = WorkflowStorage(tree.uri, ours=lambda workflow_id: workflow_id == ids[2])
     assert set(storage.list_marks()) == {ids[2]}
     assert reads == []
-    storage.close()
 
 
 def test_a_pipe_in_place_of_a_file_does_not_stall(local_tree, local_storage, tmp_path):

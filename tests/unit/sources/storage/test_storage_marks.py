@@ -9,7 +9,7 @@ import pytest
 
 from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.sources.records import Mark
-from ray_workflow_exporter.sources.storage.filesystem import LocalFiles
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.storage import StorageError, WorkflowStorage
 from support.stored import statuses
 from support.trees import STATUSES, StorageTree
@@ -196,7 +196,7 @@ def test_deleting_the_last_run_leaves_an_empty_storage(tree, storage):
 
 
 def test_a_disk_error_names_the_folder_and_what_to_do(local_tree, local_storage, monkeypatch):
-    local_tree.run("w").status("RUNNING")
+    local_tree.run("w").task("f").status("RUNNING")
 
     def scandir(path):
         raise OSError(5, "Input/output error", path)

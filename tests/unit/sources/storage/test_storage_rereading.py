@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import time
+import weakref
 
 import pytest
 
 from ray_workflow_exporter.model import RunStatus
-from ray_workflow_exporter.sources.storage.filesystem import ArrowFiles, LocalFiles
-from support.stored import task_of
+from ray_workflow_exporter.sources.records import StoredRun
+from ray_workflow_exporter.sources.storage.arrow_files import ArrowFiles
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
+from support.stored import path_of, task_of
 
 
 @pytest.mark.usefixtures("later")
@@ -78,7 +81,6 @@ def test_an_older_reading_is_not_taken_for_the_last_one(tree, storage):
     run.start("f", 22.0)
     second = storage.read_run("w", first)
     assert storage.read_run("w", first) == second
-    storage.forget("w")
     assert storage.read_run("w", second) == second
 
 
@@ -87,11 +89,11 @@ def test_nothing_is_remembered_of_a_run_that_nobody_holds(local_tree, local_stor
         local_tree.run(f"w{number}").task("f")
     held = local_storage.read_run("w0")
     held = local_storage.read_run("w0", held)
-    local_storage.read_run("w1")
+    dropped = weakref.ref(local_storage.read_run("w1"))
     gc.collect()
-    assert set(local_storage._memory) == {"w0"}
-    local_storage.forget("w0")
-    assert local_storage._memory == {}
+    assert dropped() is None
+    kept = [it for it in gc.get_objects() if isinstance(it, StoredRun)]
+    assert [it.workflow_id for it in kept] == ["w0"]
     assert local_storage.read_run("w0", held) == held
 
 
@@ -121,7 +123,7 @@ def test_a_refresh_of_some_tasks_lists_their_folders_only(local_tree, local_stor
     first = local_storage.read_run("w")
     listed: list[str] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    monkeypatch.setattr(os, "scandir", lambda it: listed.append(path_of(it)) or scandir(it))
     assert local_storage.read_run("w", first, only=["f_3"]) == first
     assert sorted(path.partition("/w/")[2].rstrip("/") for path in listed) == [
         "duplicate_name_counter",

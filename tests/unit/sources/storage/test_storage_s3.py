@@ -10,7 +10,7 @@ from ray._private.arrow_utils import add_creatable_buckets_param_if_s3_uri
 
 from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.redact import masked_uri
-from ray_workflow_exporter.sources.storage.filesystem import ArrowFiles
+from ray_workflow_exporter.sources.storage.arrow_files import ArrowFiles
 from ray_workflow_exporter.sources.storage.storage import StorageError, WorkflowStorage
 from support.object_store import KEY, SECRET, object_store, s3_uri
 from support.trees import StorageTree
@@ -32,7 +32,6 @@ def test_a_missing_bucket_or_prefix_is_an_error_and_is_not_created(s3_query):
                 storage.list_marks()
             assert SECRET not in str(caught.value)
             assert KEY not in str(caught.value)
-            storage.close()
 
 
 def test_a_whole_bucket_can_be_the_storage(s3_query):
@@ -42,7 +41,6 @@ def test_a_whole_bucket_can_be_the_storage(s3_query):
     assert storage.list_marks()["in-the-root"].status is RunStatus.RUNNING
     run.remove()
     assert storage.list_marks() == {}
-    storage.close()
 
 
 def test_a_store_that_does_not_answer_is_an_error_not_an_empty_storage():
@@ -54,7 +52,6 @@ def test_a_store_that_does_not_answer_is_an_error_not_an_empty_storage():
     with pytest.raises(StorageError, match=r"NETWORK_CONNECTION.*Check") as caught:
         storage.list_marks()
     assert SECRET not in str(caught.value)
-    storage.close()
 
 
 def test_a_rewrite_of_the_same_size_in_the_same_second_is_noticed(tree, storage):
@@ -96,7 +93,6 @@ def test_the_uri_means_the_same_as_to_ray(s3_query, prefix):
     tree.run("w").status("RUNNING")
     storage = WorkflowStorage(uri)
     assert set(storage.list_marks()) == {"w"}
-    storage.close()
 
 
 def test_more_files_than_one_page_of_a_listing_are_all_found(tree, storage):

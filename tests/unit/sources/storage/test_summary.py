@@ -18,7 +18,7 @@ from ray_workflow_exporter.responses import Responses
 from ray_workflow_exporter.runs.merge import outline_suffices
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.records import Mark, StoredRun
-from ray_workflow_exporter.sources.storage.filesystem import LocalFiles
+from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.summary import outline
 from support.trees import RunTree, StorageTree
 
@@ -256,5 +256,5 @@ def test_an_outline_has_to_tell_how_long_the_run_took(start, end, suffices) -> N
 )
 def test_an_outline_has_to_tell_when_the_run_really_was(started, suffices) -> None:
     own = StoredRun("w", RunStatus.SUCCESSFUL, T0, T0 + 9)
-    made = outline(own, {"f"}, {"f": 1}, {"start_time": started})
+    made = outline(own, {"f"}, {"f": 1}, started)
     assert (made is not None) is suffices

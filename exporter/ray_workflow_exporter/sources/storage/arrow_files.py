@@ -1,0 +1,131 @@
+"""A storage on any file system of pyarrow: S3, GCS, HDFS, or one of a user's own."""
+
+from __future__ import annotations
+
+import posixpath
+import queue
+import threading
+from collections.abc import Container, Iterable
+from typing import Any, Callable, Optional
+
+from .filesystem import ABSENT, Stamp, StorageError, Tree, is_text, unreadable
+
+# Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
+CONNECTIONS = 64
+
+
+def prepare_arrow() -> None:
+    """Let pyarrow use enough threads; call this before a file system is opened.
+
+    Listings run on pyarrow's own threads, and its S3 client opens a connection for each thread
+    that there is when the client is made.
+    """
+    from pyarrow import io_thread_count, set_io_thread_count
+
+    set_io_thread_count(max(CONNECTIONS, io_thread_count()))
+
+
+class ArrowFiles:
+    """Any file system of pyarrow. Its errors are of any type: it may be somebody's Python.
+
+    `answered` is called from time to time while answers come in.
+    """
+
+    backslash_divides = True
+    lists_deep = True
+    at_once = CONNECTIONS
+
+    def __init__(self, filesystem: Any, root: str, answered: Callable[[], None]) -> None:
+        self._fs = filesystem
+        self._root = root
+        self._answered = answered
+
+    def tree(
+        self,
+        folder: str,
+        recursive: bool = True,
+        names: Optional[Container[str]] = None,
+        measured: Optional[Container[str]] = None,
+    ) -> Tree:
+        """List the files below a folder. Folders of object stores are not real: left out."""
+        from pyarrow.fs import FileSelector
+
+        path = posixpath.join(self._root, folder)
+        try:
+            infos = self._fs.get_file_info(
+                FileSelector(path, recursive=recursive, allow_not_found=True)
+            )
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in ABSENT:
+                return Tree({}, {})
+            raise unreadable("list", path, error) from None
+        # Some file systems answer with a leading slash that was not asked for, or without one.
+        skip = len(path.strip("/")) + 1
+        found: dict[str, dict[str, Stamp]] = {}
+        for info in infos:
+            within, _, name = info.path.lstrip("/")[skip:].rpartition("/")
+            if info.is_file and is_text(info.path) and (names is None or name in names):
+                found.setdefault(within, {})[name] = (info.size or 0, info.mtime_ns or 0)
+        return Tree(found, {})
+
+    def read(self, path: str, limit: int) -> Optional[bytes]:
+        """Read at most the first `limit` bytes of a file."""
+        path = posixpath.join(self._root, path)
+        try:
+            with self._fs.open_input_file(path) as file:
+                data: bytes = file.read(min(limit, file.size()))
+                return data
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            if not self._info(path).is_file:
+                return None
+            raise unreadable("read", path, error) from None
+
+    def exists(self, path: str) -> bool:
+        """Return whether a file or folder is there."""
+        from pyarrow.fs import FileType
+
+        path = posixpath.join(self._root, path) if path else self._root
+        return bool(self._info(path).type != FileType.NotFound)
+
+    def call_all(self, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Make all calls, `CONNECTIONS` at a time; keep the order."""
+        results: list[Any] = list(calls)
+        done: queue.SimpleQueue[tuple[int, Any, bool]] = queue.SimpleQueue()
+        while len(_threads) < min(len(results), CONNECTIONS):
+            _threads.append(threading.Thread(target=_make_calls, name="storage", daemon=True))
+            _threads[-1].start()
+        for number, call in enumerate(results):
+            _calls.put((done, number, *call))
+        for _ in range(len(results)):
+            number, result, failed = done.get()
+            if failed:
+                raise result
+            results[number] = result
+            self._answered()
+        return results
+
+    def _info(self, path: str) -> Any:
+        try:
+            return self._fs.get_file_info(path)
+        except Exception as error:
+            raise unreadable("look at", path, error) from None
+
+
+# Daemon threads: those of a `concurrent.futures` pool are joined when Python exits, so that a
+# store that hangs would keep the process alive.
+_threads: list[threading.Thread] = []
+_calls: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+
+
+def _make_calls() -> None:
+    while True:
+        done, number, function, *arguments = _calls.get()
+        try:
+            done.put((number, function(*arguments), False))
+        except StorageError as error:
+            done.put((number, error, False))
+        except BaseException as error:
+            done.put((number, error, True))
+        del done, function, arguments  # keep nothing alive while waiting
