@@ -304,7 +304,7 @@ def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, cap
     for _ in range(3):
         exporter.poll_once()
     assert shown(exporter).keys() == {"old", "odd", "new"}
-    assert exporter.run("odd").run.start_time is None
+    assert exporter.run("odd").run.tasks["f"].start_time is None
     assert up(exporter) == 1
     assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
     assert len([it for it in caplog.messages if "'odd'" in it and "tasks/f/inputs.json" in it]) == 1
@@ -313,7 +313,7 @@ def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, cap
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
     exporter.poll_once()
-    assert exporter.run("odd").run.start_time == T0
+    assert exporter.run("odd").run.tasks["f"].start_time == T0
 
 
 def test_a_mark_without_a_folder_is_tried_again_after_a_pause(watch, tmp_path) -> None:
