@@ -43,7 +43,7 @@ def guided_action(url: str, workflow_id: str) -> dict[str, Any]:
     )
     action["url"] = filled.replace("https://head-node:20729", url)
     action["headers"] = [
-        [name, value.replace("THE-TOKEN-OF-THIS-BOARD", TOKEN)] for name, value in action["headers"]
+        [name, value.replace("TOKEN-OF-THIS-DASHBOARD", TOKEN)] for name, value in action["headers"]
     ]
     return action
 
