@@ -70,6 +70,7 @@ format: install ## Format the code
 docs: install ## Generate the references from the code
 	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
 	$(BIN)/python -m ray_workflow_exporter.settings.reference > docs/settings.md
+	$(BIN)/python -m ray_workflow_exporter.commands.reference > docs/command-line.md
 	$(BIN)/python -m ray_workflow_exporter.server.api.openapi > docs/api.md
 
 docs-site: install ## Build the documentation as a site in build/site

@@ -1,43 +1,16 @@
-"""The command line. To add a command, write it under `commands/` and add a row to COMMANDS."""
+"""The command line: `commands/__init__.py` has the table of its commands."""
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import click
 
 from .client.reader import RefusedActionError, UnreachableError, WorkflowNotFoundError
+from .commands import COMMANDS, load
 from .commands.options import settings_flags
 from .settings.problems import SettingsError
-
-
-class _Command(NamedTuple):
-    """Where a command is defined, and its line in the help text."""
-
-    module: str
-    attribute: str
-    summary: str
-
-
-# Imported on demand, so that `list` does not wait for the web server's libraries.
-COMMANDS = {
-    "serve": _Command("serve", "serve", "Run the exporter: serve metrics, page and API over HTTP."),
-    "list": _Command("show", "list_runs", "List runs: live ones first, then the newest."),
-    "show": _Command("show", "show", "Show one run: its state, DAG, tasks and failures."),
-    "watch": _Command("show", "watch", "Watch all runs, or one run until it ends."),
-    "cancel": _Command("act", "cancel", "Cancel a live run, or give up a RESUMABLE one."),
-    "resume": _Command("act", "resume", "Resume a run, or all RESUMABLE runs."),
-    "delete": _Command("act", "delete", "Delete a run that is not live, with all its outputs."),
-    "ray-dashboard": _Command("ray_dashboard", "ray_dashboard", "Run the exporter inside Ray."),
-    "grafana": _Command("export", "grafana", "Export dashboards for Grafana."),
-    "prometheus": _Command("export", "prometheus", "Export alerts and rules for Prometheus."),
-    "token": _Command("token", "token", "Generate a bearer token."),
-    "version": _Command(
-        "version", "show_version", "Print the versions of exporter, Python and Ray."
-    ),
-}
 
 
 class _Main(click.Group):
@@ -47,12 +20,7 @@ class _Main(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
-        if cmd_name not in COMMANDS:
-            return None
-        command = COMMANDS[cmd_name]
-        module = import_module(f"{__package__}.commands.{command.module}")
-        found: click.Command = getattr(module, command.attribute)
-        return found
+        return load(cmd_name) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -92,7 +60,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 def main() -> None:
     """Prometheus exporter, command line and safe actions for Ray Workflows.
 
-    A setting comes from its flag, else from the variable RAY_WORKFLOW_EXPORTER_<SETTING>, else
+    A setting comes from its flag, else from the variable `RAY_WORKFLOW_EXPORTER_<SETTING>`, else
     from the settings file. Flags may be given before or after the command.
 
     \b

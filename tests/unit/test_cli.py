@@ -20,9 +20,11 @@ from click.testing import CliRunner, Result
 
 import ray_workflow_exporter
 from ray_workflow_exporter import logs
-from ray_workflow_exporter.cli import COMMANDS, main
+from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.client import direct_reader, http_reader
+from ray_workflow_exporter.commands import COMMANDS
 from ray_workflow_exporter.commands import serve as serve_module
+from ray_workflow_exporter.commands.reference import render_docs
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import Settings, flag
 from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
@@ -133,6 +135,23 @@ def test_every_command_explains_itself(command: str) -> None:
     assert ("--max-workflows" in text) is (command == "serve")
     assert f"  ray-workflow-exporter {command}" in text
     assert text.split("\n\n")[1].strip().startswith(COMMANDS[command].summary)
+
+
+def test_the_reference_of_the_command_line_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "command-line.md"
+    assert page.read_text() == render_docs(), (
+        "run `python -m ray_workflow_exporter.commands.reference > docs/command-line.md`"
+    )
+
+
+def test_the_reference_has_every_command_and_flag() -> None:
+    page = render_docs()
+    for name in COMMANDS:
+        assert f"\n## {name}\n" in page
+    for name in ("grafana export", "prometheus export", "ray-dashboard install"):
+        assert f"\n### {name}\n" in page
+    for flag_name in ("--when-started", "--max-running", "--token-file", "--refresh", "--role"):
+        assert f"| `{flag_name}`" in page
 
 
 def test_settings_stand_before_or_after_the_command_and_the_later_win(

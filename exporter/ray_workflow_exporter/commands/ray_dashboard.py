@@ -30,7 +30,7 @@ def install() -> None:
     """Start the exporter with the next `ray start --head`.
 
     Write one file into the Ray that is installed for this Python; `remove` deletes it. Settings
-    come from the environment of `ray start`: RAY_WORKFLOW_EXPORTER_<SETTING> or
+    come from the environment of `ray start`: `RAY_WORKFLOW_EXPORTER_<SETTING>` or
     RAY_WORKFLOW_EXPORTER_CONFIG.
 
     \b

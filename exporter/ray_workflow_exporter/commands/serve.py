@@ -17,7 +17,7 @@ def serve(ctx: click.Context) -> None:
     """Run the exporter: serve metrics, page and API over HTTP.
 
     Runs until SIGTERM or Ctrl-C. Each setting may also stand in the settings file or in a variable
-    RAY_WORKFLOW_EXPORTER_<SETTING>.
+    `RAY_WORKFLOW_EXPORTER_<SETTING>`.
 
     \b
     Examples:
