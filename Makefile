@@ -1,11 +1,13 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-ray bench soak lint format docs docs-site rules dashboards system \
-  clean
+.PHONY: help install demo test unit test-all flakes test-ray bench soak lint format docs docs-site \
+  rules dashboards system clean
 
 DURATION ?=
 ONLY ?=
 SECONDS ?= 1800
+N ?= 10
+ARGS ?=
 GRAFANA ?=
 RUNBOOKS ?=
 RAY ?= 2.44.1
@@ -36,11 +38,18 @@ demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
 	@deploy/install-system-packages prometheus || true
 	@PYTHONPATH=tests $(BIN)/python deploy/demo/demo.py $(DURATION)
 
-test: install system ## Run all tests
-	$(BIN)/python -m pytest
+test: install system ## Run all tests but the slow ones, on 2 workers (ARGS=for pytest)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-all: test ## Run all tests, and those inside Ray with older Rays, too
+unit: install ## Run the tests that start no other process, in under a minute
+	$(BIN)/python -m pytest -n 2 -m "not (slow or process or prometheus)" $(ARGS) tests/unit
+
+test-all: install system ## Run all tests with many examples, and those inside Ray with older Rays
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci $(ARGS)
 	set -e; for ray in $(OLDER_RAYS); do $(MAKE) test-ray RAY=$$ray; done
+
+flakes: install system ## Run all tests N times in random order, every second time on a busy machine
+	PYTHONPATH=tests $(BIN)/python -m support.flakes $(N)
 
 test-ray: .venv-ray-$(RAY)/installed ## Run the tests inside Ray with another Ray (RAY=2.31.0)
 	.venv-ray-$(RAY)/bin/python -m pytest tests/integration/test_inside_ray.py

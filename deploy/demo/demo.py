@@ -23,7 +23,8 @@ from typing import Any
 import requests
 import yaml
 
-from support.cluster import Cluster, environment, free_port
+from support.cluster import Cluster, environment
+from support.ports import free_port
 from support.waiting import wait_until
 
 HERE = Path(__file__).parent

@@ -124,7 +124,8 @@ def measure() -> Result:
             assert sum(len(run[5][0]) for run in answer[6]) == changes
         copied = len(pickle.dumps(full_copy(watched.manager), 5))
         name = f"probe in the actor, {tasks:,} tasks, {tasks // 2:,} submitted, {changes} changed"
-        mine, peer, sent = map(statistics.median, (ours, full, sizes))
+        mine, peer = statistics.median(ours), statistics.median(full)
+        sent = statistics.median(sizes)
         goals = [at_most(mine, limit, duration)] if limit else []
         result.rows.append(
             Row(name, duration(mine), f"full copy: {duration(peer)}", faster(mine, peer), goals)

@@ -229,11 +229,11 @@ def soak(length: float) -> Findings:
                 over.set()
                 for job in jobs:
                     job.result()
-                live, errors = output.result()
+                live, _ = output.result()
         finally:
             served.stop()
         if driver.returncode:
-            found.faults.append(f"The driver failed: {errors[-2000:]}")
+            found.faults.append(f"The driver failed: {driver.errors()}")
         found.live_runs = int((live.split() or [0])[-1])
         found.faults += log_faults(served.log())
     return found

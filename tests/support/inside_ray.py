@@ -14,8 +14,9 @@ import psutil
 import requests
 import yaml
 
-from support.cluster import Cluster, environment, free_port
+from support.cluster import Cluster, environment
 from support.guard import Guard
+from support.ports import free_port
 from support.private_ray import NO_OTHER_PACKAGES, PrivateRay
 from support.served import samples_of
 from support.waiting import wait_until
@@ -61,7 +62,7 @@ class InsideRay:
 
     def logged(self, name: str, text: str) -> None:
         """Wait until a text stands in a file of Ray's log folder."""
-        wait_until(lambda: text in self.log(name), timeout=60, message=f"{text!r} in {name}")
+        wait_until(lambda: text in self.log(name), timeout=120, message=f"{text!r} in {name}")
 
     def agent(self) -> psutil.Process:
         """Return the dashboard agent of the head node."""
@@ -73,14 +74,18 @@ class InsideRay:
 
     def exporter(self) -> psutil.Process:
         """Return the one exporter, once it answers."""
-        wait_until(self.answers, timeout=60, message="the exporter does not answer")
-        (exporter,) = self.exporters()
-        assert CHILD in exporter.cmdline()
-        return exporter
+
+        def answering() -> Optional[psutil.Process]:
+            with suppress(psutil.NoSuchProcess):  # also where it is dead and not buried yet
+                found = [it for it in self.exporters() if CHILD in it.cmdline()]
+                return found[0] if len(found) == 1 and self.answers() else None
+            return None
+
+        return wait_until(answering, timeout=120, message="the exporter does not answer")
 
     def answers(self) -> bool:
         with suppress(requests.RequestException):
-            return requests.get(f"http://127.0.0.1:{self.port}/-/ready", timeout=5).ok
+            return requests.get(f"http://127.0.0.1:{self.port}/-/ready", timeout=30).ok
         return False
 
     def status(self, workflow_id: str) -> Optional[str]:

@@ -28,13 +28,7 @@ class Lab:
 
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Let the driver do something; return what Ray said."""
-        assert self.driver.stdin is not None
-        assert self.driver.stdout is not None
-        self.driver.stdin.write(json.dumps([operation, *arguments]) + "\n")
-        self.driver.stdin.flush()
-        line = self.driver.stdout.readline()
-        assert line, "the driver ended"
-        return json.loads(line)
+        return json.loads(self.driver.ask(json.dumps([operation, *arguments])))
 
     def release(self, name: str) -> None:
         path = self.folder / name
@@ -66,3 +60,4 @@ class Lab:
             self.driver.communicate(timeout=20)  # it leaves when its stdin ends
         except subprocess.TimeoutExpired:
             self.driver.kill()
+            self.driver.communicate()

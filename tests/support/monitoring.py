@@ -16,8 +16,8 @@ from typing import Any, Optional
 import requests
 import yaml
 
-from support.cluster import free_port
 from support.guard import Guard
+from support.ports import free_port
 from support.waiting import wait_until
 
 FILES = Path(__file__).parents[2] / "prometheus"
@@ -174,14 +174,14 @@ class Monitoring:
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of an instant query."""
         answer = HTTP.get(
-            f"{self.prometheus}/api/v1/query", params={"query": expression}, timeout=10
+            f"{self.prometheus}/api/v1/query", params={"query": expression}, timeout=60
         ).json()
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
 
     def rule_faults(self) -> dict[str, str]:
         """Return the last error of each rule that has one."""
-        groups = HTTP.get(f"{self.prometheus}/api/v1/rules", timeout=10).json()["data"]["groups"]
+        groups = HTTP.get(f"{self.prometheus}/api/v1/rules", timeout=60).json()["data"]["groups"]
         return {
             rule["name"]: rule["lastError"]
             for group in groups
@@ -191,12 +191,12 @@ class Monitoring:
 
     def alerts(self, state: str) -> set[str]:
         """Return the names of the alerts that are `pending` or `firing` in Prometheus."""
-        alerts = HTTP.get(f"{self.prometheus}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        alerts = HTTP.get(f"{self.prometheus}/api/v1/alerts", timeout=60).json()["data"]["alerts"]
         return {it["labels"]["alertname"] for it in alerts if it["state"] == state}
 
     def known(self, *, inhibited: bool) -> set[str]:
         """Return the names of the alerts that Alertmanager inhibits, or does not."""
-        alerts = HTTP.get(f"{self.alertmanager}/api/v2/alerts", timeout=10).json()
+        alerts = HTTP.get(f"{self.alertmanager}/api/v2/alerts", timeout=60).json()
         return {
             it["labels"]["alertname"]
             for it in alerts
@@ -215,7 +215,7 @@ def _running(command: list[str], log: Path) -> Iterator[None]:
         guard.dismiss()
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -223,6 +223,6 @@ def _running(command: list[str], log: Path) -> Iterator[None]:
 
 def _answers(url: str) -> bool:
     try:
-        return HTTP.get(url, timeout=2).ok
+        return HTTP.get(url, timeout=30).ok
     except requests.RequestException:
         return False

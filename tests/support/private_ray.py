@@ -45,6 +45,8 @@ class PrivateRay:
         """Make the exporter importable, as it is in the checkout."""
         self.uninstall_exporter()
         shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        # A minute between two starts is right for users, and long for those who wait here.
+        _change(self.package / "inside_ray" / "supervisor.py", "1.0, 60.0", "0.5, 2.0")
 
     def uninstall_exporter(self) -> None:
         """Take the exporter away, as `pip uninstall` does; what it wrote into Ray stays."""
@@ -53,13 +55,10 @@ class PrivateRay:
     def _give_the_dashboard_time(self) -> None:
         # `ray start` waits for its dashboard for 20 s, which a busy machine misses.
         services = self.ray / "_private" / "services.py"
-        code = services.read_text()
-        assert code.count("in range(200):") == 1
-        services.unlink()  # not written in place: the file is shared with the Ray of all others
-        services.write_text(code.replace("in range(200):", "in range(800):"))
+        _change(services, "in range(200):", "in range(800):")
 
     def dashboard(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run `ray-workflow-exporter dashboard COMMAND`."""
+        """Run `ray-workflow-exporter ray-dashboard COMMAND`."""
         return subprocess.run(
             [str(self.python), "-m", "ray_workflow_exporter", "ray-dashboard", command],
             env={**os.environ, **NO_OTHER_PACKAGES},
@@ -72,6 +71,13 @@ class PrivateRay:
     def files(self) -> set[Path]:
         """List what Ray's dashboard looks through for modules, without what Python compiled."""
         return {path for path in self.modules.rglob("*") if "__pycache__" not in path.parts}
+
+
+def _change(file: Path, old: str, new: str) -> None:
+    code = file.read_text()
+    assert code.count(old) == 1, f"{file} does not hold {old!r} once"
+    file.unlink()  # not written in place: it may be shared with the Ray of all others
+    file.write_text(code.replace(old, new))
 
 
 def _link(source: str, target: str) -> None:

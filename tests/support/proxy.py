@@ -46,7 +46,7 @@ class Proxy:
         for thread in self._threads:
             thread.join()
 
-    def _spawn(self, function, *args) -> None:  # type: ignore[no-untyped-def]
+    def _spawn(self, function, *args) -> None:
         thread = threading.Thread(target=function, args=args, daemon=True)
         self._threads.append(thread)
         thread.start()

@@ -14,8 +14,9 @@ import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.cluster import environment, free_port
+from support.cluster import environment
 from support.guard import Guard
+from support.ports import free_port
 from support.waiting import wait_until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -51,8 +52,8 @@ class Served:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
         try:
-            return requests.get(f"{self.url}/-/healthy", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(f"{self.url}/-/healthy", timeout=30).ok
+        except requests.RequestException:
             return False
 
     def log(self) -> str:
@@ -103,7 +104,7 @@ class Served:
         self._dismiss_guard()
         self.process.terminate()
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the exporter did not end on SIGTERM:\n{self.log()}") from None
@@ -133,7 +134,7 @@ class Served:
 
 def samples_of(url: str) -> Samples:
     """Scrape an exporter once; return the value of each series, which must be there only once."""
-    answer = requests.get(f"{url}/metrics", timeout=10)
+    answer = requests.get(f"{url}/metrics", timeout=60)
     answer.raise_for_status()
     found: Samples = {}
     for family in text_string_to_metric_families(answer.text):

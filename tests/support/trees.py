@@ -33,6 +33,7 @@ class StorageTree:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         custom = uri.partition("custom://support.trees.below")[2]
+        self._root: str
         self._fs, self._root = below(custom) if custom else FileSystem.from_uri(uri)
         self._prefix = f"{self._root}/" if self._root else ""
         self.put("_valid", b"")

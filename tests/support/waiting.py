@@ -12,7 +12,7 @@ T = TypeVar("T")
 def wait_until(
     condition: Callable[[], Optional[T]],
     *,
-    timeout: float = 30.0,
+    timeout: float = 90.0,
     message: str = "the condition did not come true",
     interval: float = 0.05,
 ) -> T:

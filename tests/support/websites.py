@@ -16,8 +16,8 @@ from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.server.auth.gate import Gate
 from ray_workflow_exporter.server.listening import Listener
 from ray_workflow_exporter.settings.settings import Settings
-from support.cluster import free_port
 from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
+from support.ports import free_port
 
 
 def write_tokens(file: Path, tokens: dict[str, tuple[str, str]]) -> None:

@@ -22,6 +22,7 @@ from ray_workflow_exporter.actions import (
 from ray_workflow_exporter.model import RunStatus, TaskState
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
 from support.fake_source import FakeSource, failed_run, running_run
+from support.logs import messages_of
 from support.runs import run, task
 from support.waiting import wait_until
 
@@ -88,7 +89,7 @@ def test_an_action_is_carried_out_and_told(
     assert action.finished_at is not None
     assert source.acted == [("cancel", "live")]
     assert source.counted == [("cancel", "succeeded")]
-    assert [it.getMessage() for it in caplog.records] == [
+    assert messages_of(caplog, actions.audit.name) == [
         f"ops: cancel 'live': accepted as {action.id}",
         f"ops: cancel 'live': {action.id} SUCCEEDED: It is done.",
     ]
@@ -218,5 +219,6 @@ def test_a_hostile_id_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFi
     source = FakeSource(failed_run("x\nops: delete 'all': accepted"))
     action = order(source, RESUME, "x\nops: delete 'all': accepted")
     ended(source, action)
-    for record in caplog.records:
-        assert "\n" not in record.getMessage()
+    said = messages_of(caplog, actions.audit.name)
+    assert len(said) == 2
+    assert not any("\n" in message for message in said)

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from ray_workflow_exporter import exporter
+from support.logs import records_of
 
 
 def fail(kind: type[Exception], failures: exporter._Failures, text: str = "lost") -> None:
@@ -18,11 +19,12 @@ def fail(kind: type[Exception], failures: exporter._Failures, text: str = "lost"
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
     """Return the messages since the last call, each with whether a traceback follows."""
-    found = [(record.getMessage(), record.exc_info is not None) for record in caplog.records]
+    found = [(it.getMessage(), it.exc_info is not None) for it in records_of(caplog, LOGGER)]
     caplog.clear()
     return found
 
 
+LOGGER = exporter.__name__
 FIRST = ("This poll failed; the next one follows.", True)
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import History, RootCause, Stage, analyse
@@ -61,7 +61,6 @@ def known_upstream(it: Run, task_id: str) -> set[str]:
 # --- edges
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_edges_are_unique_have_both_ends_and_never_loop(it):
     edges = task_edges(it)
@@ -72,14 +71,12 @@ def test_edges_are_unique_have_both_ends_and_never_loop(it):
         assert edge.source != edge.target
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_every_known_argument_is_a_data_edge_and_nothing_else_is(it):
     expected = {(up, task_id) for task_id in it.tasks for up in known_upstream(it, task_id)}
     assert set(pairs(task_edges(it), DATA)) == expected
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_every_known_continuation_is_reached_by_an_edge(it):
     expected = {
@@ -90,7 +87,6 @@ def test_every_known_continuation_is_reached_by_an_edge(it):
     assert {source for source, _ in pairs(task_edges(it), CONTINUATION)} == expected
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_stage_edges_are_the_task_edges_between_different_stages(it):
     edges = stage_edges(it)
@@ -150,7 +146,6 @@ def test_a_stage_that_continues_into_itself_has_no_edge():
 # --- stages and progress
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_stages_share_out_all_tasks_and_bytes(it):
     analysis = analyse(it)
@@ -182,7 +177,6 @@ def test_what_nobody_knows_of_a_stage_stays_unknown():
     assert (stage.start_time, stage.end_time, stage.output_bytes) == (None, None, None)
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_progress_is_full_exactly_when_all_is_done(it):
     done = [one.state is SUCCESSFUL for one in it.tasks.values()]
@@ -191,7 +185,6 @@ def test_progress_is_full_exactly_when_all_is_done(it):
     assert (progress(it) == 1.0) == full
 
 
-@settings(deadline=None)
 @given(any_runs(), st.data())
 def test_progress_never_falls_when_a_task_succeeds(it, data):
     if it.tasks:
@@ -211,7 +204,6 @@ def continuations(it: Run, task_id: str) -> set[str]:
     return found
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_a_critical_path_is_a_chain_of_dependencies(it):
     path, seconds = critical_path(it)
@@ -330,7 +322,6 @@ def naive_blocked(it: Run, failed: str) -> set[str]:
         reached |= more
 
 
-@settings(deadline=None)
 @given(any_runs())
 def test_a_failed_run_with_a_failed_task_has_a_root_cause_and_no_other_run_has(it):
     cause = root_cause(it)

@@ -3,7 +3,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import History, analyse
@@ -181,7 +181,6 @@ def test_stages_that_continue_into_one_another_count_once_each(history):
     assert expected_end(it, history) == 1035.0
 
 
-@settings(deadline=None)
 @given(any_runs(), st.lists(any_runs(), max_size=5))
 def test_an_expected_end_is_for_running_runs_and_not_before_their_last_transition(it, past):
     history = History()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import Analyst, History, analyse
@@ -41,7 +41,6 @@ def next_runs(draw: st.DrawFn, it: Run) -> Run:
     return replace(it, tasks=tasks, status=draw(st.just(it.status) | st.sampled_from(RunStatus)))
 
 
-@settings(deadline=None, max_examples=200)
 @given(any_runs(), st.lists(any_runs(), max_size=2), st.data())
 def test_an_analysis_of_the_changes_is_an_analysis_of_the_run(it, past, data):
     history = History()

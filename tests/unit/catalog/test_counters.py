@@ -229,7 +229,7 @@ def test_a_task_id_for_each_item_does_not_make_a_histogram_for_each() -> None:
     counters = Counters()
     counters.begin({}, now=T0)
     tasks = {f"item-{number}": ("SUCCESSFUL", T0 + 2, 1) for number in range(MAX_STAGES + 50)}
-    counters.observe(None, a_run("r", "SUCCESSFUL", end=T0 + 3, **tasks), T0 + 3)
+    counters.observe(None, a_run("r", "SUCCESSFUL", end=T0 + 3, **tasks), T0 + 3)  # type: ignore[arg-type]
     stages = counters.workflows["etl"].stage_durations
     assert len(stages) == MAX_STAGES + 1
     assert sum(stages[OTHER_STAGES].counts) == 50

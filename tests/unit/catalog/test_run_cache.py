@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.catalog import run_cache as runcache
 from ray_workflow_exporter.catalog.run_cache import RunCache, decode, encode
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.sources.records import Mark
+from support.logs import records_of
 
 MARK = Mark(RunStatus.FAILED, 1_600_000_000.123456)
 
@@ -65,7 +66,6 @@ runs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=200)
 @given(runs)
 def test_a_run_comes_back_as_it_was(run) -> None:
     back = decode(encode(run))
@@ -165,7 +165,7 @@ def test_a_damaged_file_is_moved_aside_with_one_line(opened, tmp_path, caplog, d
     path.write_bytes(damage)
     with caplog.at_level(logging.INFO):
         cache = opened(path=path)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [it.levelname for it in records_of(caplog, runcache.__name__)] == ["WARNING"]
     assert "is damaged" in caplog.text
     assert path.with_suffix(".broken").read_bytes() == damage
     cache.add(a_run(), MARK)
@@ -180,7 +180,7 @@ def test_a_database_of_somebody_else_costs_one_line_and_no_answer(opened, tmp_pa
         other.execute("CREATE TABLE runs (name TEXT)")
     other.close()
     cache = opened(path=path)
-    assert len(caplog.records) == 1
+    assert len(records_of(caplog, runcache.__name__)) == 1
     assert cache.find("w", MARK) is None
     cache.add(a_run(), MARK)
     cache.save()
@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_written_costs_one_line(opened, tmp_path, caplog
     cache.save()
     cache.remove("w")
     assert cache.find("w", MARK) is None
-    assert len(caplog.records) == 1
+    assert len(records_of(caplog, runcache.__name__)) == 1
     assert "--state-dir" in caplog.text
 
 

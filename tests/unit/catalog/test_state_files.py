@@ -16,6 +16,7 @@ import pytest
 from ray_workflow_exporter.catalog.state_files import StateFiles, StateInUseError
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.settings.settings import Settings
+from support.logs import records_of
 from support.served import PROGRAM, Served
 from support.trees import StorageTree
 from support.waiting import wait_until
@@ -63,6 +64,7 @@ def finished(exporter: Exporter) -> float:
     return float(value)
 
 
+@pytest.mark.process
 def test_a_second_exporter_on_the_port_leaves_and_touches_nothing(
     tree: StorageTree, tmp_path: Path
 ) -> None:
@@ -120,7 +122,7 @@ def test_the_log_says_in_a_sentence_that_the_state_is_in_use_and_when_it_is_free
         wait_until(lambda: "this one waits until that one has ended" in caplog.text)
         first.close()
         wait_until(lambda: "Polls work again." in caplog.text)
-    assert not any(record.exc_info for record in caplog.records)
+    assert not any(it.exc_info for it in records_of(caplog, "ray_workflow_exporter.exporter"))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,7 @@ def test_exporters_that_differ_keep_their_state_side_by_side(
     second.close()
 
 
+@pytest.mark.process
 def test_a_process_that_is_killed_holds_nothing(tree: StorageTree, tmp_path: Path) -> None:
     served = Served(tmp_path, "--address", "none", "--storage", tree.uri).start()
     settings = Settings(listen=f"127.0.0.1:{served.port}", state_dir=tmp_path / "state")

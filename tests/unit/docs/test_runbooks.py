@@ -64,6 +64,7 @@ def test_a_runbook_has_all_its_sections_in_order(path: Path) -> None:
     assert headings == [f"# {path.stem}", *(f"## {section}" for section in SECTIONS)]
 
 
+@pytest.mark.prometheus
 def test_prometheus_understands_every_query(tmp_path: Path) -> None:
     queries = [query for path in RUNBOOKS for query in blocks(path, "promql")]
     rules = [{"record": f"query:{n}", "expr": query} for n, query in enumerate(queries)]

@@ -20,8 +20,10 @@ from ray_workflow_exporter.inside_ray import child as child_module
 from ray_workflow_exporter.inside_ray.node import Address, Listening, Node, read_address
 from ray_workflow_exporter.sources.manager import launch
 from support.certificates import Authority
-from support.cluster import free_port
+from support.ports import free_port
 from support.waiting import wait_until
+
+pytestmark = pytest.mark.process
 
 Start = Callable[..., subprocess.Popen[bytes]]
 

@@ -18,8 +18,8 @@ from yarl import URL
 
 from ray_workflow_exporter.inside_ray import forward
 from ray_workflow_exporter.inside_ray.forward import LARGEST_BODY
-from support.cluster import free_port
 from support.forwarding import Client, point_to, problem
+from support.ports import free_port
 from support.waiting import wait_until
 
 Start = Callable[[Callable[[web.Request], Any]], Any]

@@ -14,6 +14,8 @@ from ray_workflow_exporter import backoff
 from ray_workflow_exporter.inside_ray import supervisor
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 ECHO = "import os, sys; print(os.getpid(), sys.stdin.readline().strip(), flush=True)"
 
 

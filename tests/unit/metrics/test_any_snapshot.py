@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import Analysis, RootCause, Stage
@@ -115,7 +115,6 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     )
 
 
-@settings(deadline=None, max_examples=100)
 @given(snapshots(), st.sampled_from(DETAILS), st.booleans())
 def test_any_snapshot_is_valid_in_both_formats(
     snapshot: Snapshot, detail: Tier, error_messages: bool

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.metrics import blocks
@@ -32,7 +32,6 @@ def text_of(it: Block) -> bytes:
 # --- one gzip member from many blocks
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=8))
 def test_a_gzip_body_holds_the_text_of_all_blocks(texts: list[bytes]) -> None:
     body = gzip_body([block(text) for text in texts])
@@ -40,7 +39,6 @@ def test_a_gzip_body_holds_the_text_of_all_blocks(texts: list[bytes]) -> None:
     assert gzip.decompress(bytes(body)) == b"".join(texts)  # which checks CRC and length
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.binary(max_size=100), max_size=4), max_size=4))
 def test_the_checksum_does_not_depend_on_how_the_text_was_put_together(
     texts: list[list[bytes]],
@@ -80,7 +78,6 @@ def test_a_gzip_body_beyond_4_gb_gives_its_length_modulo_2_to_the_32() -> None:
 # --- chunks
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), max_size=30))
 def test_chunks_are_the_body_in_order(sizes: list[int]) -> None:
     pieces = [bytes([at]) * size for at, size in enumerate(sizes)]
@@ -122,7 +119,6 @@ operations = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(operations)
 def test_any_changes_leave_the_lines_of_what_is_there(
     steps: list[dict[str, Optional[list[bytes]]]],

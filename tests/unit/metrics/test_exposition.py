@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.catalog.snapshot import Snapshot
@@ -67,6 +67,7 @@ def test_a_page_holds_every_family_of_the_table(openmetrics: bool) -> None:
     assert sorted(names) == sorted(family.name for family in FAMILIES)
 
 
+@pytest.mark.prometheus
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_has_nothing_to_say() -> None:
     shown = page(Renderer(OPTIONS).render(full_snapshot()), own_metrics())
@@ -196,7 +197,6 @@ def test_a_snapshot_that_was_rendered_does_not_change_with_the_next_one() -> Non
     assert body(before) == shown
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.dictionaries(

@@ -103,6 +103,7 @@ def test_the_docs_are_made_from_the_table() -> None:
     assert DOCS.read_text(encoding="utf-8") == reference.page()
 
 
+@pytest.mark.prometheus
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_the_queries_in_the_docs_are_promql_over_families_of_the_table(tmp_path: Path) -> None:
     queries = re.findall(r"```promql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)

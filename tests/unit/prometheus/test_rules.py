@@ -39,12 +39,14 @@ def test_no_generated_file_is_stale(path: Path) -> None:
     assert path.read_text() == files()[path], "run `make rules`"
 
 
+@pytest.mark.prometheus
 def test_the_servers_accept_rules_and_configuration() -> None:
     run("promtool", "check", "rules", *map(str, RULES))
     run("promtool", "check", "config", str(FILES / "prometheus.yml"))
     run("amtool", "check-config", str(FILES / "alertmanager.yml"))
 
 
+@pytest.mark.prometheus
 def test_the_rules_do_what_their_tests_say() -> None:
     run("promtool", "test", "rules", *map(str, TESTS))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.model import FailureKind, Run, RunStatus, TaskState, changed_tasks
@@ -290,7 +290,6 @@ def test_new_tasks_come_in_the_order_of_ray_and_then_by_id() -> None:
     assert merged(RunStatus.RUNNING, stored, live, previous=before) == run
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_merging_what_was_touched_is_as_good_as_merging_all(data: st.DataObject) -> None:
     times = st.none() | st.integers(0, 9).map(lambda seconds: T0 + seconds)

@@ -2,7 +2,7 @@ import time
 import uuid
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.runs.naming import (
@@ -84,14 +84,12 @@ def test_metadata_that_is_no_text_names_nothing(value):
     assert workflow_name("etl-7", {"workflow": value}) == "etl"
 
 
-@settings(deadline=None)
 @given(words, st.sampled_from(["-", "_", ".", ":", "/", " ", "__"]), tails, tails)
 def test_any_tail_is_stripped_and_the_word_before_it_stays(word, separator, first, second):
     assert workflow_name(f"{word}{separator}{first}", {}) == word
     assert workflow_name(f"{word}{separator}{first}{separator}{second}", {}) == word
 
 
-@settings(deadline=None)
 @given(st.text(max_size=600), st.dictionaries(st.just("workflow"), st.text(max_size=600)))
 def test_every_id_has_a_workflow_of_bounded_length(workflow_id, metadata):
     name = workflow_name(workflow_id, metadata)
@@ -129,7 +127,6 @@ def test_a_stage_is_the_task_id_without_the_suffix_of_a_known_name(task_id, base
     assert stage_name(task_id, base_names) == stage
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["f", "g", "f_g", "mod.f", "x_"]), max_size=30))
 def test_every_id_that_ray_generates_leads_back_to_its_name(names):
     counters = {}
@@ -139,7 +136,6 @@ def test_every_id_that_ray_generates_leads_back_to_its_name(names):
         assert stage_name(task_id, counters) == name
 
 
-@settings(deadline=None)
 @given(st.integers(0, 5), st.lists(st.sampled_from("abcdefgh")))
 def test_workflows_are_served_in_order_up_to_the_limit_and_the_rest_is_other(limit, workflows):
     names = WorkflowNames(limit)

@@ -364,6 +364,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[by
         server.wait()
 
 
+@pytest.mark.process
 def test_the_server_runs_until_it_is_told_to_stop(
     start_server: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
@@ -377,6 +378,7 @@ def test_the_server_runs_until_it_is_told_to_stop(
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.process
 def test_an_address_in_use_is_one_sentence(
     start_server: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

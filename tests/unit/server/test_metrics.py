@@ -28,8 +28,8 @@ from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import Settings
-from support.cluster import free_port
 from support.fake_source import FakeSource
+from support.ports import free_port
 from support.snapshots import full_snapshot, make_run, make_snapshot, make_task, make_view
 from support.waiting import wait_until
 
@@ -78,6 +78,7 @@ def samples(body: bytes) -> Counter[bytes]:
     return Counter(line for line in body.splitlines() if not line.startswith(b"#"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("accept", FORMATS)
 @pytest.mark.parametrize("tiers", ["", "?tier=task", "?tier=cluster&tier=run&tier=exporter"])
 async def test_curl_gets_the_same_from_all_bodies(
@@ -148,6 +149,7 @@ def asked(address: str, query: str) -> Optional[float]:
     return float(found[0]["value"][1]) if found else None
 
 
+@pytest.mark.prometheus
 @pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")
 async def test_prometheus_reads_every_sample(
     server: TestServer, shown: ShownSource, tmp_path: Path

@@ -12,6 +12,8 @@ import pytest
 from support.guard import Guard
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.process
+
 OWNER = """\
 import subprocess, sys, time
 from pathlib import Path

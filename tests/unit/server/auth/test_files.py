@@ -11,6 +11,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from ray_workflow_exporter.server.auth import tokens
 from ray_workflow_exporter.server.auth.rate import Rate
 from ray_workflow_exporter.server.auth.tokens import (
     Entry,
@@ -24,6 +25,7 @@ from ray_workflow_exporter.server.auth.tokens import (
 from ray_workflow_exporter.server.auth.web_config import Users, read_web_config
 from ray_workflow_exporter.settings.settings import SettingsError
 from support.certificates import Authority
+from support.logs import messages_of
 
 FIXTURES = sorted((Path(__file__).parent / "web_config").iterdir())
 HASH = hashlib.sha256(b"hunter2").hexdigest()
@@ -188,7 +190,7 @@ def test_a_tokens_file_that_others_get_at_is_warned_of(
     file = write(tmp_path / "tokens", "tokens: []", mode)
     with caplog.at_level(logging.WARNING):
         assert read_tokens(file) == ()
-    assert [f"may be {said} by others" in it.getMessage() for it in caplog.records] == (
+    assert [f"may be {said} by others" in it for it in messages_of(caplog, tokens.__name__)] == (
         [True] if said else []
     )
 

@@ -7,6 +7,8 @@ import pytest
 
 from ray_workflow_exporter.sources.manager import launch
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("module", ["inside_ray.child", "sources.manager.driver", "__main__"])
 def test_what_lies_in_the_folder_that_it_is_started_in_is_not_run(

@@ -6,7 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.sources.manager import probe
@@ -311,7 +311,6 @@ def test_answer_about_two_hundred_tasks_is_small(manager: FakeManager, client: C
     assert len(pickle.dumps(client.answers, 5)) < 12_000
 
 
-@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_polls_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
     manager = FakeManager()

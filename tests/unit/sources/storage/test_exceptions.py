@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray.cloudpickle as cloudpickle
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.sources.storage.exceptions import (
@@ -322,19 +322,16 @@ FRAGMENTS += [b"K\x02", b"h\x00", b"h\x01", b"q\x00", b"q\x01", b"\x82\x01", sho
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None, max_examples=200)
 def test_random_bytes_never_raise(data: bytes) -> None:
     assert_bounded(read_exception(data))
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=40))
-@settings(deadline=None, max_examples=400)
 def test_random_opcodes_never_raise(fragments: list[bytes]) -> None:
     assert_bounded(read_exception(VALUE_ERROR + b"".join(fragments) + b"."))
 
 
 @given(st.sampled_from(DATA), st.data())
-@settings(deadline=None, max_examples=300)
 def test_damaged_files_never_raise(data: bytes, draw: st.DataObject) -> None:
     damaged = bytearray(data)
     places = st.integers(0, len(data) - 1)
@@ -372,7 +369,6 @@ KINDS = [
 
 
 @given(st.sampled_from(KINDS), st.text())
-@settings(deadline=None, max_examples=200)
 def test_any_text_comes_back_as_it_was(kind: type[Exception], text: str) -> None:
     error = kind(text)
     answer = read_exception(cloudpickle.dumps(error))
@@ -380,7 +376,6 @@ def test_any_text_comes_back_as_it_was(kind: type[Exception], text: str) -> None
 
 
 @given(st.sampled_from(KINDS), st.lists(VALUES, max_size=4))
-@settings(deadline=None, max_examples=200)
 def test_any_arguments_come_back_as_they_were(kind: type[Exception], args: list[Any]) -> None:
     error = kind(*args)
     answer = read_exception(cloudpickle.dumps(error))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.sources.records import StoredRun
@@ -18,8 +18,6 @@ from ray_workflow_exporter.sources.storage import storage as storage_module
 from ray_workflow_exporter.sources.storage.layout import clean
 from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
 from support.trees import STATUSES, RunTree, StorageTree
-
-moderate = settings(deadline=None, max_examples=60)
 
 # Names of Ray's own files and folders, and whatever else a path may be made of.
 segments = st.one_of(
@@ -77,7 +75,6 @@ def fresh(tree: StorageTree, workflow_id: str) -> Optional[StoredRun]:
     return WorkflowStorage(tree.uri).read_run(workflow_id)
 
 
-@moderate
 @given(workflow_id=ids, found=task_ids, data=st.data())
 def test_a_run_of_any_names_is_read_as_it_was_written(workflow_id, found, data):
     status = data.draw(st.sampled_from(STATUSES))
@@ -103,7 +100,6 @@ def test_a_run_of_any_names_is_read_as_it_was_written(workflow_id, found, data):
         }
 
 
-@moderate
 @given(st.dictionaries(ids, st.sampled_from(STATUSES), max_size=8))
 def test_runs_of_any_names_in_one_storage_are_listed_each_with_its_own_status(wanted):
     written: dict[str, str] = {}
@@ -156,7 +152,6 @@ documents = st.one_of(
 )
 
 
-@moderate
 @given(st.dictionaries(st.sampled_from([*JSON_FILES, "tasks/f/exception.pkl"]), documents))
 def test_whatever_stands_in_the_files_the_run_is_read_and_is_fit_to_be_shown(damage):
     with new_tree() as tree:
@@ -206,7 +201,6 @@ def act(run: RunTree, task_id: str, action: str, number: int) -> None:
     actions[action]()
 
 
-@moderate
 @given(rounds=st.lists(st.tuples(steps, st.booleans()), min_size=1, max_size=5))
 def test_a_run_that_is_read_again_and_again_reads_as_if_for_the_first_time(rounds):
     with new_tree() as tree:
@@ -221,7 +215,6 @@ def test_a_run_that_is_read_again_and_again_reads_as_if_for_the_first_time(round
             assert stored == fresh(tree, "w")
 
 
-@moderate
 @given(rounds=st.lists(steps, min_size=1, max_size=5))
 def test_a_file_whose_size_differs_is_read_again_however_old_it_is(rounds):
     with pytest.MonkeyPatch.context() as patch, new_tree() as tree:
@@ -238,7 +231,6 @@ def test_a_file_whose_size_differs_is_read_again_however_old_it_is(rounds):
             assert stored == last
 
 
-@moderate
 @given(st.text(max_size=30) | ids)
 def test_an_id_is_refused_or_stays_inside_the_storage(identifier):
     path = clean(identifier, backslash_divides=False)

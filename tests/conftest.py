@@ -1,0 +1,64 @@
+"""What holds for all tests: marks and groups, hypothesis profiles, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from support import leftovers
+
+TESTS = Path(__file__).parent
+
+# Chosen by `--hypothesis-profile`. A deadline would depend on how busy the machine is.
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=25)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=300)
+hypothesis.settings.load_profile("dev")
+
+# Fixtures that cost a server: the marks of their tests, and the name of those who share it.
+SERVERS = {
+    "cluster": ("ray", "ray"),
+    "new_cluster": ("ray", ""),
+    "lab": ("ray", ""),
+    "own_ray": ("ray", ""),
+    "browser": ("browser", ""),
+    "stack": ("ray prometheus", ""),
+    "watched": ("ray prometheus", ""),
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, and keep together what shares one."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] == "unit" or not isinstance(item, pytest.Function):
+            continue
+        item.add_marker("process")
+        for fixture, (marks, group) in SERVERS.items():
+            if fixture not in item.fixturenames:
+                continue
+            for mark in marks.split():
+                item.add_marker(mark)
+            scope = item._fixtureinfo.name2fixturedefs[fixture][-1].scope
+            if scope != "function" and not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose threads or child processes outlive it and its fixtures."""
+    before = leftovers.running()
+    yield
+    # Outside of the unit tests, fixtures of a module restart the servers that they share.
+    left = leftovers.left_since(before, processes="unit" in request.path.parts)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Let what is not closed be found in the module that opened it, not at the end of all."""
+    yield
+    gc.collect()

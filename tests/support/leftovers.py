@@ -1,0 +1,61 @@
+"""What a test leaves running: it would write to the log, or end, in the middle of another test."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PATIENCE = 15.0  # seconds
+_SHARED = "_server_entry"  # the S3 server of a module starts with its first test
+_TASKS = Path("/proc/self/task")
+
+State = tuple[frozenset[threading.Thread], frozenset[str]]
+
+
+def running() -> State:
+    """Return the threads and the child processes of this process."""
+    return frozenset(threading.enumerate()), children()
+
+
+def children() -> frozenset[str]:
+    """Return the ids of our child processes; one that nobody has waited for counts."""
+    found: set[str] = set()
+    for task in _TASKS.iterdir():
+        try:
+            found.update((task / "children").read_text().split())
+        except OSError:
+            continue  # the thread has ended meanwhile
+    return frozenset(found)
+
+
+def left_since(before: State, *, processes: bool) -> str:
+    """Wait for the end of all that has begun since `before`, and say what does not end."""
+    deadline = time.monotonic() + PATIENCE
+    for thread in running()[0] - before[0]:
+        _end_pool_of(thread)
+    while True:
+        threads, pids = running()
+        left = [it.name for it in threads - before[0] if it.is_alive() and _SHARED not in it.name]
+        left += [_named(pid) for pid in pids - before[1]] if processes else []
+        if not left or time.monotonic() > deadline:
+            return ", ".join(sorted(left))
+        time.sleep(0.01)
+
+
+def _end_pool_of(thread: threading.Thread) -> None:
+    """Let a pool that its test still holds do what it was given, and end."""
+    reference, *_ = getattr(thread, "_args", None) or (None,)
+    if isinstance(reference, weakref.ref):
+        pool = reference()
+        if isinstance(pool, ThreadPoolExecutor):
+            pool.shutdown(wait=False)
+
+
+def _named(pid: str) -> str:
+    try:
+        return f"process {pid}: {Path('/proc', pid, 'cmdline').read_text()[:200]!r}"
+    except OSError:
+        return f"process {pid}"
