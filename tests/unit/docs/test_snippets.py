@@ -121,6 +121,7 @@ def test_commands_would_be_accepted(
         assert name in {variable(key) for key in Settings.model_fields} | {variable("config")}
 
 
+@pytest.mark.prometheus
 @pytest.mark.parametrize("block", blocks("yaml"))
 def test_files_would_be_read(block: Block, tmp_path: Path) -> None:
     content = yaml.safe_load(block.text)
@@ -174,6 +175,7 @@ def test_python_names_what_exists(block: Block) -> None:
                 assert [it.name for it in node.names if not hasattr(module, it.name)] == []
 
 
+@pytest.mark.prometheus
 def test_prometheus_understands_every_query_and_its_metrics_exist(tmp_path: Path) -> None:
     queries = [it.values[0].text for it in blocks("promql")]
     assert queries
