@@ -447,6 +447,7 @@ def test_a_log_line_of_json_is_one_document(capsys: pytest.CaptureFixture[str]) 
     assert entry["time"].endswith("Z")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("command", [["--help"], ["version"], ["--version"], ["list"]])
 def test_a_command_that_only_asks_imports_nothing_of_the_exporter(
     url: str, command: list[str]

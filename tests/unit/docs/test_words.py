@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process  # git lists the files
+
 ROOT = Path(__file__).parents[3]
 
 TEXT = {".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".service", ".svg", ".toml", ".yaml"}
