@@ -1,4 +1,4 @@
-"""The exporter itself: polls in a thread of its own and answers from the last snapshot."""
+"""The exporter: polls in its own thread and answers from the last snapshot."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Optional
 
 from .actions import Actions
-from .catalog.catalog import Catalog, Change
+from .catalog.catalog import Catalog
 from .catalog.counters import Counters
+from .catalog.feed import Change
 from .catalog.run_cache import RunCache
 from .catalog.snapshot import RunView, Snapshot
 from .catalog.state_files import StateFiles, StateInUseError
@@ -27,20 +28,21 @@ from .settings.settings import Settings
 from .sources.manager.link import RayLink
 from .sources.records import LinkState, Mark
 
-# What one poll may spend on finished runs that it sees for the first time: live runs must not
-# wait for a long history.
+# Time for finished runs that a poll finds for the first time: live runs must not wait for a long
+# history.
 _READ_SECONDS = 1.0
-_START_SECONDS = 30.0  # that a command waits for its link to Ray, on a machine that is busy
-_SAME_FAILURE_SECONDS = 60.0  # between two lines in the log about it
+_START_SECONDS = 30.0  # that a command waits for its link to Ray, on a busy machine
+_SAME_FAILURE_SECONDS = 60.0  # between two log lines about the same failure
+_EXPIRY_SECONDS = 60.0  # between two looks for workflows that no longer exist
 
 logger = logging.getLogger(__name__)
 
 
 class Exporter:
-    """Watches the workflows of one cluster.
+    """Observes the workflows of one cluster.
 
-    With `keep`, counters are kept in the settings' state folder; commands that look once do
-    without. All methods may be called from any thread.
+    With `keep`, counters and finished runs are saved in the state folder; commands that poll once
+    do without. All methods may be called from any thread.
     """
 
     def __init__(self, settings: Settings, *, keep: bool = False) -> None:
@@ -69,42 +71,53 @@ class Exporter:
         )
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None
-        self._begun = self._heartbeat = time.time()
+        self._begun = time.time()
+        self._heartbeat = self._started = time.monotonic()  # no timer follows the wall clock
         self._seen_change = 0
-        self._phase = "read"  # what a poll is at
+        self._checked = False  # whether the last runs were compared with all of storage
+        self._next_expiry = 0.0
+        self._to_forget: deque[str] = deque()
+        self._state_error: Optional[str] = None
+        self._phase = "read"  # of the poll
         self._unreadable = 0
         self._ray_version = ""
         self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
         self._exposition = self._renderer.render(self._snapshot)
 
     def start(self) -> None:
-        """Begin to poll in the background."""
+        """Start polling in the background."""
         self._own.expose_process_metrics()
         self._thread = threading.Thread(target=self._loop, name="poll", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End polling, keep the counters, let go of Ray; waits for a poll under way."""
+        """Stop polling and close all files and links; wait for a poll that is running."""
         self._stop.set()
         self.actions.close()
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
         self._poller.close()
-        # A poll that hangs may write yet: the end of the process lets go of the files.
+        # A hanging poll may still write: the end of the process unlocks the files then.
         if self._files is not None and not (self._thread and self._thread.is_alive()):
             self._files.close()
 
     def poll_once(self, budget: float = _READ_SECONDS) -> None:
-        """Look once and publish what was seen. Not while polls run in the background.
+        """Poll once and publish the result. Not while polls run in the background.
 
-        Finished runs that are new are read for at most about `budget` seconds.
+        New finished runs are read for at most about `budget` seconds.
         """
         started, now = time.monotonic(), time.time()
         self._phase = "read"
+        while self._to_forget:
+            workflow = self._to_forget.popleft()
+            if self._catalog.may_forget(workflow):
+                self._catalog.forget_workflow(workflow)
+                self._poller.release_names([workflow])
         self._poller.poll(now, budget)
         if self._poller.settled:
             self._counters.advance(now)
-        # Kept before it is shown: see Counters.save. What the cache has counts as seen.
+            self._check_workflows(now)
+        # Saved before it is exposed: see Counters.save. A run in the cache counts as observed.
         self._counters.save()
         self._poller.save()
         self._phase = "render"
@@ -113,12 +126,12 @@ class Exporter:
         self._own.set_runs_to_read(self._poller.loading)
         self._own.observe_poll(time.time(), time.monotonic() - started)
         self._own.prepare()
-        self._heartbeat = time.time()
+        self._heartbeat = time.monotonic()
 
     def load(self) -> None:
         """Poll until Ray has answered or cannot be reached, and all of storage is read.
 
-        For commands that look once.
+        For commands that poll once.
         """
         deadline = time.monotonic() + _START_SECONDS
         while True:
@@ -131,22 +144,22 @@ class Exporter:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The last snapshot; without objects once the sources have been silent for too long."""
+        """The last snapshot; without objects if it is older than `max_staleness`."""
         return self._stale_snapshot() if self._is_stale() else self._snapshot
 
     @property
     def ready(self) -> bool:
-        """Whether storage was read once."""
+        """Whether storage was read at least once."""
         return self._poller.listed_at is not None
 
     @property
     def heartbeat_age(self) -> float:
-        """Seconds since the last poll ended, however it ended."""
-        return time.time() - self._heartbeat
+        """Seconds since the last poll ended, with or without an error."""
+        return time.monotonic() - self._heartbeat
 
     @property
     def status(self) -> Mapping[str, Any]:
-        """Facts about the exporter itself, by name, for people to read."""
+        """Facts about the exporter itself, by name, for users to read."""
         poller = self._poller
         return {
             "storage": poller.storage_uri,
@@ -157,6 +170,7 @@ class Exporter:
             "session_name": poller.manager.session_name,
             "last_poll": poller.listed_at,
             "finished_runs_to_read": poller.loading,
+            "state_error": self._state_error,
         }
 
     def metrics(
@@ -173,10 +187,10 @@ class Exporter:
         return page(exposition, self._own, openmetrics=openmetrics, tiers=tiers, gzip=gzip)
 
     def run(self, workflow_id: str) -> Optional[RunView]:
-        """Return one run, None when there is no such run.
+        """Return one run, None if there is no such run.
 
-        A run too old to be exposed is read from storage again, which may take a while. Raises
-        StorageError or TimeoutError when that fails.
+        A run too old to be exposed is read from storage again, which may take some time. Raises
+        StorageError or TimeoutError if that fails.
         """
         old = self._archive.read(workflow_id, self._poller.storage_uri)
         return old or self._catalog.view(workflow_id)
@@ -188,35 +202,76 @@ class Exporter:
     @property
     def last_change(self) -> int:
         """The sequence number of the newest change."""
-        return self._catalog.last_change
+        return self._catalog.feed.last
 
     def changes(self, after: int) -> list[Change]:
         """Return what changed after the given sequence number."""
-        return self._catalog.changes(after)
+        return self._catalog.feed.after(after)
+
+    def forget_workflow(self, workflow: str) -> bool:
+        """Drop the counters of a workflow with the next poll; False if there are none.
+
+        Raises ValueError if it still has runs, or is named in the settings.
+        """
+        if workflow not in self._counters.workflows:
+            return False
+        if not self._catalog.may_forget(workflow):
+            raise ValueError(
+                f"The workflow {workflow!r} still has runs or is named in the settings. Delete "
+                "them first."
+            )
+        self._to_forget.append(workflow)
+        return True
 
     def _loop(self) -> None:
-        failures = _Failures()
+        failures = _FailureLog()
         while not self._stop.is_set():
             began = time.monotonic()
             try:
                 self.poll_once()
             except Exception as error:
-                # A fault of ours in one poll must not end all polls.
-                failures.tell(error)
+                # An error in one poll must not end all polls.
+                failures.add(error)
                 self._own.count_poll_error(self._phase)
-                self._heartbeat = time.time()
+                self._heartbeat = time.monotonic()
             else:
-                failures.over()
+                failures.end()
             self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
 
     def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
         files = None
         if self._keep:
-            files = self._files = StateFiles(self._settings, self._poller.storage_uri)
+            try:
+                files = self._files = StateFiles(self._settings, self._poller.storage_uri)
+            except RuntimeError as error:  # `~` for a user without a home directory
+                logger.error(
+                    "There is no folder for the state files (%s). The exporter keeps its counters "
+                    "in memory and starts at zero after a restart. Set --state-dir.", error,
+                )  # fmt: skip
         self._counters.begin(marks, now, files.counters if files else None)
-        self._poller.know_workflows(self._counters.workflows)
+        self._poller.reserve_names(self._counters.workflows)
         if files is not None:
             self._poller.cache = RunCache(files.runs, marks)
+
+    def _check_workflows(self, now: float) -> None:
+        """Correct what was deleted while the exporter was away; drop workflows that ended."""
+        if not self._checked:
+            self._checked = True
+            self._catalog.check_last_runs()
+        if now >= self._next_expiry:
+            self._next_expiry = now + _EXPIRY_SECONDS
+            self._poller.release_names(self._catalog.expire_workflows(now))
+
+    def _observe_state_files(self) -> None:
+        """Expose whether the state files can be used."""
+        cache, saved = self._poller.cache, self._counters.saved and self._files is not None
+        if not self._keep or self._poller.listed_at is None:
+            return
+        self._state_error = None
+        if not saved or (cache is not None and cache.error is not None):
+            what = "counters" if not saved else "the cache of finished runs"
+            self._state_error = f"The state folder cannot be used for {what}; see the log."
+        self._own.set_state_up(self._state_error is None)
 
     def _publish(self, now: float) -> None:
         poller, view = self._poller, self._poller.manager
@@ -247,12 +302,13 @@ class Exporter:
         if view.state is LinkState.UNREACHABLE:
             self._own.count_poll_error("manager")
         self._own.set_link_restarts(view.restarts)
+        self._observe_state_files()
         visible = time.time()
-        for change in self._catalog.changes(self._seen_change):
-            # What happened before the exporter began says nothing about how fast it is.
+        for change in self._catalog.feed.after(self._seen_change):
+            # What happened before the exporter started says nothing about its latency.
             if change.moment is not None and self._begun < change.moment <= visible:
                 self._own.observe_change_latency(visible - change.moment)
-        self._seen_change = self._catalog.last_change
+        self._seen_change = self._catalog.feed.last
 
     def _manager_up(self) -> Optional[bool]:
         state = self._poller.manager.state
@@ -266,8 +322,10 @@ class Exporter:
         )  # fmt: skip
 
     def _is_stale(self) -> bool:
-        good = self._poller.listed_at or self._begun
-        return time.time() - good > self._settings.max_staleness
+        age = self._poller.listing_age
+        if age is None:
+            age = time.monotonic() - self._started
+        return age > self._settings.max_staleness
 
     def _stale_snapshot(self) -> Snapshot:
         return Snapshot(
@@ -277,34 +335,34 @@ class Exporter:
         )
 
 
-class _Failures:
-    """Tells the log of polls that failed, without filling it."""
+class _FailureLog:
+    """Logs failed polls without filling the log."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[object, ...]] = Counter()
         self._next_line: dict[tuple[object, ...], float] = {}
-        self._told = False
+        self._failing = False
 
-    def tell(self, error: Exception) -> None:
-        """Log a failure: with its traceback when it is new, else in one line a minute."""
+    def add(self, error: Exception) -> None:
+        """Log a failure: with its traceback if it is new, else in one line a minute."""
         *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-        # Its text may differ each time.
+        # Its text may be different each time.
         failure = type(error), frame.f_code.co_filename, line
         self._counts[failure] += 1
         now = time.monotonic()
         if failure not in self._next_line and isinstance(error, StateInUseError):
             logger.error("%s", error)
         elif failure not in self._next_line:
-            logger.error("This poll failed; the next one follows.", exc_info=error)
+            logger.error("A poll failed. Polling continues.", exc_info=error)
         elif now >= self._next_line[failure]:
-            logger.error("Polls failed %d times so far with %r.", self._counts[failure], error)
+            logger.error("Polls have failed %d times with %r.", self._counts[failure], error)
         else:
             return
-        self._told = True
+        self._failing = True
         self._next_line[failure] = now + _SAME_FAILURE_SECONDS
 
-    def over(self) -> None:
-        """Log that polls work again, if they were said to fail."""
-        if self._told:
-            self._told = False
-            logger.warning("Polls work again.")
+    def end(self) -> None:
+        """Log that polls succeed again, if a failure was logged."""
+        if self._failing:
+            self._failing = False
+            logger.warning("Polls succeed again.")

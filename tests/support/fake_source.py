@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ray_workflow_exporter.actions import Actions
 from ray_workflow_exporter.analysis.analysis import analyse
-from ray_workflow_exporter.catalog.catalog import Change
+from ray_workflow_exporter.catalog.feed import Change
 from ray_workflow_exporter.catalog.snapshot import RunView
 from ray_workflow_exporter.metrics.blocks import Body, block, gzip_body, plain_body
 from ray_workflow_exporter.metrics.family import Tier

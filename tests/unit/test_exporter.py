@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import unquote, urlsplit
 
@@ -22,7 +23,7 @@ from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from support.expositions import render
 from support.object_store import object_store, s3_uri
 from support.proxy import proxy
-from support.trees import StorageTree
+from support.trees import RunTree, StorageTree
 from support.waiting import wait_until
 
 T0 = 1_600_000_000.0
@@ -182,10 +183,26 @@ def test_old_runs_are_served_until_they_are_too_old(watch, tmp_path, monkeypatch
     exporter.poll_once()
     assert up(exporter) == 0
     assert set(shown(exporter)) == {"w"}
-    later = time.time() + 61
-    monkeypatch.setattr(time, "time", lambda: later)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)  # somebody sets the clock
+    assert set(shown(exporter)) == {"w"}
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert shown(exporter) == {}
     assert exporter.snapshot.runs == ()
+
+
+def test_the_age_of_the_last_poll_does_not_follow_the_wall_clock(
+    watch, tmp_path, monkeypatch
+) -> None:
+    exporter = watch(StorageTree(str(tmp_path / "storage")))
+    exporter.poll_once()
+    now, ticks = time.time(), time.monotonic()
+    for step in (-3600, 3600):
+        monkeypatch.setattr(time, "time", lambda step=step: now + step)
+        assert 0 <= exporter.heartbeat_age < 60
+    monkeypatch.setattr(time, "monotonic", lambda: ticks + 300)
+    assert exporter.heartbeat_age >= 300
 
 
 def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> None:
@@ -363,3 +380,121 @@ def test_readers_of_old_runs_do_not_make_storage_fail(watch, tmp_path, monkeypat
         return False
 
     wait_until(answered)
+
+
+def failed_now(tree: StorageTree, workflow_id: str, workflow: str) -> RunTree:
+    now = time.time()
+    run = tree.run(workflow_id, {"workflow": workflow}).status("RUNNING", now).task("f").entry("f")
+    return run.start("f", now).fail("f", ValueError("no")).status("FAILED", now + 1)
+
+
+def test_a_workflow_without_runs_is_forgotten_on_request_and_its_place_is_free(
+    watch, tmp_path
+) -> None:
+    tree = StorageTree(str(tmp_path / "storage"))
+    exporter = watch(tree, max_workflows=1)
+    exporter.poll_once()
+    run = failed_now(tree, "retired-1", "retired")
+    exporter.poll_once()
+    with pytest.raises(ValueError, match="still has runs"):
+        exporter.forget_workflow("retired")
+    run.remove()
+    for _ in range(2):
+        exporter.poll_once()
+    assert b'runs_finished_total{workflow="retired",status="FAILED"} 1' in bytes(exporter.metrics())
+    assert exporter.forget_workflow("retired")
+    assert not exporter.forget_workflow("unknown")
+    failed_now(tree, "next-1", "next")
+    exporter.poll_once()
+    body = bytes(exporter.metrics())
+    assert b'workflow="retired"' not in body
+    assert b'runs_finished_total{workflow="next",status="FAILED"} 1' in body
+
+
+@pytest.mark.parametrize("harm", ["foreign", "no home"])
+def test_a_state_folder_that_cannot_be_used_costs_only_the_state(
+    harm, tmp_path, monkeypatch, caplog
+) -> None:
+    tree = StorageTree(str(tmp_path / "storage"))
+    tree.run("w").task("f").status("RUNNING", time.time())
+    settings = Settings(address="none", storage=tree.uri, state_dir=tmp_path / "state")
+    if harm == "foreign":
+        # Root may read everything: the refusal has to be made up.
+        refused = PermissionError(13, "Permission denied")
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: raise_(refused))
+    else:
+        error = RuntimeError("Could not determine home directory.")
+        monkeypatch.setattr(Settings, "state_path", property(lambda _: raise_(error)))
+    exporter = Exporter(settings, keep=True)
+    try:
+        for _ in range(2):
+            exporter.poll_once()
+        assert exporter.ready
+        assert up(exporter) == 1
+        assert "w" in shown(exporter)
+        assert b"ray_workflow_exporter_state_up 0.0" in bytes(exporter.metrics())
+        assert exporter.status["state_error"]
+        (line,) = [it for it in caplog.records if it.levelname == "ERROR"]
+        assert "--state-dir" in line.getMessage()
+        assert line.exc_info is None
+    finally:
+        exporter.close()
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def test_both_state_files_are_kept_when_both_are_damaged(tmp_path) -> None:
+    tree = StorageTree(str(tmp_path / "storage"))
+    settings = Settings(address="none", storage=tree.uri, state_dir=tmp_path / "state")
+    plant(tree)
+    damaged = {}
+    for _ in range(3):
+        exporter = Exporter(settings, keep=True)
+        exporter.load()
+        assert b"ray_workflow_exporter_state_up 1.0" in bytes(exporter.metrics())
+        exporter.close()
+        for file in (tmp_path / "state").iterdir():
+            if file.suffix in (".json", ".runs"):
+                data = file.read_bytes()[: file.stat().st_size // 2] + bytes([len(damaged)])
+                file.write_bytes(data)
+                damaged[len(damaged)] = data
+    exporter = Exporter(settings, keep=True)
+    exporter.load()
+    exporter.close()
+    kept = [file.read_bytes() for file in (tmp_path / "state").iterdir()]
+    assert len(damaged) == 6
+    assert all(data in kept for data in damaged.values())
+
+
+def test_an_end_in_the_folder_of_a_run_is_shown_before_its_mark(watch, tmp_path) -> None:
+    # On an object store under load, the listing of marks may be seconds behind.
+    tree = StorageTree(str(tmp_path / "storage"))
+    run = tree.run("w").task("f").entry("f").status("RUNNING", time.time())
+    exporter = watch(tree)
+    exporter._poller._track("w").was_live = True
+    run.succeed("f", time.time(), time.time()).meta("SUCCESSFUL")
+    run.put("post_run_metadata.json", {"end_time": time.time()})
+    exporter.poll_once()
+    assert shown(exporter) == {"w": "SUCCESSFUL"}
+
+
+def test_a_replay_of_a_run_keeps_its_times(watch, tmp_path) -> None:
+    tree = StorageTree(str(tmp_path / "storage"))
+    exporter = watch(tree)
+    exporter.poll_once()
+    now = time.time()
+    run = tree.run("w").task("f").entry("f").status("RUNNING", now)
+    run.succeed("f", now + 0.1, now + 0.4).status("SUCCESSFUL", now + 0.5)
+    exporter.poll_once()
+    before = exporter.run("w")
+    run.status("RUNNING", now + 0.6).status("SUCCESSFUL", now + 0.61)
+    exporter.poll_once()
+    after = exporter.run("w")
+    assert before is not None
+    assert after is not None
+    assert (after.run.start_time, after.run.end_time) == (now, now + 0.5)
+    body = bytes(exporter.metrics())
+    assert b'ray_workflow_runs_started_total{workflow="w"} 1' in body
+    assert b'ray_workflow_runs_finished_total{workflow="w",status="SUCCESSFUL"} 1' in body

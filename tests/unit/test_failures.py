@@ -1,4 +1,4 @@
-"""What the log says of polls that fail, and how often."""
+"""What is logged about failed polls, and how often."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ray_workflow_exporter import exporter
 from support.logs import records_of
 
 
-def fail(kind: type[Exception], failures: exporter._Failures, text: str = "lost") -> None:
+def fail(kind: type[Exception], failures: exporter._FailureLog, text: str = "lost") -> None:
     try:
         raise kind(text)
     except Exception as error:
-        failures.tell(error)
+        failures.add(error)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
@@ -25,7 +25,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, bool]]:
 
 
 LOGGER = exporter.__name__
-FIRST = ("This poll failed; the next one follows.", True)
+FIRST = ("A poll failed. Polling continues.", True)
 
 
 def test_the_same_failure_has_one_traceback_then_a_line_a_minute_and_an_end(
@@ -34,21 +34,21 @@ def test_the_same_failure_has_one_traceback_then_a_line_a_minute_and_an_end(
     now = 1000.0
     monkeypatch.setattr(exporter.time, "monotonic", lambda: now)
     caplog.set_level(logging.INFO)
-    failures = exporter._Failures()
+    failures = exporter._FailureLog()
     for number in range(60):
         fail(KeyError, failures, f"run {number}")
     assert lines(caplog) == [FIRST]
     now += 60
     for _ in range(40):
         fail(KeyError, failures, "run x")
-    assert lines(caplog) == [("Polls failed 61 times so far with KeyError('run x').", False)]
-    failures.over()
-    failures.over()
-    assert lines(caplog) == [("Polls work again.", False)]
+    assert lines(caplog) == [("Polls have failed 61 times with KeyError('run x').", False)]
+    failures.end()
+    failures.end()
+    assert lines(caplog) == [("Polls succeed again.", False)]
 
 
 def test_another_failure_has_its_own_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    failures = exporter._Failures()
+    failures = exporter._FailureLog()
     for kind in (KeyError, ValueError, KeyError, ValueError):
         fail(kind, failures)
     assert lines(caplog) == [FIRST, FIRST]
@@ -57,8 +57,8 @@ def test_another_failure_has_its_own_traceback(caplog: pytest.LogCaptureFixture)
 def test_a_failure_of_every_other_poll_does_not_fill_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    failures = exporter._Failures()
+    failures = exporter._FailureLog()
     for _ in range(50):
         fail(KeyError, failures)
-        failures.over()
+        failures.end()
     assert len(lines(caplog)) == 2

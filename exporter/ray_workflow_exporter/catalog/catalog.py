@@ -1,53 +1,43 @@
-"""The one place that holds runs: retention, limits, workflow aggregates and the change feed."""
+"""All known runs: retention, limits, totals of workflows and the change feed."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ..analysis.analysis import Analysis, Analyst, analyse, outline
 from ..analysis.durations import History, expected_end
 from ..model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
 from ..settings.settings import Settings, WorkflowSettings
-from .counters import Counters, WorkflowCounters
+from ..sources.records import EndedLife
+from .counters import Counters
+from .feed import Change as Change
+from .feed import ChangeFeed
 from .snapshot import RunView, Snapshot, WorkflowTotals, WorkflowView
+from .workflow_counters import WorkflowCounters
 
-_FEED_LENGTH = 10_000
 _REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_workflow")
-
-
-class Change(NamedTuple):
-    """One thing that changed: a run's status, a task's state, or a run that is gone.
-
-    `moment` is when it happened by the source's own clock, None where the source does not say.
-    """
-
-    seq: int
-    workflow_id: str
-    task_id: Optional[str]
-    state: Optional[str]  # the new status or state, None for a run that is gone
-    moment: Optional[float]
 
 
 @slotted
 @dataclass
 class _Held:
     run: Run
-    analysis: Optional[Analysis]  # None: nobody has needed it yet
-    analyst: Optional[Analyst]  # of a run that may go on
+    analysis: Optional[Analysis]  # None until it is needed
+    analyst: Optional[Analyst]  # of a run that may still change
     view: Optional[RunView] = None
-    young: bool = False  # whether the view is one with all tasks
+    young: bool = False  # whether the view contains all tasks
     hidden: int = 0  # objects that the view leaves out
-    slim: bool = False  # its tasks were let go: it is too old to be exposed
+    slim: bool = False  # its tasks were dropped: it is too old to be exposed
 
 
 class Catalog:
     """All runs that the sources know, and what of them is exposed.
 
-    Written by the poll thread alone; readers get immutable snapshots.
+    Only the poll thread writes; readers get immutable snapshots.
     """
 
     def __init__(self, settings: Settings, counters: Counters) -> None:
@@ -55,14 +45,13 @@ class Catalog:
         self._counters = counters
         self._history = History()
         self._held: dict[str, _Held] = {}
-        # What a snapshot needs of them, so that it walks over nothing that is not exposed.
+        # What a snapshot needs of them, so that it skips what is not exposed.
         self._live: dict[str, _Held] = {}
-        self._ended: list[tuple[float, str]] = []  # by age, the newest first
+        self._ended: list[tuple[float, str]] = []  # by age, newest first
         self._counts: defaultdict[str, Counter[RunStatus]] = defaultdict(Counter)
         self._relearned: set[str] = set()  # workflows whose history changed since the last snapshot
         self._not_slim: set[str] = set()  # runs that ended and still have their tasks
-        self._feed: deque[Change] = deque(maxlen=_FEED_LENGTH)
-        self._seq = 0
+        self.feed = ChangeFeed()
         self._dirty = True
         self._next_expiry = 0.0
         self._runs: tuple[RunView, ...] = ()
@@ -71,23 +60,23 @@ class Catalog:
         self._hidden: dict[str, int] = {}
 
     def get(self, workflow_id: str) -> Optional[Run]:
-        """Return the run as it was put last, its tasks let go if it is too old to be exposed."""
+        """Return the run as it was put last, without tasks if it is too old to be exposed."""
         held = self._held.get(workflow_id)
         return held.run if held else None
 
     def outline(self, workflow_id: str) -> Optional[Run]:
-        """Return the run if its tasks were let go to save memory; storage still has them."""
+        """Return the run if its tasks were dropped to save memory; storage still has them."""
         held = self._held.get(workflow_id)
         return held.run if held and held.slim else None
 
     def view(self, workflow_id: str) -> Optional[RunView]:
-        """Return one run with all its tasks, whatever the limits of exposure are."""
+        """Return one run with all its tasks, regardless of the limits."""
         held = self._held.get(workflow_id)
         return _whole(held) if held else None
 
     def views(self) -> list[RunView]:
         """Return all runs held: live ones first, then those that ended, newest first."""
-        # A copy made by one C call: readers come from other threads while the dict changes.
+        # A copy made by one C call: readers are in other threads while the dict changes.
         held = list(self._held.values())
         held.sort(key=lambda it: (it.run.status.finished, _age_key(it.run)))
         return [_whole(it) for it in held]
@@ -97,11 +86,12 @@ class Catalog:
         return list(self._held)
 
     def needs_outline_only(
-        self, workflow_id: str, workflow: str, end: float, mark_time: float, now: float
+        self, workflow_id: str, workflow: str, start: Optional[float], end: float, now: float
     ) -> bool:
-        """Whether no more of a run has to be known than that it was SUCCESSFUL, and when.
+        """Whether no more of a SUCCESSFUL run is needed than its times.
 
-        It is too old to be exposed, history, and the workflow's newer runs tell what it takes.
+        It is too old to be exposed, it is not to be counted, and newer runs of its workflow give
+        the usual durations.
         """
         limit = self._settings.max_finished_runs
         full = len(self._ended) >= limit
@@ -110,12 +100,21 @@ class Catalog:
         return (
             (hidden or expired)
             and workflow_id not in self._held
-            and not self._counters.is_news(workflow_id, mark_time)
+            and not self._counters.is_news(workflow_id, start, end)
             and self._history.is_past(workflow, end)
         )
 
-    def put(self, run: Run, mark_time: Optional[float] = None) -> None:
-        """Take a run as it is now; an equal one changes nothing."""
+    def put(
+        self,
+        run: Run,
+        mark_time: Optional[float] = None,
+        number: Optional[int] = None,
+        ended: Optional[EndedLife] = None,
+    ) -> None:
+        """Take a run as it is now; an equal one changes nothing.
+
+        For `mark_time`, `number` and `ended` see `Counters.observe`.
+        """
         held = self._held.get(run.workflow_id)
         old = held.run if held else None
         changed: Optional[Collection[str]] = None
@@ -128,12 +127,12 @@ class Catalog:
                 analyst = None
             elif _same(old, run, changed):
                 return
-        self._counters.observe(old, run, mark_time, changed)
+        self._counters.observe(old, run, mark_time, changed=changed, number=number, ended=ended)
         if run.status is RunStatus.SUCCESSFUL and self._history.add(run):
             self._relearned.add(run.workflow)
         if analyst is None:
             analyst = Analyst(self._history)
-            # Most of a long history is never exposed.
+            # Most runs of a long history are never exposed.
             analysis = None if run.status.finished else analyst.look(run)
         else:
             analysis = analyst.look(run, changed)
@@ -143,19 +142,23 @@ class Catalog:
             held = _Held(run, analysis, None if run.status.finished else analyst)
         self._hold(old, held)
         before = old.tasks if changed is not None and old is not None else {}
-        self._feed.extend(self._changes(old, run, before, changed))
+        self.feed.add_run(old, run, before, changed)
         self._totals.pop(run.workflow, None)
         self._dirty = True
 
-    def remove(self, workflow_id: str) -> None:
-        """Forget a run that its source no longer has."""
+    def remove(self, workflow_id: str, ended: Optional[EndedLife] = None) -> None:
+        """Drop a run that was deleted; `ended` is its end if that was not observed."""
         held = self._held.pop(workflow_id, None)
         if held is None:
             return
+        workflow = held.run.workflow
         self._let_go(held.run)
-        self._counters.forget(workflow_id)
-        self._seq += 1
-        self._feed.append(Change(self._seq, workflow_id, None, None, None))
+        self._counters.remove(held.run, ended)
+        last = self._counters.workflows[workflow].last_run
+        if last is not None and last.workflow_id == workflow_id:
+            self._counters.set_last_run(workflow, self._newest_ended(workflow))
+        self._totals.pop(workflow, None)
+        self.feed.add_deleted(workflow_id)
         self._dirty = True
 
     def _hold(self, old: Optional[Run], held: _Held) -> None:
@@ -182,21 +185,6 @@ class Catalog:
         else:
             del self._live[run.workflow_id]
 
-    def changes(self, after: int) -> list[Change]:
-        """Return what changed after sequence number `after`, oldest first.
-
-        Only the newest 10,000 changes are kept: a reader that finds a gap reads all runs anew.
-        """
-        if after >= self._seq:
-            return []
-        feed = self._feed.copy()  # one C call: readers come from other threads
-        return [change for change in feed if change.seq > after]
-
-    @property
-    def last_change(self) -> int:
-        """The sequence number of the newest change."""
-        return self._seq
-
     def snapshot(
         self,
         now: float,
@@ -221,8 +209,50 @@ class Catalog:
             hidden={**self._hidden, "max_workflows": folded_workflows},
         )
 
-    def _expect_anew(self) -> None:
-        """Work out the expected ends of live runs whose workflow's history changed."""
+    def check_last_runs(self) -> None:
+        """Correct the last run of each workflow if it was deleted while the exporter was away.
+
+        To be called once, after all of storage was read.
+        """
+        for name, counters in self._counters.workflows.items():
+            if counters.last_run is not None and counters.last_run.workflow_id not in self._held:
+                self._counters.set_last_run(name, self._newest_ended(name))
+                self._dirty = True
+
+    def expire_workflows(self, now: float) -> list[str]:
+        """Drop workflows without a run, a setting or a recent count; return their names."""
+        oldest = now - self._settings.workflow_retention
+        names = [
+            name
+            for name, counters in self._counters.workflows.items()
+            if counters.newest < oldest and self.may_forget(name)
+        ]
+        for name in names:
+            self.forget_workflow(name)
+        return names
+
+    def may_forget(self, workflow: str) -> bool:
+        """Whether a workflow has counters, but no run and no setting."""
+        return (
+            workflow in self._counters.workflows
+            and workflow not in self._counts
+            and workflow not in self._settings.workflows
+        )
+
+    def forget_workflow(self, workflow: str) -> None:
+        """Drop the counters of a workflow."""
+        self._counters.drop(workflow)
+        self._totals.pop(workflow, None)
+        self._dirty = True
+
+    def _newest_ended(self, workflow: str) -> Optional[Run]:
+        if workflow not in self._counts:
+            return None
+        runs = (self._held[workflow_id].run for _, workflow_id in self._ended)
+        return next((run for run in runs if run.workflow == workflow), None)
+
+    def _update_expected_ends(self) -> None:
+        """Estimate the ends of live runs again if the history of their workflow changed."""
         for held in self._live.values() if self._relearned else ():
             if held.run.workflow in self._relearned:
                 known = held.analysis or analyse(held.run)
@@ -231,29 +261,12 @@ class Catalog:
                     held.analysis, held.view = replace(known, expected_end=end), None
         self._relearned.clear()
 
-    def _changes(
-        self,
-        old: Optional[Run],
-        new: Run,
-        before: Mapping[str, Task],
-        changed: Optional[Collection[str]],
-    ) -> Iterable[Change]:
-        for task_id in new.tasks if changed is None else changed:
-            task, was = new.tasks[task_id], before.get(task_id)
-            if was is None or was.state is not task.state:
-                self._seq += 1
-                moment = task.end_time if task.state.finished else task.start_time
-                yield Change(self._seq, new.workflow_id, task_id, task.state.value, moment)
-        if old is None or old.status is not new.status:
-            self._seq += 1
-            yield Change(self._seq, new.workflow_id, None, new.status.value, _moment(old, new))
-
     def _expose(self, now: float) -> None:
-        """Choose what is exposed, by the limits of each tier; count what a limit holds back."""
+        """Choose what is exposed, by the limits of each tier; count what a limit hides."""
         settings = self._settings
-        # Every reason is there from the start, so that an alert can compare with zero.
+        # Every reason is exposed from the start, so that an alert can compare with zero.
         hidden = dict.fromkeys(_REASONS, 0)
-        self._expect_anew()
+        self._update_expected_ends()
         exposed = list(self._live.values())
         views = [self._view(held, True) for held in exposed]
         retained = bisect_left(self._ended, (settings.finished_retention - now, ""))
@@ -278,7 +291,7 @@ class Catalog:
 
     def _view(self, held: _Held, young: bool) -> RunView:
         view = held.view
-        # The same object as long as nothing changed: by it the renderer knows what is cached.
+        # The same object as long as nothing changed: the renderer reuses its lines then.
         if view is not None and held.young is young:
             return view
         run, limit = held.run, self._settings.max_tasks_per_run
@@ -298,14 +311,14 @@ class Catalog:
     def _slim(self, workflow_ids: Iterable[str]) -> None:
         for workflow_id in workflow_ids:
             held = self._held[workflow_id]
-            held.analysis = outline(held.run)  # first: readers look at any time
+            held.analysis = outline(held.run)  # first: other threads may read at any time
             held.run = replace(held.run, tasks={})
             held.view, held.slim = None, True
             self._not_slim.discard(workflow_id)
 
     def _workflow_views(self) -> tuple[WorkflowView, ...]:
         views = []
-        # Those of the settings too: that one of them never ran must show.
+        # Those in the settings too: it must be visible that one of them never ran.
         for name in sorted({*self._counters.workflows, *self._counts, *self._settings.workflows}):
             counters = self._counters.workflows.get(name) or WorkflowCounters()
             settings = self._settings.workflows.get(name) or WorkflowSettings()
@@ -318,7 +331,7 @@ class Catalog:
                     runs=_all_statuses(self._counts.get(name, {})),
                     totals=totals,
                     last_success=counters.last_success,
-                    last_status=counters.last_status,
+                    last_status=counters.last_run.status if counters.last_run else None,
                     expected_interval=settings.expected_interval,
                     objective=settings.objective or self._settings.objective,
                 )
@@ -332,14 +345,6 @@ def _same(old: Run, new: Run, changed: Iterable[str]) -> bool:
     )
 
 
-def _moment(old: Optional[Run], new: Run) -> Optional[float]:
-    """When a run came to its status; nobody notes when one is lost, or cancelled after its end."""
-    if new.status is RunStatus.RUNNING:
-        return new.start_time
-    lately = old is None or not old.status.finished
-    return new.end_time if new.status.finished and lately else None
-
-
 def _whole(held: _Held) -> RunView:
     run = held.run
     return RunView(run, held.analysis or analyse(run), True, tuple(run.tasks.values()))
@@ -350,5 +355,5 @@ def _all_statuses(counts: Mapping[RunStatus, int]) -> dict[RunStatus, int]:
 
 
 def _age_key(run: Run) -> tuple[float, str]:
-    """Return what puts runs into the order of their age, the newest first."""
+    """Return the sort key by age, newest first."""
     return -(run.end_time or run.last_transition or run.start_time or 0.0), run.workflow_id

@@ -1,14 +1,13 @@
-"""Finished runs remembered across restarts, so that a long history is not read again.
+"""A cache file of finished runs, so that a restart does not read a long history again.
 
-Storage is the truth: a run is taken from here only while its mark is the one under which it was
-remembered. The file may be deleted at any time.
+A run is taken from the cache only if its mark in storage is the one it was cached with. The file
+may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Container
 from dataclasses import fields
@@ -18,22 +17,23 @@ from typing import Any, Optional
 
 from ..model import NO_METADATA, Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ..sources.records import Mark
+from .state_files import set_aside
 
 _MAX_BYTES = 256 << 20  # of all bodies; a run with three tasks takes about 1 kB
 _RUN_FIELDS = [it.name for it in fields(Run)]
 _TASK_FIELDS = [it.name for it in fields(Task)]
 _STATUSES = {it.value: it for it in RunStatus}
 _STATES = {it.value: it for it in TaskState}
-# Another version may make other runs of the same files.
+# Another version may derive other runs from the same files.
 _FORMAT = " ".join((version("ray-workflow-exporter"), *_RUN_FIELDS, *_TASK_FIELDS))
 
 logger = logging.getLogger(__name__)
 
 
 class RunCache:
-    """Finished runs in a file, by id, status and time of their mark. For one thread at a time.
+    """Finished runs in a file, by id, status and time of their mark. Not thread-safe.
 
-    A file that cannot be used is told in the log; the cache is empty then.
+    If the file cannot be used, the cache is empty, and `error` and the log say why.
     """
 
     def __init__(self, path: Path, known: Container[str]) -> None:
@@ -42,20 +42,19 @@ class RunCache:
         self._new: dict[str, tuple[Any, ...]] = {}
         self._gone: list[tuple[str]] = []
         self._file: Optional[sqlite3.Connection] = None
+        self.error: Optional[str] = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._open(known)
-            except sqlite3.OperationalError:  # locked, or nowhere to be written
+            except sqlite3.OperationalError:  # locked, or not writable
                 raise
             except sqlite3.DatabaseError as error:
-                aside = path.with_suffix(".broken")
-                logger.warning(
-                    "The cache of finished runs in %s is damaged (%s): it was moved to %s, and a "
-                    "new one begins.", path, error, aside,
-                )  # fmt: skip
                 self.close()
-                os.replace(path, aside)
+                logger.warning(
+                    "The cache of finished runs in %s is damaged (%s) and starts again empty; %s.",
+                    path, error, set_aside(path),
+                )  # fmt: skip
                 self._open(known)
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
@@ -75,10 +74,10 @@ class RunCache:
         try:
             return None if row is None else decode(row[0])
         except (LookupError, TypeError, ValueError):
-            return None  # read anew from storage, the row will be replaced
+            return None  # read from storage; the row will be replaced
 
     def add(self, run: Run, mark: Mark) -> None:
-        """Remember a finished run that nothing more is expected of, with the next `save`."""
+        """Cache a finished run that will not change any more, with the next `save`."""
         if self._file is not None:
             row = (run.workflow_id, mark.status.value, mark.time, encode(run))
             self._new[run.workflow_id] = row
@@ -91,7 +90,7 @@ class RunCache:
     def save(self) -> None:
         """Write what has changed.
 
-        Not before the counters are kept: a run that is in the cache counts as seen.
+        Call after saving the counters: a run in the cache counts as observed.
         """
         if self._file is None or not (self._new or self._gone):
             return
@@ -112,9 +111,9 @@ class RunCache:
             self._file = None
 
     def _open(self, known: Container[str]) -> None:
-        # Closed by another thread than the polls', but never at the same time.
+        # Closed by another thread than the poll thread, but never at the same time.
         self._file = file = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
-        # Exclusive, so that a second exporter by mistake is told, and any file system will do.
+        # Exclusive: a second exporter gets an error, and file systems without shared memory work.
         file.execute("PRAGMA locking_mode = EXCLUSIVE")
         file.execute("PRAGMA journal_mode = WAL")
         file.execute("PRAGMA synchronous = NORMAL")
@@ -140,11 +139,11 @@ class RunCache:
 
     def _give_up(self, error: Exception) -> None:
         logger.warning(
-            "The cache of finished runs in %s cannot be used (%s): they will be read from storage "
-            "after each restart. Delete the file, make its folder writable, or name another with "
-            "--state-dir.",
+            "Cannot use the cache of finished runs in %s (%s). After a restart they are read from "
+            "storage again. Delete the file, make its folder writable, or set --state-dir.",
             self._path, error,
         )  # fmt: skip
+        self.error = str(error)
         self.close()
 
 

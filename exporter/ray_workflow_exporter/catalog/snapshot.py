@@ -1,4 +1,4 @@
-"""The snapshot: the immutable result of a poll, and all that a scrape may read."""
+"""The snapshot: the immutable result of a poll, and all that a scrape reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class WorkflowTotals:
-    """The counters and histograms of one workflow, over the whole life of the exporter's state."""
+    """The counters and histograms of one workflow, since the state file was created."""
 
     started: int = 0
     finished: Mapping[RunStatus, int] = field(default_factory=dict)
@@ -34,13 +34,13 @@ class WorkflowTotals:
 
 @dataclass(frozen=True)
 class WorkflowView:
-    """One workflow: what it holds now, and its totals."""
+    """One workflow: its present runs, and its totals."""
 
     workflow: str
     runs: Mapping[RunStatus, int]
     totals: WorkflowTotals
     last_success: Optional[float] = None
-    last_status: Optional[RunStatus] = None  # of the run that finished last
+    last_status: Optional[RunStatus] = None  # of the run that ended last
     expected_interval: Optional[float] = None
     objective: float = 0.99  # share of the runs that should succeed
 
@@ -62,9 +62,9 @@ class Snapshot:
 
     at: float
     storage_up: bool
-    manager_up: Optional[bool]  # None: nobody asks it
+    manager_up: Optional[bool]  # None: it is not asked
     runs: tuple[RunView, ...] = ()
     workflows: tuple[WorkflowView, ...] = ()
     running_limit: Optional[int] = None  # None: no limit, or no manager to ask
     pending_limit: Optional[int] = None
-    hidden: Mapping[str, int] = field(default_factory=dict)  # by reason: objects held back
+    hidden: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason

@@ -1,4 +1,4 @@
-"""The files in which an exporter keeps what must outlive it, for one exporter at a time."""
+"""The state files of an exporter: counters and finished runs. Used by one exporter at a time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,33 @@ from typing import IO, Optional
 
 from ..settings.settings import Settings
 
+_MAX_KEPT = 9  # damaged files of one name
+
+
+def set_aside(path: Path) -> str:
+    """Move a damaged file out of the way under its own name; return a clause that says where."""
+    for number in range(1, _MAX_KEPT + 1):
+        aside = path.with_name(f"{path.name}.broken" + (f"-{number}" if number > 1 else ""))
+        if number < _MAX_KEPT and aside.exists():
+            continue
+        try:
+            path.replace(aside)
+        except OSError as error:
+            return f"the file could not be kept ({error})"
+        return f"the file was kept as {aside}"
+    raise AssertionError("the last name is always taken")
+
 
 class StateInUseError(Exception):
-    """Another exporter keeps the same files; the text is a sentence."""
+    """Another exporter uses the same files; the text is a sentence."""
 
 
 class StateFiles:
-    """The files of the exporter of one storage; nobody else may use them until `close`."""
+    """The state files of one storage, locked until `close`."""
 
     def __init__(self, settings: Settings, storage_uri: Optional[str]) -> None:
-        """Lock them, and read or write none. Raises StateInUseError."""
-        # Two exporters of one storage on one machine differ in their port: each counts for itself.
+        """Lock them without reading or writing. Raises StateInUseError."""
+        # Two exporters of one storage on one machine have different ports and counters.
         identity = f"{storage_uri}\n{settings.listen}"
         if settings.shards > 1:
             identity += f"\n{settings.shard}"
@@ -28,21 +44,21 @@ class StateFiles:
         self.counters = settings.state_path / f"{name}.json"
         self.runs = settings.state_path / f"{name}.runs"
         self._lock: Optional[IO[bytes]] = None
-        # A folder that cannot be written, or that knows no locks: who writes the files says so.
+        # Without a writable folder or file locks, the code that writes the files logs why.
         with suppress(OSError):
             self._take(settings.state_path / f"{name}.lock")
 
     def _take(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Never removed: another exporter may have opened it already, to wait for us.
+        # Never removed: another exporter may already have opened it to wait.
         lock = file.open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             raise StateInUseError(
-                f"Another exporter keeps its counters in {self.counters}: this one waits until "
-                "that one has ended. Give each a --state-dir of its own."
+                f"Another exporter uses the counters in {self.counters}. This one waits until the "
+                "other one has ended. Set a different --state-dir for each."
             ) from None
         except OSError:
             lock.close()
@@ -50,6 +66,6 @@ class StateFiles:
         self._lock = lock
 
     def close(self) -> None:
-        """Let others use them."""
+        """Unlock them."""
         if self._lock is not None:
             self._lock.close()

@@ -45,6 +45,7 @@ class SelfMetrics:
             self._of("actions_total").labels(action, result)
         self._version = version
         self.set_ray_version("")
+        self.set_state_up(True)
 
     def expose_process_metrics(self) -> None:
         """Expose memory, CPU, open files and start of this process as `process_…`."""
@@ -91,6 +92,10 @@ class SelfMetrics:
         """Record the number of restarts of the link to Ray since the exporter started."""
         self._of("link_restarts_total").inc(max(0, total - self._link_restarts))
         self._link_restarts = total
+
+    def set_state_up(self, up: bool) -> None:
+        """Record whether the state files can be used."""
+        self._of("state_up").set(int(up))
 
     def prepare(self) -> None:
         """Render the metrics for the next scrapes."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from ..catalog.counters import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUNDS
+from ..catalog.workflow_counters import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUNDS
 from .families import FAMILIES
 from .family import Family, Kind, Tier
 

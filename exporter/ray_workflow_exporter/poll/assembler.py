@@ -1,4 +1,4 @@
-"""From what the sources say of a run to the run in the catalog: workflow, deadline and tasks."""
+"""Merge what the sources say of a run, and put the run into the catalog."""
 
 from __future__ import annotations
 
@@ -11,63 +11,86 @@ from ..model import Run, RunStatus
 from ..runs.merge import Evidence, merge, outline_suffices
 from ..runs.naming import WorkflowNames, workflow_name
 from ..settings.settings import Settings
-from ..sources.records import Mark, StoredRun
+from ..sources.records import EndedLife, Mark, StoredRun
 from .task_details import Details
 
 
 class Assembler:
-    """Puts runs into the catalog, made anew or as they were remembered."""
+    """Puts runs into the catalog, merged from the sources or from the cache."""
 
     def __init__(self, settings: Settings, catalog: Catalog, details: Details) -> None:
         self._settings = settings
         self._catalog = catalog
         self._details = details
         self._names = WorkflowNames(settings.max_workflows)
-        self.know(settings.workflows)  # what is expected of a workflow is never told of `other`
+        self.reserve_names(settings.workflows)  # expectations never apply to `other`
 
     @property
     def folded_workflows(self) -> int:
-        """How many workflows count as `other` because of the limit."""
+        """How many workflows are named `other` because of the limit."""
         return self._names.folded
 
-    def know(self, workflows: Iterable[str]) -> None:
-        """Give their places to workflows that were counted before a restart."""
+    def reserve_names(self, workflows: Iterable[str]) -> None:
+        """Keep the names of workflows that were counted before a restart."""
         for name in workflows:
             self._names.name(name)
 
+    def release_names(self, workflows: Iterable[str]) -> None:
+        """Give the places of workflows that no longer exist to others."""
+        for name in workflows:
+            self._names.release(name)
+
     def outline_suffices(self, stored: StoredRun, mark: Mark, now: float) -> bool:
-        """Whether no more than its outline has to be read of a run that is not live."""
+        """Whether it is enough to read a finished run in outline."""
         name, _ = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
         end = stored.end_time
         return (
             end is not None
             and mark.status is stored.status
             and outline_suffices(stored)
-            and self._catalog.needs_outline_only(stored.workflow_id, name, end, mark.time, now)
+            and self._catalog.needs_outline_only(
+                stored.workflow_id, name, stored.start_time, end, now
+            )
         )
 
-    def put(self, stored: StoredRun, status: RunStatus, **more: Any) -> Run:
-        """Make a run of what storage says and of `more`, the other fields of the evidence."""
+    def put(
+        self,
+        stored: StoredRun,
+        status: RunStatus,
+        *,
+        ended: Optional[EndedLife] = None,
+        **more: Any,
+    ) -> Run:
+        """Merge what storage says with `more`, the other fields of the evidence.
+
+        `ended` is the end of the life before this one, if it is known and was not observed.
+        """
         name, deadline = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
+        previous = self._catalog.get(stored.workflow_id)
         run = merge(
             Evidence(
                 workflow=name,
                 status=status,
                 stored=stored,
-                previous=self._catalog.get(stored.workflow_id),
+                previous=previous,
                 deadline=deadline,
                 details=self._details.of(stored.workflow_id),
                 **more,
             )
         )
-        self._catalog.put(run, more.get("mark_time"))
+        if previous is not None:
+            run = _without_replay(previous, run)
+            ended = ended or _failed_before(previous, run, stored.end_time)
+        live = more.get("live")
+        number = live.life if live is not None else None
+        self._catalog.put(run, more.get("mark_time"), number, ended)
         return run
 
     def restore(self, run: Run, mark_time: float, now: float) -> bool:
-        """Take a run as it was made earlier, perhaps with other settings; tell if it suffices."""
+        """Put a run from the cache; return whether that suffices under the present settings."""
         name, deadline = self._expected(run.workflow_id, run.user_metadata, run.start_time)
         if run.outlined and not self._catalog.needs_outline_only(
-            run.workflow_id, name, run.end_time or 0.0, mark_time, now
+            run.workflow_id, name, run.start_time, run.end_time or 0.0, now
         ):
             return False
         self._catalog.put(replace(run, workflow=name, deadline=deadline), mark_time)
@@ -86,3 +109,38 @@ class Assembler:
         if settings is None or settings.deadline is None or start_time is None:
             return name, None
         return name, start_time + settings.deadline
+
+
+def _without_replay(previous: Run, run: Run) -> Run:
+    """Keep the times of a run that succeeded if it was run again.
+
+    Ray answers with the stored result then, but overwrites the times of the run.
+    """
+    if not previous.status is run.status is RunStatus.SUCCESSFUL or not run.tasks:
+        return run
+    same = previous.tasks.keys() == run.tasks.keys() and all(
+        (task.start_time, task.end_time) == (known.start_time, known.end_time)
+        for task, known in zip(run.tasks.values(), previous.tasks.values())
+    )
+    if not same:
+        return run
+    return replace(
+        run,
+        start_time=previous.start_time,
+        end_time=previous.end_time,
+        last_transition=previous.last_transition,
+    )
+
+
+def _failed_before(previous: Run, run: Run, end: Optional[float]) -> Optional[EndedLife]:
+    """Return the failure of a run that was resumed before anybody saw that it had failed.
+
+    A resume leaves the end of the life before it; only a failed run has one and can be resumed.
+    """
+    start, was = run.start_time, previous.start_time
+    if run.status.finished or None in (start, was, end):
+        return None
+    assert start is not None
+    assert was is not None
+    assert end is not None
+    return EndedLife(RunStatus.FAILED, end) if was <= end <= start else None

@@ -1,8 +1,8 @@
-"""One poll: list storage, ask the management actor, read what changed, hand runs to the catalog.
+"""One poll: list storage, ask the management actor, read what changed, update the catalog.
 
 The order matters. Storage is listed before the actor is asked, so a run that the actor holds is
-live whatever its mark says, and a run that only its mark calls live may have ended in between:
-it takes two polls that agree to call a run RESUMABLE or gone.
+live whatever its mark says, and a run that is live only by its mark may have ended in between: a
+run is RESUMABLE or deleted only after two polls in a row find it so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .task_details import Details
 from .tracked import FOLLOWED_SECONDS, UNREADABLE_PAUSE, Pending, Tracked
 
 _DISAGREEMENTS = 2  # polls
-_BATCH = 64  # runs that are read at once: the store of a live run must not wait for more
+_BATCH = 64  # runs that are read at once: the files of a live run must not wait for more
 
 
 class Poller:
@@ -46,27 +46,37 @@ class Poller:
         self._assembler = Assembler(settings, catalog, self._details)
         self._reader = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
         self._tracked: dict[str, Tracked] = {}
-        self._contact = time.time()  # when Ray last told whether it has a management actor
+        self._contact = time.monotonic()  # when Ray last answered whether it has a management actor
         self.manager = ManagerView(LinkState.UNREACHABLE, "Ray has not been asked yet.")
-        self.manager_seconds = 0.0  # that the last question to Ray took
-        self.listed_at: Optional[float] = None
+        self.manager_seconds = 0.0  # taken by the last request to Ray
+        self.listed_at: Optional[float] = None  # Unix time of the last listing
+        self._listed: Optional[float] = None  # the same by the monotonic clock
         self._progress = Progress()
-        self.cache: Optional[RunCache] = None  # of an exporter that keeps what it knows
+        self.cache: Optional[RunCache] = None  # of an exporter with state files
         self._marks: Mapping[str, Mark] = {}  # as listed last
         self._open: set[str] = set()  # runs with a mark that may have to be read
         self._missing: set[str] = set()  # runs that the last listing did not have
 
     @property
     def folded_workflows(self) -> int:
-        """How many workflows count as `other` because of the limit."""
+        """How many workflows are named `other` because of the limit."""
         return self._assembler.folded_workflows
 
-    def know_workflows(self, workflows: Iterable[str]) -> None:
-        """Give their places to workflows that were counted before a restart."""
-        self._assembler.know(workflows)
+    @property
+    def listing_age(self) -> Optional[float]:
+        """Seconds since storage was listed, None before the first listing."""
+        return None if self._listed is None else time.monotonic() - self._listed
+
+    def reserve_names(self, workflows: Iterable[str]) -> None:
+        """Keep the names of workflows that were counted before a restart."""
+        self._assembler.reserve_names(workflows)
+
+    def release_names(self, workflows: Iterable[str]) -> None:
+        """Give the places of workflows that no longer exist to others."""
+        self._assembler.release_names(workflows)
 
     def poll(self, now: float, budget: float) -> None:
-        """Look once; read finished runs that are new for at most about `budget` seconds."""
+        """Poll once; read new finished runs for at most about `budget` seconds."""
         if self._reader.uri is None:
             self._ask_manager(now)  # only Ray knows where storage is
         with garbage_waits():
@@ -75,9 +85,12 @@ class Poller:
         if marks is not None:
             if self.listed_at is None:
                 self._first_listing(marks, now)
-            self.listed_at = now
+            self.listed_at, self._listed = now, time.monotonic()
         if self.listed_at is None:
-            return  # without storage nothing could be told from history
+            return  # without storage, new runs cannot be told from history
+        for workflow_id, ended in view.ended.items():
+            if workflow_id in self._tracked:
+                self._tracked[workflow_id].ended = ended
         fresh = {key: it for key in view.runs if not (it := self._track(key)).was_live}
         self._reader.read_ahead({key: it.stored for key, it in fresh.items()})
         for live in view.runs.values():
@@ -95,32 +108,32 @@ class Poller:
 
     @property
     def unreadable(self) -> int:
-        """How often a single run could not be read."""
+        """How many times a single run could not be read."""
         return self._reader.unreadable
 
     @property
     def storage_error(self) -> Optional[str]:
-        """Why storage cannot be read, None when it can."""
+        """Why storage cannot be read, None if it can."""
         return self._reader.error
 
     @property
     def loading(self) -> int:
-        """How many finished runs were listed and not read yet."""
+        """How many finished runs are listed but not read yet."""
         return self._progress.left
 
     @property
     def settled(self) -> bool:
-        """Whether all that storage holds is read, and no verdict waits for a second poll."""
+        """Whether all of storage is read, and no decision waits for a second poll."""
         waiting = any(0 < it.lost < _DISAGREEMENTS for it in self._tracked.values())
         return self.storage_error is None and self.loading == 0 and not waiting
 
     def save(self) -> None:
-        """Keep what was learned of finished runs."""
+        """Save the cache of finished runs."""
         if self.cache is not None:
             self.cache.save()
 
     def close(self) -> None:
-        """Let go of Ray and of the cache."""
+        """Close the link to Ray and the cache."""
         self._details.close()
         self._link.close()
         if self.cache is not None:
@@ -136,7 +149,7 @@ class Poller:
         self.manager = view
         self._reader.uri = self._reader.uri or view.storage_uri
         if view.state is not LinkState.UNREACHABLE:
-            self._contact = now
+            self._contact = time.monotonic()
         return view
 
     def _read(
@@ -161,7 +174,7 @@ class Poller:
         if fresh:
             tracked.stored = self._read(tracked, workflow_id)
             if tracked.stored is None and self.storage_error is not None:
-                return  # its workflow stands in storage: what is counted under another stays there
+                return  # its workflow is in storage, and it must not be counted under another name
         else:
             touched = tracked.touched.union(live.changed)
             checked = tracked.pending.choose()
@@ -177,7 +190,7 @@ class Poller:
                 touched.update(news)
             if not touched and known is not None and not unstarted:
                 return
-        # Ray tells a change once: what storage could not be asked for waits for the next poll.
+        # Ray reports a change once: what could not be read from storage waits for the next poll.
         tracked.touched = (touched or set(live.tasks)) if self.storage_error else set()
         tracked.was_live, tracked.lost, tracked.absent = True, 0, 0
         tracked.mark, tracked.recheck_at = None, None
@@ -195,13 +208,13 @@ class Poller:
             tracked.pending.update(run, touched if same else None)
 
     def _see_marks(self, marks: Mapping[str, Mark], now: float, budget: float) -> None:
-        """Look at the runs that are not live: those whose mark changed, and those not done with."""
+        """Read runs that are not live: those with a new mark, and those that may still change."""
         live = self.manager.runs
         if marks is not self._marks:
             known = self._marks
             self._open.update(key for key, mark in marks.items() if known.get(key) != mark)
             self._marks = marks
-        self._open.update(marks.keys() & live.keys())  # for when they are live no more
+        self._open.update(marks.keys() & live.keys())  # to be read when they are no longer live
         due: list[tuple[bool, float, str]] = []
         for workflow_id in self._open - live.keys():
             if workflow_id not in marks:
@@ -212,7 +225,7 @@ class Poller:
                 due.append((not mark.status.finished, mark.time, workflow_id))
             elif mark.status.finished and tracked.recheck_at is None:
                 self._open.discard(workflow_id)
-        # Newest first: after a start, what people ask for is there long before all history is.
+        # Newest first: after a start, recent runs are available long before all of the history.
         due.sort(reverse=True)
         self._see_due([workflow_id for *_, workflow_id in due], now, time.monotonic() + budget)
 
@@ -224,18 +237,20 @@ class Poller:
             return tracked.mark != mark
         known = self._catalog.get(workflow_id)
         settled = known is not None and known.status is RunStatus.RESUMABLE and tracked.mark == mark
-        if not self._in_grace(now):
+        if not self._in_grace():
             tracked.lost += 1
-            return tracked.lost >= _DISAGREEMENTS and not settled
+            # It has just left the actor: its own folder may have the end before the marks do.
+            ended = tracked.was_live and tracked.lost == 1
+            return (ended or tracked.lost >= _DISAGREEMENTS) and not settled
         return not settled
 
-    def _in_grace(self, now: float) -> bool:
-        """Whether Ray has been silent, but not for long enough to call its runs RESUMABLE."""
+    def _in_grace(self) -> bool:
+        """Whether Ray does not answer, but not for long enough to make its runs RESUMABLE."""
         silent = self.manager.state is LinkState.UNREACHABLE
-        return silent and now - self._contact <= self._settings.manager_grace
+        return silent and time.monotonic() - self._contact <= self._settings.manager_grace
 
     def _see_due(self, due: Sequence[str], now: float, until: float) -> None:
-        """Read runs that are not live until the time is over, and at least some."""
+        """Read runs that are not live until the time is over, at least one batch."""
         left = len(due)
         self._progress.begin(left)
         with garbage_waits(len(due)):
@@ -246,7 +261,7 @@ class Poller:
                     break
 
     def _see_batch(self, batch: Sequence[str], now: float, until: float) -> int:
-        """Read some runs at once; return how many were read or remembered."""
+        """Read some runs at once; return how many were read or found in the cache."""
         unread = [key for key in batch if not self._remembered(key, self._marks[key], now)]
         found = self._reader.read_many(
             {key: self._tracked[key].stored for key in unread},
@@ -258,7 +273,7 @@ class Poller:
         return len(batch) - len(unread) + len(found)
 
     def _remembered(self, workflow_id: str, mark: Mark, now: float) -> bool:
-        """Take a finished run from the cache, if this process has not seen it yet."""
+        """Take a finished run from the cache, if this process has not read it yet."""
         tracked = self._tracked[workflow_id]
         fresh = tracked.mark is None and not tracked.was_live and mark.status.finished
         run = self.cache.find(workflow_id, mark) if fresh and self.cache is not None else None
@@ -270,24 +285,25 @@ class Poller:
     def _see_stored(
         self, workflow_id: str, mark: Mark, stored: Optional[StoredRun], now: float
     ) -> None:
-        """Take what was read of a run that is not live."""
+        """Put a run that is not live into the catalog."""
         tracked = self._tracked[workflow_id]
         if stored is None:  # a mark without a folder
             tracked.mark, tracked.recheck_at = mark, now + UNREADABLE_PAUSE
         elif mark.status.finished:
             self._see_finished(stored, tracked, mark, now)
-        elif self._in_grace(now):
+        elif self._in_grace():
             # Ray cannot be asked: show what the files say.
             tracked.stored, tracked.was_live = stored, False
             self._put(stored, mark.status, mark_time=mark.time)
         elif stored.status is not None and stored.status.finished:
-            # The mark that the run ended is missing. It may just be being written.
+            # Its mark is still the old one: an object store may list the new one seconds later.
             tracked.disagreed += 1
-            if tracked.disagreed > _DISAGREEMENTS:
+            ended = stored.status is not RunStatus.CANCELED  # whose end is the time of its mark
+            if ended or tracked.disagreed > _DISAGREEMENTS:
                 tracked.mark, tracked.recheck_at = mark, now + UNREADABLE_PAUSE
                 tracked.was_live = False
                 self._put(stored, stored.status, mark_time=mark.time)
-        else:
+        elif tracked.lost >= _DISAGREEMENTS:
             tracked.stored, tracked.was_live = stored, False
             again, tracked.mark = tracked.mark == mark, mark
             run = self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
@@ -296,7 +312,7 @@ class Poller:
 
     def _see_finished(self, stored: StoredRun, tracked: Tracked, mark: Mark, now: float) -> None:
         if stored.status not in (None, mark.status) and tracked.disagreed < _DISAGREEMENTS:
-            tracked.disagreed += 1  # the status is just being changed: look again
+            tracked.disagreed += 1  # the status is being changed: read it again with the next poll
             return
         tracked.disagreed = 0
         again = tracked.mark == mark
@@ -309,7 +325,7 @@ class Poller:
             self._settle(tracked, run.workflow_id)
 
     def _settle(self, tracked: Tracked, workflow_id: str) -> None:
-        """Let go of what is only needed while a run may change."""
+        """Drop what is only needed while a run may change."""
         tracked.stored = None
         tracked.pending = Pending()
         self._reader.forget(workflow_id)
@@ -325,7 +341,7 @@ class Poller:
             tracked.absent += 1
             if tracked.absent >= _DISAGREEMENTS:
                 missing.discard(workflow_id)
-                self._catalog.remove(workflow_id)
+                self._catalog.remove(workflow_id, tracked.ended)
                 if self.cache is not None:
                     self.cache.remove(workflow_id)
                 self._settle(tracked, workflow_id)
@@ -335,10 +351,12 @@ class Poller:
     def _put(self, stored: StoredRun, status: RunStatus, **more: Any) -> Run:
         followed = time.time() - (more["mark_time"] or 0.0) < FOLLOWED_SECONDS
         writing = status is RunStatus.FAILED and self.manager.state is LinkState.UP and followed
-        return self._assembler.put(stored, status, may_still_write=writing, **more)
+        tracked = self._tracked[stored.workflow_id]
+        ended, tracked.ended = tracked.ended, None
+        return self._assembler.put(stored, status, ended=ended, may_still_write=writing, **more)
 
     def _catalog_runs(self) -> Iterable[Run]:
-        """Runs of which Ray's state API may know more: live ones, and those that failed lately."""
+        """Yield runs of which Ray's state API may know more: live and recently failed ones."""
         for workflow_id, tracked in self._tracked.items():
             if tracked.stored is not None:
                 run = self._catalog.get(workflow_id)
@@ -346,13 +364,13 @@ class Poller:
                     yield run
 
     def _merge_again(self, workflow_id: str) -> None:
-        """Bring what Ray's state API told into a run."""
+        """Merge news from Ray's state API into a run."""
         tracked = self._tracked.get(workflow_id)
         run = self._catalog.get(workflow_id)
         if tracked is None or run is None:
             return
         if workflow_id in self.manager.runs:
-            # With the next poll, so that live facts and details meet in one place.
+            # With the next poll, which has the live facts.
             tracked.touched.update(self._details.news(workflow_id))
         elif tracked.stored is not None and tracked.mark is not None:
             self._put(tracked.stored, run.status, mark_time=tracked.mark.time)

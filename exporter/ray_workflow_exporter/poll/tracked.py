@@ -1,4 +1,4 @@
-"""What the poller remembers of one run, and when it looks at an ended one again."""
+"""What the poller remembers of one run, and when it reads a finished one again."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ..model import Run, RunStatus, TaskState
-from ..sources.records import Mark, StoredRun
+from ..sources.records import EndedLife, Mark, StoredRun
 
-# Tasks beside a failed one run on and write their files after the run's end: look again after
-# these many seconds, as long as they write.
+# Tasks beside a failed one continue and write their files after the end of the run: read it again
+# after so many seconds, as long as they write.
 _RECHECKS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
-FOLLOWED_SECONDS = sum(_RECHECKS)  # after its end; what has not ended by then was cut off
+FOLLOWED_SECONDS = sum(_RECHECKS)  # after its end; tasks that have not ended by then never will
 
 # A run of which something cannot be read is tried again after a pause that doubles each time.
 UNREADABLE_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 
-# Of the oldest tasks, and of the others by turns.
+# Of the oldest tasks, and of the others in turn.
 FEWEST_CHECKS, MOST_CHECKS = 50, 500
 
 
 class Pending:
-    """The tasks of one run that were submitted to Ray and not seen to start, oldest first.
+    """The tasks of one run that were submitted to Ray and have not started, oldest first.
 
     Ray submits all ready tasks at once, so thousands may wait for a CPU. They start about in the
-    order of their submission, save those that need other resources than the ones before them.
+    order of their submission, except those that need other resources than the ones before them.
     """
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Pending:
         self._turn = 0
 
     def choose(self) -> set[str]:
-        """Choose tasks to look at: the oldest ones, and as many of the others by turns."""
+        """Choose tasks to check: the oldest ones, and as many of the others in turn."""
         ids, checks = list(self._ids), self._checks
         turn = self._turn if self._turn < len(ids) else 0
         self._turn = turn + checks
         return {*ids[:checks], *ids[turn : turn + checks]}
 
     def found(self, started: int) -> None:
-        """Take how many of those chosen had started: while many do, more are looked at."""
+        """Take how many of those chosen had started: if many did, the next choice is larger."""
         self._checks = min(MOST_CHECKS, FEWEST_CHECKS + 4 * started)
 
     def update(self, run: Run, touched: Optional[Collection[str]]) -> None:
@@ -72,13 +72,14 @@ class Tracked:
     lost: int = 0
     absent: int = 0
     disagreed: int = 0
+    ended: Optional[EndedLife] = None  # its last life in the management actor, until it is used
     recheck: int = 0
     recheck_at: Optional[float] = None
     touched: set[str] = field(default_factory=set)
     pending: Pending = field(default_factory=Pending)
 
     def plan_recheck(self, run: Run, mark: Mark, now: float, *, again: bool) -> bool:
-        """Plan when to read an ended run the next time; return whether that is needed.
+        """Plan when to read a finished run again; return whether that is needed.
 
         `again` is whether its mark was known before.
         """

@@ -85,6 +85,11 @@ class WorkflowNames:
             self._folded.add(hash(workflow))
         return OTHER
 
+    def release(self, workflow: str) -> None:
+        """Give the place of a workflow to the next one; those folded until then may be it."""
+        self._names.discard(workflow)
+        self._folded.clear()
+
     @property
     def folded(self) -> int:
         """How many distinct workflows became `other`; stops counting at ten thousand."""

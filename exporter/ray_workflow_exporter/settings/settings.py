@@ -109,6 +109,11 @@ class Settings(BaseModel):
     max_finished_runs: Count = Field(
         1000, description="Maximum number of finished runs to expose, newest first."
     )
+    workflow_retention: Duration = Field(
+        30 * 86_400.0,
+        description="How long the counters of a workflow without runs are exposed after its last "
+        "count.",
+    )
     task_retention: Duration = Field(
         3_600.0,
         description="How long to expose the tasks of a finished run. Failed tasks are exposed as "

@@ -98,7 +98,8 @@ class LiveRun:
 
     `changed` names the tasks that differ from the poll before (all of them on the first one).
     `resumed` says that Ray rebuilt the run from storage: its earlier tasks are only there.
-    `tasks` is not to be changed by who receives it.
+    `tasks` is not to be changed by who receives it. `life` is a number that differs between two
+    executions under the same id.
     """
 
     workflow_id: str
@@ -107,6 +108,14 @@ class LiveRun:
     resumed: bool = False
     tasks: Mapping[str, LiveTask] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
+    life: Optional[int] = None
+
+
+class EndedLife(NamedTuple):
+    """How a run ended that the management actor no longer holds, by its last state in memory."""
+
+    status: RunStatus
+    end_time: Optional[float]
 
 
 class LinkState(str, Enum):
@@ -153,6 +162,7 @@ class ManagerView:
     storage_uri: Optional[str] = None
     session_name: Optional[str] = None
     ray_version: Optional[str] = None
+    ended: Mapping[str, EndedLife] = field(default_factory=dict)  # since the view before
     restarts: int = 0  # of the child process, since the exporter began
 
 

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from ray_workflow_exporter.catalog.catalog import Catalog
 from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.catalog.snapshot import Snapshot
+from ray_workflow_exporter.catalog.workflow_counters import LastRun
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
 
@@ -26,14 +27,15 @@ def a_run(
     state = TaskState.SUCCESSFUL if RunStatus(status).finished else TaskState.RUNNING
     states = [TaskState.FAILED] * failed + [state] * (tasks - failed)
     end = None if ended is None else NOW - ended
+    start = NOW - (10 if ended is None or ended < 10 * HOUR else 111) * HOUR
     return Run(
         workflow_id=name,
         workflow=workflow,
         status=RunStatus(status),
-        start_time=NOW - 10 * HOUR,
+        start_time=start,
         end_time=end,
         tasks={
-            f"t_{number}": Task(f"t_{number}", "t", state, start_time=NOW - 10 * HOUR, end_time=end)
+            f"t_{number}": Task(f"t_{number}", "t", state, start_time=start, end_time=end)
             for number, state in enumerate(states)
         },
     )
@@ -148,21 +150,21 @@ def test_old_runs_are_kept_in_outline() -> None:
     assert view is not None
     assert view.run.tasks == {}
     assert view.analysis.tasks[TaskState.SUCCESSFUL] == 3
-    seq = catalog.last_change
+    seq = catalog.feed.last
     catalog.put(a_run("old", ended=90 * HOUR))
-    assert catalog.last_change == seq
+    assert catalog.feed.last == seq
     assert catalog.outline("old") is not None
 
 
 def test_the_feed_tells_each_change_once_and_in_order() -> None:
     catalog = a_catalog()
     catalog.put(a_run("r", "RUNNING", tasks=1))
-    begun = catalog.last_change
+    begun = catalog.feed.last
     catalog.put(a_run("r", "RUNNING", tasks=1))
     catalog.put(a_run("r", "SUCCESSFUL", ended=3.0, tasks=1))
     catalog.remove("r")
     catalog.remove("r")
-    changes = catalog.changes(begun)
+    changes = catalog.feed.after(begun)
     assert [(it.task_id, it.state, it.moment) for it in changes] == [
         ("t_0", "SUCCESSFUL", NOW - 3.0),
         (None, "SUCCESSFUL", NOW - 3.0),
@@ -189,3 +191,48 @@ def test_live_runs_are_listed_before_the_newest_that_ended() -> None:
     catalog.put(a_run("live", "RUNNING"))
     catalog.put(a_run("older", ended=50.0))
     assert [view.run.workflow_id for view in catalog.views()] == ["live", "newer", "older"]
+
+
+def test_the_last_run_is_one_that_still_exists() -> None:
+    catalog = a_catalog()
+    catalog.put(a_run("good", ended=90.0))
+    catalog.put(a_run("bad", "FAILED", ended=5.0))
+    assert at(catalog).workflows[0].last_status is RunStatus.FAILED
+    catalog.remove("bad")
+    (etl,) = at(catalog).workflows
+    assert (etl.last_status, etl.last_success) == (RunStatus.SUCCESSFUL, NOW - 90.0)
+    catalog.remove("good")
+    (etl,) = at(catalog).workflows
+    assert (etl.last_status, etl.totals.started) == (None, 2)
+
+
+def test_what_ended_before_the_exporter_is_no_last_run() -> None:
+    catalog = a_catalog()
+    catalog.put(a_run("old", "FAILED", ended=110 * HOUR))
+    assert at(catalog).workflows[0].last_status is None
+    catalog.put(a_run("new", ended=5.0))
+    assert at(catalog).workflows[0].last_status is RunStatus.SUCCESSFUL
+    catalog.remove("new")
+    assert at(catalog).workflows[0].last_status is None
+
+
+def test_a_last_run_that_was_deleted_while_the_exporter_was_away_is_corrected() -> None:
+    catalog = a_catalog()
+    catalog.put(a_run("good", ended=90.0))
+    counters = catalog._counters
+    counters.workflows["etl"].set_last_run(LastRun("gone", NOW, RunStatus.FAILED))
+    catalog.check_last_runs()
+    assert at(catalog).workflows[0].last_status is RunStatus.SUCCESSFUL
+
+
+def test_a_workflow_ends_when_nothing_is_left_of_it() -> None:
+    catalog = a_catalog(workflow_retention="1d", workflows={"kept": {}})
+    for name, ended in (("old", 50 * HOUR), ("new", HOUR), ("kept", 50 * HOUR), ("runs", 50.0)):
+        catalog.put(a_run(name, ended=ended, workflow=name))
+        if name != "runs":
+            catalog.remove(name)
+    assert catalog.expire_workflows(NOW) == ["old"]
+    assert [it.workflow for it in at(catalog).workflows] == ["kept", "new", "runs"]
+    assert catalog.expire_workflows(NOW + 48 * HOUR) == ["new"]
+    assert [it.workflow for it in at(catalog).workflows] == ["kept", "runs"]
+    assert not catalog.may_forget("runs")

@@ -167,7 +167,7 @@ def test_a_damaged_file_is_moved_aside_with_one_line(opened, tmp_path, caplog, d
         cache = opened(path=path)
     assert [it.levelname for it in records_of(caplog, runcache.__name__)] == ["WARNING"]
     assert "is damaged" in caplog.text
-    assert path.with_suffix(".broken").read_bytes() == damage
+    assert (tmp_path / "cache.runs.broken").read_bytes() == damage
     cache.add(a_run(), MARK)
     cache.save()
     assert opened(path=path).find("w", MARK) == a_run()

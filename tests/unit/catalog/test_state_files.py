@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +21,6 @@ from support.logs import records_of
 from support.served import PROGRAM, Served
 from support.trees import StorageTree
 from support.waiting import wait_until
-
-T0 = 1_600_000_000.0
 
 
 @pytest.fixture
@@ -47,8 +46,9 @@ def watch(tree: StorageTree, tmp_path: Path) -> Iterator[Callable[..., Exporter]
 
 
 def finish(tree: StorageTree, workflow_id: str) -> None:
-    run = tree.run(workflow_id, {"workflow": "etl"}).status("RUNNING", T0).task("f").entry("f")
-    run.succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+    now = time.time()
+    run = tree.run(workflow_id, {"workflow": "etl"}).status("RUNNING", now).task("f").entry("f")
+    run.succeed("f", now, now + 1).status("SUCCESSFUL", now + 1)
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -101,7 +101,7 @@ def test_a_second_exporter_with_the_same_state_waits_for_its_turn(
     first.poll_once()
     before = state(tmp_path)
     finish(tree, "new")
-    with pytest.raises(StateInUseError, match=r"Another exporter keeps its counters in .*\.json"):
+    with pytest.raises(StateInUseError, match=r"Another exporter uses the counters in .*\.json"):
         second.poll_once()
     assert not second.ready
     assert state(tmp_path) == before
@@ -119,9 +119,9 @@ def test_the_log_says_in_a_sentence_that_the_state_is_in_use_and_when_it_is_free
     first.poll_once()
     with caplog.at_level(logging.WARNING):
         second.start()
-        wait_until(lambda: "this one waits until that one has ended" in caplog.text)
+        wait_until(lambda: "This one waits until the other one has ended" in caplog.text)
         first.close()
-        wait_until(lambda: "Polls work again." in caplog.text)
+        wait_until(lambda: "Polls succeed again." in caplog.text)
     assert not any(it.exc_info for it in records_of(caplog, "ray_workflow_exporter.exporter"))
 
 

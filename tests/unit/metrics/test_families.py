@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ray_workflow_exporter.catalog.counters import WorkflowCounters
+from ray_workflow_exporter.catalog.workflow_counters import WorkflowCounters
 from ray_workflow_exporter.metrics import reference
 from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES

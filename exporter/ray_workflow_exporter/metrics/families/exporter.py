@@ -55,6 +55,10 @@ FAMILIES: tuple[Family, ...] = (
         "Restarts of the child process that talks to Ray.",
     ),
     Family(
+        "ray_workflow_exporter_state_up", GAUGE, EXPORTER,
+        "1 if the state files can be read and written; if 0, counters are lost at a restart.",
+    ),
+    Family(
         "ray_workflow_exporter_build_info", GAUGE, EXPORTER,
         "1, with the versions of the exporter, Python and Ray as labels.",
         labels=("version", "python", "ray"),
