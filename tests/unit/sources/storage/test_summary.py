@@ -230,14 +230,14 @@ def test_a_run_that_still_has_to_be_counted_needs_more_than_an_outline() -> None
         catalog.put(run, T0)
     now = T0 + 1000
 
-    def enough(workflow_id: str, mark_time: float, end: float = T0) -> bool:
-        return catalog.needs_outline_only(workflow_id, "etl", end, mark_time, now)
+    def enough(workflow_id: str, start: float = T0 - 9, end: float = T0) -> bool:
+        return catalog.needs_outline_only(workflow_id, "etl", start, end, now)
 
-    assert enough("old", T0)
-    assert not enough("old", T0 + 1)
+    assert enough("old")
+    assert enough("from a backup")  # whatever the times of its files are
     assert not enough("new", T0 + 200)
-    assert not enough("old", T0, end=T0 + 20)  # newer than some that the workflow learned from
-    assert not enough("run-0", T0)  # known already
+    assert not enough("old", end=T0 + 20)  # newer than some that the workflow learned from
+    assert not enough("run-0")  # known already
 
 
 @pytest.mark.parametrize(
