@@ -1,4 +1,4 @@
-"""Mask what looks like a secret: the only place that decides what must not be shown."""
+"""Mask what looks like a secret: the only place that decides what is hidden."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 MASK = "***"
 
-# The patterns below look at this much of a message at most: tasks write messages of any size.
+# Characters of a message that are kept at most: tasks write messages of any size.
 _MASKED_PART = 8192
 
 _WORD = (
@@ -46,13 +46,18 @@ _MASKS = (
         ),
         rf"\1{MASK}",
     ),
-    # keys that are known by their shape: AWS, GitHub, Slack, Google, JSON web tokens
+    # keys that are known by their shape: AWS, GitHub, Slack, Google; then JSON web tokens
     (
         re.compile(
             r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[opusr]_\w{20,}|github_pat_\w{20,}"
-            r"|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}|eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?)"
+            r"|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35})"
         ),
         MASK,
+    ),
+    # The lookahead reads to the dot once; without it, each `eyJ` of `eyJ-eyJ-…` would.
+    (
+        re.compile(r"(?<![\w-])(?=[\w-]+\.[\w-])([\w-]*?)\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"),
+        rf"\1{MASK}",
     ),
 )
 
@@ -60,7 +65,7 @@ _MASKS = (
 def masked(message: str) -> str:
     """Replace what looks like a password, token or key by `***`.
 
-    A guess that errs on the side of hiding; it cannot know every secret.
+    It hides too much rather than too little, and cannot know every secret. Linear in the message.
     """
     message = message[:_MASKED_PART]
     for pattern, replacement in _MASKS:
@@ -69,12 +74,19 @@ def masked(message: str) -> str:
 
 
 def names_a_secret(key: str) -> bool:
-    """Whether what a user stored under this key is likely to be a password, token or key."""
+    """Return whether the value of this key is likely to be a password, token or key."""
     return _SECRET.search(key) is not None
 
 
 def masked_uri(text: str) -> str:
-    """Hide the credentials that URIs carry: their user part and their query."""
-    # Rather too much than too little: a secret that was not encoded may hold blanks.
-    text = re.sub(r"://[^@]*:[^@]*@", "://***@", text)
-    return re.sub(r"(://[^?]*)\?[^'\"]*", r"\1", text)
+    """Hide the credentials in URIs: their user part and their query."""
+    # Rather too much than too little: a secret that was not encoded may hold blanks. Each pattern
+    # finds its end, or is not tried: a search from each `://` to the end would be quadratic.
+    users, at, rest = text.rpartition("@")
+    text = re.sub(r"://([^@]*)@", _masked_user, users + at) + rest
+    before, scheme, rest = text.partition("://")
+    return before + scheme + (re.sub(r"\?[^'\"]*", "", rest) if scheme else rest)
+
+
+def _masked_user(match: re.Match[str]) -> str:
+    return f"://{MASK}@" if ":" in match[1] else match[0]

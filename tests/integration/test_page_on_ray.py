@@ -130,7 +130,7 @@ def test_a_run_is_cancelled_with_a_token_by_keyboard_and_not_without(
         page.keyboard.press("Enter")
 
     cancel("wrong")
-    expect(outcome).to_contain_text("Valid credentials are needed", timeout=PATIENCE)
+    expect(outcome).to_contain_text("The token is not valid", timeout=PATIENCE)
     cancel("guest")
     expect(outcome).to_contain_text("This token may only read.", timeout=PATIENCE)
     page.get_by_role("button", name="Cancel").press("Enter")

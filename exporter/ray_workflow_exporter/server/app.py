@@ -1,6 +1,6 @@
 """The web server: routes, health, security headers, errors as problem details (RFC 9457).
 
-It never touches Ray or storage: all that it says, the source has ready.
+It never reads from Ray or storage for a scrape: the source has all answers ready.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HEADERS = {
 
 _KEPT_HEADERS = (hdrs.ALLOW, hdrs.LOCATION, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
 
-_NOWHERE = "The page at / lists what there is; ids are percent-encoded, slashes as %2F."
+_NOT_FOUND = "There is nothing at this address. The page at / lists the endpoints."
 
 # Connections that have not sent a request yet.
 FRESH: web.AppKey[set[object]] = web.AppKey("fresh")
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 def create_app(
     source: Source, settings: Settings, gate: Optional[Gate] = None, *, acts: bool = True
 ) -> web.Application:
-    """Return the application that answers from `source`, with actions only if `acts`."""
+    """Return the application that answers from `source`; it takes actions only if `acts`."""
     app = web.Application(middlewares=[_problems, guard], client_max_size=MAX_BODY)
     app[SOURCE], app[SETTINGS] = source, settings
     app[RESPONSES] = Responses(error_messages=settings.expose_error_messages)
@@ -70,26 +70,26 @@ def create_app(
 
 
 def longest_silence(settings: Settings) -> float:
-    """Return for how many seconds the poll loop may show no life without being hung."""
+    """Return how many seconds a poll may take before the poll loop counts as hung."""
     # One poll may wait for storage twice and for Ray once, each to its own time-out.
     longest = 2 * settings.storage_timeout + settings.manager_timeout + settings.interval
     return longest + _GRACE_SECONDS
 
 
 async def _healthy(request: web.Request) -> web.Response:
-    """Answer 503 when the poll loop hangs, so that a supervisor starts the exporter again."""
+    """Answer 503 when the poll loop hangs, so that a supervisor restarts the exporter."""
     allowed = longest_silence(request.app[SETTINGS])
     age = request.app[SOURCE].heartbeat_age
     if age > allowed:
         raise web.HTTPServiceUnavailable(
-            text=f"The poll loop has shown no life for {age:.0f} s; {allowed:.0f} s are allowed."
+            text=f"No poll has finished for {age:.0f} s; at most {allowed:.0f} s are allowed."
         )
     return web.Response(text="healthy\n")
 
 
 async def _ready(request: web.Request) -> web.Response:
     if not request.app[SOURCE].ready:
-        raise web.HTTPServiceUnavailable(text="The first poll is not done yet.")
+        raise web.HTTPServiceUnavailable(text="The first poll has not finished yet.")
     return web.Response(text="ready\n")
 
 
@@ -106,13 +106,16 @@ async def _problems(
     try:
         return await handler(request)
     except web.HTTPException as error:
-        # aiohttp's own text says no more than the title does: `404: Not Found`.
+        # aiohttp's own text only repeats the title: `404: Not Found`.
         own = error.text == f"{error.status}: {error.reason}"
         headers: dict[str, str] = {
             name: error.headers[name] for name in _KEPT_HEADERS if name in error.headers
         }
-        return _problem(error.status, _NOWHERE if own else error.text, headers)
-    except Exception:
+        return _problem(error.status, _NOT_FOUND if own else error.text, headers)
+    except Exception as error:
+        gone = request.transport is None or request.transport.is_closing()
+        if gone and isinstance(error, OSError):
+            raise ConnectionError from None  # the client has left: no fault of ours
         _log.exception("cannot answer %s %s", request.method, printable(request.raw_path))
         return _problem(500, "The exporter failed to answer; its log says why.")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Callable, Optional
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from ..settings.addresses import join_address, parse_listen
 from ..settings.settings import Settings, SettingsError
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def run_server(source: Source, settings: Settings, listening: Callable[[Listener], object]) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError if it cannot listen.
 
-    `listening` is called once it does, with the listener that is not for actions alone.
+    `listening` is called once it listens, with the listener of all but actions alone.
     """
     asyncio.run(_serve(source, settings, listening))
 
@@ -61,7 +61,7 @@ async def _serve(
 
 
 def _allow_files() -> None:
-    # 1,024 open files, the usual limit, are fewer than the readers of events that may come.
+    # The usual limit of 1,024 open files is lower than the number of clients that may read events.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -72,15 +72,10 @@ class Listener:
 
     def __init__(self, app: web.Application, gate: Gate, listen: str) -> None:
         self._app, self._gate, self._listen = app, gate, listen
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-        )
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS)
         self._servers: list[asyncio.Server] = []
         self.addresses: Addresses = ()  # where it listens: host and port
-        self.web_config = WebConfig()  # as it holds for new connections
+        self.web_config = WebConfig()  # in force for new connections
         self._over = asyncio.Event()
         self._following: Optional[asyncio.Task[None]] = None
 
@@ -101,16 +96,17 @@ class Listener:
     async def __aexit__(self, *error: object) -> None:
         self._over.set()
         if self._following is not None:
-            await self._following  # not cancelled: it may be at the sockets
+            await self._following  # not cancelled: it may be replacing the sockets
         for server in self._servers:
             server.close()
         await self._runner.cleanup()
 
     async def _open(self, host: Optional[str], port: int) -> None:
-        self._servers = [await self._server(host=host, port=port)]
+        # asyncio's `::` is IPv6 alone; no host is all addresses of both kinds, as elsewhere.
+        self._servers = [await self._server(host=None if host == "::" else host, port=port)]
         self.addresses = [it.getsockname()[:2] for it in self._sockets()]
         for listening in self._sockets():
-            # Handed down to each connection: also an answer that nobody takes has an end.
+            # Inherited by each connection: an answer that the client does not read ends, too.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
 
     async def _server(self, **where: Any) -> asyncio.Server:
@@ -124,7 +120,7 @@ class Listener:
         return [it for server in self._servers for it in server.sockets]
 
     async def _follow(self) -> None:
-        """Take over what changes of the certificates, for connections from then on."""
+        """Use changed certificates for new connections."""
         while not self._over.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _LOOK_SECONDS)
@@ -132,7 +128,7 @@ class Listener:
                 if self._gate.web_config().tls is not self.web_config.tls:
                     await self._open_again()
             except Exception:
-                _log.exception("The new certificates could not be taken over.")
+                _log.exception("Cannot use the new certificates.")
 
     async def _open_again(self) -> None:
         # The same sockets, so that no connection is refused meanwhile.
@@ -141,18 +137,24 @@ class Listener:
         self._servers = [await self._server(sock=it) for it in sockets]
         for server in before:
             server.close()
-        _log.info("New connections meet the new TLS settings.")
+        _log.info("Reloaded TLS settings.")
 
     def _protocol(self) -> asyncio.Protocol:
-        assert self._runner.server is not None
-        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+        server = self._runner.server
+        assert server is not None
+        if len(server.connections) >= MAX_CONNECTIONS:
             return _Full()
-        protocol = self._runner.server()
+        protocol = _Protocol(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # no log of requests
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+        )
         fresh = self._app[FRESH]
         fresh.add(protocol)
 
         def check() -> None:
-            if protocol in fresh:  # it has not said what it wants
+            if protocol in fresh:  # it has not sent a request
                 fresh.discard(protocol)
                 protocol.force_close()
 
@@ -160,8 +162,33 @@ class Listener:
         return protocol
 
 
+class _Protocol(web.RequestHandler):
+    """Answers what never becomes a request. aiohttp would log and repeat what was sent."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: Optional[BaseException] = None,
+        message: Optional[str] = None,
+    ) -> web.StreamResponse:
+        """Answer a malformed request with a plain 400; end the connection of a client that left."""
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if not isinstance(exc, http_exceptions.HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        _log.debug("malformed request from %s", request.remote)
+        if request.writer.output_size > 0:
+            raise ConnectionError
+        response = web.Response(status=400, text="The request is malformed.\n")
+        response.force_close()
+        return response
+
+
 class _Full(asyncio.Protocol):
-    """Ends a connection that there is no room for."""
+    """Closes a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()

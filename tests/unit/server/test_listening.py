@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import resource
@@ -17,36 +18,19 @@ import requests
 
 from ray_workflow_exporter.server import listening
 from ray_workflow_exporter.server.api import events
+from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.server.auth import gate as security
 from ray_workflow_exporter.server.auth.gate import Gate
+from ray_workflow_exporter.server.listening import Listener
 from ray_workflow_exporter.settings.settings import Settings, SettingsError
 from support.certificates import Authority
+from support.cluster import free_port
+from support.fake_source import FakeSource
 from support.waiting import wait_until
 from support.websites import Site, write_tokens
 
 TLS = "tls_server_config: {cert_file: server.crt, key_file: server.key%s}\n"
 CLIENT_CA = ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt"
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    authority = Authority(tmp_path)
-    authority.issue("server")
-    return authority
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """Start a server with a web config."""
-    with contextlib.ExitStack() as sites:
-
-        def start(web_config: str = "", **settings: Any) -> Site:
-            if web_config:
-                (tmp_path / "web.yml").write_text(web_config)
-                settings["web_config_file"] = tmp_path / "web.yml"
-            return sites.enter_context(Site(Settings(**settings)))
-
-        yield start
 
 
 def serial(site: Site, authority: Authority) -> str:
@@ -94,7 +78,7 @@ def test_a_renewal_that_is_wrong_leaves_the_last_good_one(
     site = serve(TLS % "")
     before = serial(site, authority)
     (tmp_path / "web.yml").write_text("tls_server_config: hunter2")
-    wait_until(lambda: "The last good one stays in force." in caplog.text)
+    wait_until(lambda: "The last good one is still used." in caplog.text)
     assert serial(site, authority) == before
     assert "hunter2" not in caplog.text
     (tmp_path / "web.yml").write_text(TLS % "")
@@ -179,8 +163,8 @@ def test_reading_may_be_closed_to_all_without_a_token(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"public_reading": False}, "With public_reading off nobody could read"),
-        ({"actions_listen": ":1"}, "actions_listen is of no use without a tokens_file"),
+        ({"public_reading": False}, "With public_reading off, nobody could read"),
+        ({"actions_listen": ":1"}, "actions_listen needs a tokens_file"),
         ({"tokens_file": "/nowhere/tokens"}, "The tokens file /nowhere/tokens cannot be read"),
         ({"web_config_file": "/nowhere/web"}, "The web config /nowhere/web cannot be read"),
     ],
@@ -338,7 +322,7 @@ def many_files() -> Iterator[None]:
 def test_a_thousand_readers_of_events_are_told_and_the_server_lives(
     serve: Callable[..., Site], many_files: None
 ) -> None:
-    readers = events.MAX_READERS
+    readers = events.MAX_CLIENTS
     assert readers == 1000
     site = serve()
     ask = b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -387,5 +371,22 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_delays_nobody(
         site.source.change("last", "RUNNING")
         read_until(lively, b'"last"')
         feed = site.listener._app[events.FEED]
-        wait_until(lambda: feed.readers == 1)
+        wait_until(lambda: feed.clients == 1)
         assert site.get().ok
+
+
+@pytest.mark.parametrize("host", ["[::]", ""])
+def test_all_addresses_are_ipv4_and_ipv6(host: str) -> None:
+    async def reached() -> list[str]:
+        gate = Gate(Settings())
+        app = create_app(FakeSource(), Settings(), gate)
+        port = free_port()
+        async with Listener(app, gate, f"{host}:{port}"):
+            found = []
+            for address in ("127.0.0.1", "::1"):
+                _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+                found.append(address)
+            return found
+
+    assert asyncio.run(reached()) == ["127.0.0.1", "::1"]

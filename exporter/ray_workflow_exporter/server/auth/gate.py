@@ -1,6 +1,6 @@
-"""Who may ask for what: credentials, roles, origins, and how often.
+"""Who may do what: credentials, roles, origins and rate limits.
 
-Nothing here is taken from a cookie, so no page of somebody else can act in a user's name.
+Nothing is read from a cookie, so that no other website can act in a user's name.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional
 
 from aiohttp import hdrs, http_exceptions, web
@@ -18,14 +19,18 @@ from ..source import API, SETTINGS
 from .rate import Rate
 from .reloaded import Reloaded
 from .tokens import Caller, Role, Tokens, bearer
-from .web_config import WebConfig, read_web_config
+from .web_config import Users, WebConfig, normal_san, read_web_config, user_named_in
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY = 16 * 1024
 BODY_SECONDS = 10.0
-_WRONG_CREDENTIALS = (10, 6.0)  # burst, seconds for one more; by address
+# Burst, and seconds for one more:
+_WRONG_CREDENTIALS = (10, 6.0)  # by address and user
+_WRONG_USERS = (50, 1.0)  # by address, over all users
 _ACTIONS = (30, 1.0)  # by caller
+_HASHING_THREADS = 2
+_HASHING_QUEUE = 20  # passwords that wait to be hashed
 
 _ALLOWED_HEADERS = (
     "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, "
@@ -35,7 +40,7 @@ _ALLOWED_HEADERS = (
 _EXPOSED_HEADERS = "ETag, Link, Location, Retry-After"
 
 ACTIONS_OFF = (
-    "Actions are off: start the exporter with --tokens-file to have them; see docs/security.md."
+    "Actions are off. To turn them on, start the exporter with --tokens-file; see docs/security.md."
 )
 
 _log = logging.getLogger(__name__)
@@ -43,7 +48,7 @@ _audit = logging.getLogger("ray_workflow_exporter.audit")
 
 
 class Gate:
-    """Checks who asks. One for all listeners of an exporter."""
+    """Checks callers. One for all listeners of an exporter."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError for a file that is wrong."""
@@ -52,13 +57,15 @@ class Gate:
         self._web: Optional[Reloaded[WebConfig]] = None
         path = settings.web_config_file
         if path is not None:
-            self._web = Reloaded(
-                lambda: read_web_config(path), lambda known: known.files if known else (path,)
-            )
+            self._web = Reloaded(path, lambda: read_web_config(path), lambda known: known.files)
             self._web.changed()
         _check_sense(settings, self.web_config())
         self._wrong = Rate(*_WRONG_CREDENTIALS)
+        self._wrong_users = Rate(*_WRONG_USERS)
         self._acting = Rate(*_ACTIONS)
+        # A pool of its own: hashing must not delay pages, and may not use more than its threads.
+        self._hashing = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="bcrypt")
+        self._queue = 0
 
     def web_config(self) -> WebConfig:
         """Return the web config as it is now; the last good one while the file is wrong."""
@@ -66,37 +73,84 @@ class Gate:
             return WebConfig()
         try:
             if self._web.changed():
-                _log.info("The web config was read again.")
+                _log.info("Reloaded the web config.")
         except SettingsError as error:
-            _log.error("%s The last good one stays in force.", error)
+            _log.error("%s The last good one is still used.", error)
         return self._web.value
 
     @property
     def takes_orders(self) -> bool:
-        """Whether anybody may act at all."""
+        """Whether actions are on."""
         return self._tokens is not None
 
     async def check_reader(self, request: web.Request) -> None:
-        """Let those go on who may read. Raises HTTPException."""
+        """Check that the caller may read. Raises HTTPException."""
         config = self.web_config()
         if config.allowed_sans and not _has_san(request, config.allowed_sans):
             raise web.HTTPForbidden(text="The client certificate has none of the allowed names.")
         if self._settings.public_reading and config.users is None:
             return
-        if await self._caller(request, config) is None:
-            raise self._unauthorized(request, config)
+        authorization = request.headers.get(hdrs.AUTHORIZATION, "")
+        if self._caller(authorization) is not None:
+            return
+        user = user_named_in(authorization)
+        if config.users is not None and user is not None:
+            if config.users.recall(authorization) is not None:
+                return
+            if await self._check_password(request, config.users, user, authorization):
+                return
+        elif authorization:
+            self._count_wrong(request)
+        raise self._unauthorized(request, config)
+
+    async def _check_password(
+        self, request: web.Request, users: Users, user: str, authorization: str
+    ) -> bool:
+        """Hash a password that is not known yet. Counted as wrong before, so that guesses made at
+        the same time are all counted."""
+        address = request.remote or ""
+        limits = ((self._wrong, f"{address} {user}"), (self._wrong_users, address))
+        waits = [limit.wait(key) for limit, key in limits]
+        if any(waits):
+            raise _too_many(max(wait or 0 for wait in waits))
+        if self._queue >= _HASHING_QUEUE:
+            raise _too_many(1)
+        for limit, key in limits:
+            limit.take(key)
+        self._queue += 1
+        try:
+            loop = asyncio.get_running_loop()
+            right = await loop.run_in_executor(self._hashing, users.check, authorization)
+        finally:
+            self._queue -= 1
+        if right is None:
+            return False
+        for limit, key in limits:
+            limit.give_back(key)
+        return True
+
+    def _count_wrong(self, request: web.Request) -> None:
+        """Count a wrong token of an address. Raises HTTPTooManyRequests."""
+        address = request.remote or ""
+        wait = self._wrong.wait(address)
+        if wait is not None:
+            raise _too_many(wait)
+        self._wrong.take(address)
 
     def check_actor(self, request: web.Request, verb: Optional[Verb]) -> Caller:
-        """Return who wants to act or, without a verb, to see what was done; by their token.
+        """Return the caller who wants to act or, without a verb, to read about actions.
 
-        Raises HTTPException.
+        Only a token counts. Raises HTTPException.
         """
         if self._tokens is None:
             raise web.HTTPForbidden(text=ACTIONS_OFF)
-        caller = self._holder(request)
+        authorization = request.headers.get(hdrs.AUTHORIZATION, "")
+        caller = self._caller(authorization)
         if caller is None:
             if verb is not None:
                 _audit.info("denied: %s from %s without a valid token", verb.value, request.remote)
+            if authorization:
+                self._count_wrong(request)
             raise self._unauthorized(request, None)
         if verb is None:
             return caller
@@ -109,46 +163,39 @@ class Gate:
         self._acting.take(caller.name)
         return caller
 
-    async def _caller(self, request: web.Request, config: WebConfig) -> Optional[str]:
-        holder = self._holder(request)
-        if holder is not None or config.users is None:
-            return holder.name if holder else None
-        authorization = request.headers.get(hdrs.AUTHORIZATION, "")
-        known = config.users.recall(authorization)
-        if known is not None or not authorization:
-            return known
-        # Before bcrypt: it would take the machine's time for each guess.
-        wait = self._wrong.wait(request.remote or "")
-        if wait is not None:
-            raise _too_many(wait)
-        return await asyncio.to_thread(config.users.check, authorization)
-
-    def _holder(self, request: web.Request) -> Optional[Caller]:
-        token = bearer(request.headers.get(hdrs.AUTHORIZATION, ""))
+    def _caller(self, authorization: str) -> Optional[Caller]:
+        token = bearer(authorization)
         return self._tokens.find(token) if self._tokens is not None and token is not None else None
 
-    def _unauthorized(self, request: web.Request, config: Optional[WebConfig]) -> web.HTTPException:
-        address, tried = request.remote or "", request.headers.get(hdrs.AUTHORIZATION, "")
-        if tried:
-            wait = self._wrong.wait(address)
-            if wait is not None:
-                return _too_many(wait)
-            self._wrong.take(address)
+    def _unauthorized(
+        self, request: web.Request, config: Optional[WebConfig]
+    ) -> web.HTTPUnauthorized:
+        """Say which credentials are needed, and what is wrong with those that were sent."""
+        tried = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")[0].lower()
         users = config is not None and config.users is not None
+        needed = "a user and password, or a bearer token" if users else "a bearer token"
+        text = f"Credentials are missing: send {needed} in the header `Authorization`."
+        if tried == "bearer" and self._tokens is not None and self._tokens.broken:
+            text = "No token is valid now: the tokens file is missing or wrong; the log says why."
+        elif tried == "bearer":
+            text = "The token is not valid: the tokens file has no entry for it."
+        elif tried == "basic" and users:
+            text = "The user or the password is wrong."
+        elif tried:
+            text = f"These credentials cannot be used here: send {needed}."
         # A browser asks for a user as soon as it sees `Basic`, also if a page tried a token.
-        scheme = "Basic" if users and not tried.startswith(("Bearer ", "bearer ")) else "Bearer"
+        scheme = "Basic" if users and tried != "bearer" else "Bearer"
         return web.HTTPUnauthorized(
-            text=f"Valid credentials are needed: {'a user or ' if users else ''}a bearer token.",
-            headers={hdrs.WWW_AUTHENTICATE: f'{scheme} realm="ray-workflow-exporter"'},
+            text=text, headers={hdrs.WWW_AUTHENTICATE: f'{scheme} realm="ray-workflow-exporter"'}
         )
 
 
 def _check_sense(settings: Settings, config: WebConfig) -> None:
     if settings.actions_listen is not None and settings.tokens_file is None:
-        raise SettingsError("actions_listen is of no use without a tokens_file: actions are off.")
+        raise SettingsError("actions_listen needs a tokens_file: without one, actions are off.")
     if not settings.public_reading and settings.tokens_file is None and config.users is None:
         raise SettingsError(
-            "With public_reading off nobody could read: name a tokens_file, or users in the "
+            "With public_reading off, nobody could read: set a tokens_file, or users in the "
             "web_config_file."
         )
 
@@ -158,9 +205,15 @@ GATE: web.AppKey[Gate] = web.AppKey("gate")
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request go on if its caller may read; answer what browsers ask before others."""
+    """Check that the caller may read; answer the preflight requests of browsers."""
     if request.path.startswith("/-/"):
-        return await handler(request)  # an orchestrator has no credentials, and learns nothing
+        return await handler(request)  # orchestrators have no credentials
+    rate = request.app[GATE].web_config().rate
+    if rate is not None:
+        wait = rate.wait("")
+        if wait is not None:
+            raise _too_many(wait)
+        rate.take("")
     if request.method == hdrs.METH_OPTIONS and request.path.startswith(API):
         return web.Response(status=204, headers=_preflight(request))
     await request.app[GATE].check_reader(request)
@@ -168,7 +221,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers of the web config, and those for pages of a named origin."""
+    """Add the headers of the web config, and those for websites of an allowed origin."""
     response.headers.update(request.app[GATE].web_config().headers)
     if _origin(request) is not None:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request.headers[hdrs.ORIGIN]
@@ -183,7 +236,7 @@ async def body_of(request: web.Request) -> bytes:
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise web.HTTPRequestTimeout(
-            text=f"The body did not come within {BODY_SECONDS:g} s."
+            text=f"The body did not arrive within {BODY_SECONDS:g} s."
         ) from None
     except web.HTTPRequestEntityTooLarge as error:
         error.text = f"A body may have at most {MAX_BODY} bytes."
@@ -203,7 +256,7 @@ def _preflight(request: web.Request) -> dict[str, str]:
 
 
 def _origin(request: web.Request) -> Optional[str]:
-    """Return the origin of the page that asks, if pages of it may."""
+    """Return the origin of the website that sent a request, if it is allowed."""
     origin = request.headers.get(hdrs.ORIGIN)
     named = origin in request.app[SETTINGS].cors_origins and request.path.startswith(API)
     return origin if named else None
@@ -211,7 +264,7 @@ def _origin(request: web.Request) -> Optional[str]:
 
 def _has_san(request: web.Request, allowed: tuple[str, ...]) -> bool:
     certificate = request.transport and request.transport.get_extra_info("peercert")
-    names = {value for _, value in (certificate or {}).get("subjectAltName", ())}
+    names = {normal_san(value) for _, value in (certificate or {}).get("subjectAltName", ())}
     return not names.isdisjoint(allowed)
 
 

@@ -9,42 +9,58 @@ from pathlib import Path
 from typing import Callable, Generic, Optional, TypeVar
 
 T = TypeVar("T")
-Stamp = tuple[tuple[int, ...], ...]
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 
 class Reloaded(Generic[T]):
-    """What `load` makes of some files; made anew once one of them is another.
+    """A value made from files by `load`, made again when one of the files has changed.
 
-    `files` names them, given what was made last. Looks at them at most once a second.
+    `files` lists the files of a value. They are checked at most once a second.
     """
 
-    def __init__(self, load: Callable[[], T], files: Callable[[Optional[T]], Iterable[Path]]):
-        self._load, self._files = load, files
+    def __init__(
+        self, path: Path, load: Callable[[], T], files: Callable[[T], Iterable[Path]] = lambda _: ()
+    ) -> None:
+        """`path` is the file that names all others."""
+        self._load, self._files_of = load, files
+        self._files: tuple[Path, ...] = (path,)
+        self._stamps: Optional[list[tuple[int, ...]]] = None
         self._value: Optional[T] = None
-        self._stamp: Optional[Stamp] = None
-        self._next = 0.0
+        self._error: Optional[str] = None
+        self._next_check = 0.0
 
     def changed(self) -> bool:
-        """Load if something changed; tell whether it did. Raises what `load` raises, once for
-        each change of the files."""
+        """Load if something has changed; return whether it has.
+
+        Raises what `load` raises, the same error only once. While loading fails it is tried at
+        each check, because what is missing may be a file that only a good value would name.
+        """
         now = time.monotonic()
-        if self._stamp is not None and now < self._next:
+        if self._next_check and now < self._next_check:
             return False
-        self._next = now + _LOOK_SECONDS
-        stamp = tuple(_stamp(path) for path in self._files(self._value))
-        if stamp == self._stamp:
+        self._next_check = now + _CHECK_SECONDS
+        stamps = list(map(_stamp, self._files))
+        if stamps == self._stamps and self._error is None:
             return False
-        self._stamp = stamp
-        self._value = self._load()
-        # It may name other files than the one before.
-        self._stamp = tuple(_stamp(path) for path in self._files(self._value))
+        try:
+            value = self._load()
+            # A file is stamped before it is read: a change meanwhile is seen at the next check.
+            while not set(self._files_of(value)) <= set(self._files):
+                self._files = tuple(dict.fromkeys((self._files[0], *self._files_of(value))))
+                stamps = list(map(_stamp, self._files))
+                value = self._load()
+        except Exception as error:
+            known, self._error = self._error, str(error)
+            if self._error == known:
+                return False
+            raise
+        self._value, self._stamps, self._error = value, stamps, None
         return True
 
     @property
     def value(self) -> T:
-        """What was loaded last without an error."""
+        """The value that was loaded last without an error."""
         assert self._value is not None
         return self._value
 
@@ -55,4 +71,4 @@ def _stamp(path: Path) -> tuple[int, ...]:
         found = os.stat(path)
     except OSError:
         return ()
-    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    return (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)

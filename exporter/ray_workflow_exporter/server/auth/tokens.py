@@ -78,29 +78,34 @@ class Tokens:
     """The tokens of a file. As long as the file cannot be read or is wrong, none is valid."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError: who starts the exporter shall see at once that it is wrong."""
+        """Raises SettingsError, so that a wrong file is seen at the start."""
         self._path = path
-        self._file = Reloaded(lambda: read_tokens(path), lambda _: (path,))
+        self._file = Reloaded(path, lambda: read_tokens(path))
         self._file.changed()
         self._broken = False
 
+    @property
+    def broken(self) -> bool:
+        """Whether the file is missing or wrong now, so that no token is valid."""
+        return self._broken
+
     def find(self, token: str) -> Optional[Caller]:
-        """Return who holds a token, None if nobody does."""
+        """Return the caller of a token, None if it is not valid."""
         try:
             if self._file.changed():
                 self._broken = False
-                _log.info("The tokens of %s were read again.", self._path)
+                _log.info("Reloaded the tokens file %s.", self._path)
         except SettingsError as error:
             self._broken = True
-            _log.error("%s No token is valid until that is mended.", error)
+            _log.error("%s No token is valid until it is right again.", error)
         return None if self._broken else match(self._file.value, token)
 
 
 def match(entries: Sequence[Entry], token: str) -> Optional[Caller]:
-    """Return who holds a token; how long it takes tells nothing about which comes close."""
+    """Return the caller of a token. The time it takes does not depend on how much matches."""
     digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
     found = None
-    for entry in entries:  # all of them, whether or not one matched already
+    for entry in entries:  # all of them, even after a match
         if hmac.compare_digest(entry.sha256, digest):
             found = Caller(entry.name, entry.role)
     return found

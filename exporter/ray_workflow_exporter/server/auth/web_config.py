@@ -1,7 +1,7 @@
 """`--web.config.file`: TLS, headers and users, in the format of Prometheus's exporter-toolkit.
 
 https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md; what Python's
-TLS cannot do is an error, not silence. Relative paths are relative to the file.
+TLS cannot do is an error. Relative paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ipaddress
+import os
 import re
 import secrets
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import bcrypt
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ...settings.problems import SettingsError, first_problem, read_yaml
-from ...settings.values import matching
+from ...settings.values import matching, parse_duration
+from .rate import Rate
 
 _VERSIONS = {
     "TLS10": ssl.TLSVersion.TLSv1,
@@ -61,7 +65,7 @@ _HEADERS = (
     "Strict-Transport-Security",
 )
 _USER = "must be a user's name and a bcrypt hash, as `htpasswd -nB` makes it"
-_KEPT = 1000  # passwords that were found right, so that bcrypt is not asked again and again
+_KEPT = 1000  # right passwords, so that each is hashed only once
 
 
 def _empty(value: Any) -> Any:
@@ -73,10 +77,13 @@ class _Section(BaseModel):
 
 
 class _Tls(_Section):
-    cert_file: str
-    key_file: str
-    client_auth_type: str = "NoClientCert"
+    cert_file: str = ""
+    key_file: str = ""
     client_ca_file: str = ""
+    cert: str = ""  # the three of them inline, as PEM
+    key: str = ""
+    client_ca: str = ""
+    client_auth_type: str = "NoClientCert"
     client_allowed_sans: tuple[str, ...] = ()
     min_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS12"
     max_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS13"
@@ -93,7 +100,13 @@ class _Http(_Section):
     ] = {}
 
 
+class _RateLimit(_Section):
+    interval: Annotated[float, BeforeValidator(parse_duration)] = 0.0  # 0: no limit
+    burst: Annotated[int, Field(ge=0)] = 0
+
+
 class _Config(_Section):
+    rate_limit: Annotated[_RateLimit, BeforeValidator(_empty)] = _RateLimit()
     tls_server_config: Optional[_Tls] = None
     http_server_config: Annotated[_Http, BeforeValidator(_empty)] = _Http()
     basic_auth_users: Annotated[
@@ -118,10 +131,11 @@ class WebConfig:
     allowed_sans: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     users: Optional[Users] = None
+    rate: Optional[Rate] = None  # of all requests together
 
     @property
     def asks_certificate(self) -> bool:
-        """Whether nobody is let in without a client certificate."""
+        """Whether every client must present a certificate."""
         return self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
 
 
@@ -135,28 +149,61 @@ def read_web_config(path: Path) -> WebConfig:
         place, problem = first_problem(error)
         raise SettingsError(f"{name} is wrong: {'.'.join(place) or 'the file'} {problem}") from None
     files, tls, fingerprint = [path], None, None
-    if config.tls_server_config is not None:
-        section = config.tls_server_config
+    section, limit = config.tls_server_config, config.rate_limit
+    if section is not None:
         names = (section.cert_file, section.key_file, section.client_ca_file)
-        files += [path.parent / name for name in names if name]
+        files += [path.parent / it for it in names if it]
         try:
-            tls = _context(section, path.parent)
-            fingerprint = _fingerprint(path.parent / section.cert_file)
+            pem = _read_pem(section, path.parent)
+            tls, fingerprint = _context(section, pem), _fingerprint(pem["cert"])
         except ValueError as error:
             raise SettingsError(f"{name} is wrong: {error}") from None
+    headers = config.http_server_config.headers.items()
     return WebConfig(
         files=tuple(files),
         tls=tls,
         fingerprint=fingerprint,
-        allowed_sans=config.tls_server_config.client_allowed_sans
-        if config.tls_server_config
-        else (),
-        headers=tuple(config.http_server_config.headers.items()),
+        allowed_sans=tuple(map(normal_san, section.client_allowed_sans)) if section else (),
+        headers=tuple((header, value) for header, value in headers if value.strip()),
         users=Users(config.basic_auth_users) if config.basic_auth_users else None,
+        rate=Rate(max(1, limit.burst), limit.interval) if limit.interval else None,
     )
 
 
-def _context(section: _Tls, folder: Path) -> ssl.SSLContext:
+def normal_san(name: str) -> str:
+    """Return a subject alternative name in one form: OpenSSL writes out all of an IPv6 address."""
+    try:
+        return ipaddress.ip_address(name).compressed
+    except ValueError:
+        return name
+
+
+def _read_pem(section: _Tls, folder: Path) -> dict[str, str]:
+    """Return the certificates and the key, from files or inline. Raises ValueError."""
+    pem = {}
+    for part in ("cert", "key", "client_ca"):
+        inline, file = getattr(section, part), getattr(section, f"{part}_file")
+        if inline and file:
+            raise ValueError(f"tls_server_config has both {part} and {part}_file.")
+        if not inline and not file and part != "client_ca":
+            raise ValueError("tls_server_config needs cert_file and key_file, or cert and key.")
+        try:
+            pem[part] = (folder / file).read_text("latin-1") if file else inline
+        except OSError as error:
+            raise ValueError(f"{folder / file} cannot be read: {error.strerror}.") from None
+    return pem
+
+
+@contextmanager
+def _as_file(content: str) -> Iterator[str]:
+    """Give a content a path, because OpenSSL loads from files alone. It stays in memory."""
+    with open(os.memfd_create("pem"), "wb") as file:
+        file.write(content.encode("latin-1", "replace"))
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+def _context(section: _Tls, pem: Mapping[str, str]) -> ssl.SSLContext:
     """Return the TLS context of a section. Raises ValueError with a sentence."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["http/1.1"])
@@ -174,63 +221,47 @@ def _context(section: _Tls, folder: Path) -> ssl.SSLContext:
     chosen = [_CIPHERS[it] for it in section.cipher_suites if it in _CIPHERS]
     if chosen:
         context.set_ciphers(":".join(chosen))
-    if not section.cert_file or not section.key_file:
-        raise ValueError("tls_server_config needs cert_file and key_file.")
-    cert, key = folder / section.cert_file, folder / section.key_file
-    for file in (cert, key):
-        _check_readable(file)
     try:
-        # Without one, OpenSSL would ask the terminal for the password of an encrypted key.
-        context.load_cert_chain(cert, key, password="")
+        with _as_file(pem["cert"]) as cert, _as_file(pem["key"]) as key:
+            # Without one, OpenSSL would ask the terminal for the password of an encrypted key.
+            context.load_cert_chain(cert, key, password="")
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError("cert_file and key_file do not belong together.") from None
-        raise ValueError(
-            "cert_file or key_file holds no certificate or no unencrypted key in PEM."
-        ) from None
-    _ask_clients(context, section, folder)
+            raise ValueError("the certificate and the key do not belong together.") from None
+        raise ValueError("there is no certificate, or no unencrypted key, in PEM.") from None
+    _verify_clients(context, section, pem)
     return context
 
 
-def _fingerprint(file: Path) -> str:
-    # The first is the server's own; the format's home knows no other form of it either.
-    first = re.search(
-        "-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", file.read_text("latin-1"), re.S
-    )
+def _fingerprint(cert: str) -> str:
+    # The first is the server's own; the others are its issuers.
+    first = re.search("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", cert, re.S)
     if first is None:
-        raise ValueError("cert_file holds no certificate in PEM.")
+        raise ValueError("there is no certificate in PEM.")
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[0])).hexdigest()
 
 
-def _ask_clients(context: ssl.SSLContext, section: _Tls, folder: Path) -> None:
+def _verify_clients(context: ssl.SSLContext, section: _Tls, pem: Mapping[str, str]) -> None:
     kind = section.client_auth_type
     if kind in _UNVERIFIED:
-        raise ValueError(f"client_auth_type {kind} cannot be had with Python's TLS: verify them.")
+        raise ValueError(f"client_auth_type {kind} is not possible with Python's TLS.")
     if kind not in _CLIENT_AUTH:
         known = ", ".join(name for name in _CLIENT_AUTH if name)
         raise ValueError(f"client_auth_type must be one of {known}.")
     context.verify_mode = _CLIENT_AUTH[kind]
     verifies = context.verify_mode is not ssl.CERT_NONE
-    if verifies and not section.client_ca_file:
-        raise ValueError(f"client_auth_type {kind} needs a client_ca_file.")
-    if section.client_ca_file and not verifies:
-        raise ValueError("client_ca_file is of no use without a client_auth_type that verifies.")
+    if verifies and not pem["client_ca"]:
+        raise ValueError(f"client_auth_type {kind} needs client_ca_file or client_ca.")
+    if pem["client_ca"] and not verifies:
+        raise ValueError("a client CA has no effect without a client_auth_type that verifies.")
     if section.client_allowed_sans and context.verify_mode is not ssl.CERT_REQUIRED:
         raise ValueError("client_allowed_sans needs client_auth_type RequireAndVerifyClientCert.")
     if verifies:
-        file = folder / section.client_ca_file
-        _check_readable(file)
         try:
-            context.load_verify_locations(file)
+            with _as_file(pem["client_ca"]) as file:
+                context.load_verify_locations(file)
         except ssl.SSLError:
-            raise ValueError("client_ca_file holds no certificate in PEM.") from None
-
-
-def _check_readable(file: Path) -> None:
-    try:
-        file.open("rb").close()
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from None
+            raise ValueError("the client CA is no certificate in PEM.") from None
 
 
 class Users:
@@ -244,11 +275,11 @@ class Users:
         self._nobody = next(iter(hashes.values()))
 
     def recall(self, authorization: str) -> Optional[str]:
-        """Return the user of credentials that were found right before."""
+        """Return the user of credentials that were right before."""
         return self._right.get(self._digest(authorization))
 
     def check(self, authorization: str) -> Optional[str]:
-        """Return the user of an `Authorization` header, None if it is wrong; takes long."""
+        """Return the user of an `Authorization` header, None if it is wrong. Slow by design."""
         credentials = _basic(authorization)
         if credentials is None:
             return None
@@ -265,6 +296,12 @@ class Users:
     def _digest(self, authorization: str) -> bytes:
         text = authorization.encode("utf-8", "surrogateescape")
         return hmac.digest(self._secret, text, hashlib.sha256)
+
+
+def user_named_in(authorization: str) -> Optional[str]:
+    """Return the user that an `Authorization` header names, None if it is not basic auth."""
+    credentials = _basic(authorization)
+    return credentials[0] if credentials else None
 
 
 def _basic(authorization: str) -> Optional[tuple[str, bytes]]:

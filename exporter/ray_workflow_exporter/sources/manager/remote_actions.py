@@ -15,7 +15,7 @@ import threading
 import time
 from typing import Any, Optional
 
-KEPT = 64  # outcomes
+KEPT = 64  # outcomes of actions that have ended
 CANCEL_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _DOUBT_SECONDS = 0.2  # after which what is being submitted has an executor
@@ -31,8 +31,10 @@ def begin(
     try:
         outcomes = manager.__dict__.setdefault("_workflow_exporter_actions", {})
         if action_id not in outcomes:
-            while len(outcomes) >= KEPT:
-                del outcomes[next(iter(outcomes))]
+            # Only of those that have ended: the outcome of one under way is still needed.
+            ended = [it for it, found in outcomes.items() if found and found[0] != WAITING]
+            for it in ended[: max(0, len(outcomes) + 1 - KEPT)]:
+                del outcomes[it]
             outcome: list[str] = []
             outcomes[action_id] = outcome
             threading.Thread(
