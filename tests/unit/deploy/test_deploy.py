@@ -72,6 +72,18 @@ def test_the_image_recipe_copies_existing_files() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
+@pytest.mark.parametrize("recipe", ["compose", "kuberay"])
+def test_an_image_recipe_copies_what_the_package_links_to(recipe: str) -> None:
+    text = (ROOT / "deploy" / recipe / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?:--\S+ )?(.*) \S+$", text, re.MULTILINE)
+    sources = [ROOT / source for line in copied for source in line.split()]
+    links = [it for it in (ROOT / "exporter").rglob("*") if it.is_symlink()]
+    assert links
+    for link in links:
+        target = link.resolve()
+        assert any(it == target or it in target.parents for it in sources), link.name
+
+
 def test_the_systemd_unit_uses_existing_flags_and_settings() -> None:
     # Strict: systemd merges duplicate keys, this parser would take the last one.
     unit = configparser.ConfigParser(interpolation=None, strict=True)
