@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.process  # git lists the files
-
 ROOT = Path(__file__).parents[3]
 
 TEXT = {".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".service", ".svg", ".toml", ".yaml"}
@@ -39,6 +37,7 @@ EVERYWHERE = {
     r"what one gets": "What you get",
     r"where others must not": "needs a token",
     r"where the output is no terminal": "Without a terminal",
+    r"draw(s|n)? a token|tokens? drawn": "Generate a token",
     r"at least this severe": "Minimum log level",
     r"told of us": "Could not remove the discovery files",
     r"nobody watches": "No exporter is up",

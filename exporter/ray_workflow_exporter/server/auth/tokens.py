@@ -144,7 +144,7 @@ def _warn_if_open(path: Path) -> None:
 
 
 def new_token() -> tuple[str, str]:
-    """Draw a token; return it and the hash for the file."""
+    """Generate a token; return it and its hash for the tokens file."""
     token = f"rwe_{secrets.token_urlsafe(32)}"
     return token, hashlib.sha256(token.encode()).hexdigest()
 
