@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[3]
 TEXT = {".cfg", ".css", ".html", ".js", ".json", ".md", ".py", ".service", ".svg", ".toml", ".yaml"}
 TEXT |= {".yml", ""}
 # Where a former name has to be named, or where a pattern is data.
-EXEMPT = {"CHANGELOG.md", "tests/unit/docs/test_words.py"}
+EXEMPT = {"CHANGELOG.md", Path(__file__).name, ".git"}
+# Folders that tools made, and environments.
+MADE = re.compile(r"\.(?!ci$).*|__pycache__|build|dist|.*\.egg-info")
 
 # Families and settings under names that they had before the first release.
 FORMER = (
@@ -56,12 +58,11 @@ FOR_USERS = {
 
 @cache
 def files() -> tuple[Path, ...]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    paths = [ROOT / name for name in listed if name and name not in EXEMPT]
-    return tuple(it for it in paths if it.suffix in TEXT and it.is_file() and not it.is_symlink())
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [it for it in folders if not MADE.fullmatch(it)]
+        found += [Path(folder, name) for name in names if name not in EXEMPT]
+    return tuple(it for it in found if it.suffix in TEXT and it.is_file() and not it.is_symlink())
 
 
 def found(pattern: str, paths: list[Path]) -> list[str]:
