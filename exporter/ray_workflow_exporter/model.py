@@ -1,4 +1,4 @@
-"""The words of the product as frozen dataclasses: runs, tasks, edges, statuses and states.
+"""Runs, tasks, edges, statuses and states as frozen dataclasses.
 
 Nothing here reads, writes or depends on another module of ours.
 """
@@ -18,7 +18,7 @@ NO_METADATA: Mapping[str, Any] = {}  # one for all who have none: there may be a
 
 
 def slotted(cls: C) -> C:
-    """Make a dataclass anew without a dict for each instance, as Python 3.10 can do by itself."""
+    """Rebuild a dataclass without a dict for each instance, as `slots=True` does in 3.10."""
     names = [it.name for it in fields(cls)]
     left = {*names, "__dict__", "__weakref__"}
     body = {key: value for key, value in vars(cls).items() if key not in left}
@@ -41,7 +41,7 @@ class RunStatus(str, Enum):
 
     @property
     def finished(self) -> bool:
-        """Whether Ray will not touch the run again unless somebody resumes it."""
+        """Whether the run has ended: Ray does nothing more with it unless it is resumed."""
         return self in FINISHED_STATUSES
 
 
@@ -57,13 +57,13 @@ class TaskState(str, Enum):
     SUCCESSFUL = "SUCCESSFUL"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
-    NOT_RUN = "NOT_RUN"  # the run ended before the task was started
+    NOT_RUN = "NOT_RUN"  # the run ended or stopped before the task did; it may have started
 
     __hash__ = str.__hash__
 
     @property
     def finished(self) -> bool:
-        """Whether the task came to an end of its own: NOT_RUN never began."""
+        """Whether the task has ended; a NOT_RUN one has not."""
         return self in FINISHED_STATES
 
 
@@ -80,7 +80,7 @@ class EdgeKind(str, Enum):
 
 
 class FailureKind(str, Enum):
-    """Who is to blame: the task's own code, or what it ran on."""
+    """What failed: the task's own code, or what it ran on."""
 
     APPLICATION = "application"
     SYSTEM = "system"
@@ -109,7 +109,7 @@ class Edge:
 @slotted
 @dataclass(frozen=True)
 class Task:
-    """One node of a run's DAG. Times are Unix seconds, None where nobody knows them.
+    """One node of a run's DAG. Times are Unix seconds, None where unknown.
 
     `continuation` is the output task of the workflow that this task returned. `failure` belongs
     to the last failed attempt: a SUCCESSFUL task that has one caught it (`catch_exceptions`).
@@ -147,6 +147,7 @@ class Run:
     `tasks` keeps the order in which tasks became known and is never changed in place: a change
     is a new Run. `last_transition` is the newest moment at which the run or a task of it
     changed its state. Of the tasks of an `outlined` run, only state and size of output were read.
+    `reason` says why a RESUMABLE run stopped, where that is known.
     """
 
     workflow_id: str
@@ -160,6 +161,7 @@ class Run:
     deadline: Optional[float] = None
     user_metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA)
     outlined: bool = False
+    reason: Optional[str] = None
 
     @property
     def duration(self) -> Optional[float]:

@@ -43,15 +43,16 @@ class Analysis:
 
 
 def outline(run: Run) -> Analysis:
-    """Derive what is told of a run that is no longer exposed: no stages, no edges, no path."""
+    """Derive what is kept of a run that is no longer exposed: no stages, no edges, no path."""
     counts = dict(NONE_YET)
     for task in run.tasks.values():
         counts[task.state] += 1
     sizes = [task.output_bytes for task in run.tasks.values() if task.output_bytes is not None]
     failed = run.status is RunStatus.FAILED
+    progress = counts[TaskState.SUCCESSFUL] / len(run.tasks) if run.tasks else 0.0
     return Analysis(
         tasks=counts,
-        progress=_progress(run, counts),
+        progress=1.0 if run.status is RunStatus.SUCCESSFUL else progress,
         output_bytes=sum(sizes) if sizes else None,
         stages=(),
         stage_edges=(),
@@ -65,92 +66,88 @@ def outline(run: Run) -> Analysis:
 
 def analyse(run: Run, history: Optional[History] = None) -> Analysis:
     """Derive everything from a run, in time linear in its tasks and edges."""
-    return Analyst(history).look(run)
+    return Analyst(history).update(run)
 
 
 class Analyst:
     """Analyses one run again and again, each time at the cost of what changed."""
 
+    _tasks: Mapping[str, Task]
+    _dag: Dag
+    _counts: dict[TaskState, int]
+    _tallies: dict[str, Tally]
+    _stage_edges: tuple[Edge, ...]
+    _starts: dict[str, float]  # of the tasks at work
+    _ends: dict[str, float]  # of all tasks, the beginning of time for no end
+    _latest: Optional[tuple[float, str]]  # None: to be searched for
+
     def __init__(self, history: Optional[History] = None) -> None:
         self._history = history
 
-    def _begin(self, tasks: Mapping[str, Task]) -> None:
-        self._tasks: Mapping[str, Task] = {}
-        self._dag = Dag(tasks)
-        self._counts = dict(NONE_YET)
-        self._tallies: dict[str, Tally] = {}
-        self._stage_edges: tuple[Edge, ...] = ()
-        self._starts: dict[str, float] = {}  # of the tasks at work
-        self._ends: dict[str, float] = {}  # of all tasks, the beginning of time for no end
-        self._latest: Optional[tuple[float, str]] = (_NEVER, "")  # None: to be looked for
-
-    def look(self, run: Run, changed: Optional[Collection[str]] = None) -> Analysis:
+    def update(self, run: Run, changed: Optional[Collection[str]] = None) -> Analysis:
         """Derive everything from a run.
 
-        `changed` is what `changed_tasks` lists between the last look's run and this one, None
+        `changed` is what `changed_tasks` lists between the last update's run and this one, None
         for a run that has nothing to do with it. The result is that of `analyse` either way.
         """
         tasks = run.tasks
         if changed is None or not self._dag.grow(self._tasks, tasks, changed):
-            self._begin(tasks)
             changed = tasks
+            self._tasks, self._dag, self._counts, self._tallies = {}, Dag(tasks), dict(NONE_YET), {}
+            self._stage_edges, self._starts, self._ends = (), {}, {}
+            self._latest = (_NEVER, "")
+        counts, tallies = self._counts, self._tallies
         for task_id in changed:
-            self._count(self._tasks.get(task_id), tasks[task_id])
+            old, new = self._tasks.get(task_id), tasks[task_id]
+            if new.stage not in tallies:
+                tallies[new.stage] = Tally(new.stage)
+            tallies[new.stage].change(old, new)
+            if old is not None:
+                counts[old.state] -= 1
+            counts[new.state] += 1
+            if new.state is TaskState.RUNNING and new.start_time is not None:
+                self._starts[task_id] = new.start_time
+            else:
+                self._starts.pop(task_id, None)
+            end = _NEVER if new.end_time is None or not new.state.finished else new.end_time
+            self._ends[task_id] = end
+            if self._latest is not None:
+                if (end, task_id) > self._latest:
+                    self._latest = (end, task_id)
+                elif task_id == self._latest[1]:
+                    self._latest = None
         self._tasks = tasks
         dag = self._dag
-        stages = tuple([tally.stage(tasks) for tally in self._tallies.values()])
-        stage_edges = self._sorted_stage_edges()
+        stages = tuple([tally.stage(tasks) for tally in tallies.values()])
+        if len(dag.stage_edges) != len(self._stage_edges):
+            rank = {name: number for number, name in enumerate(tallies)}
+            self._stage_edges = tuple(
+                sorted(
+                    dag.stage_edges.values(),
+                    key=lambda it: (rank[it.target], rank[it.source], it.kind),
+                )
+            )
         cause = root_cause(run, dag) if run.status is RunStatus.FAILED else None
         path = self._critical_path(run, cause)
         known = [tasks[task_id].duration for task_id in path]
         seconds = [duration for duration in known if duration is not None]
         sizes = [stage.output_bytes for stage in stages if stage.output_bytes is not None]
+        progress = counts[TaskState.SUCCESSFUL] / len(tasks) if tasks else 0.0
+        end_time = None
+        if self._history is not None and run.status is RunStatus.RUNNING:
+            end_time = expected_end(run, self._history, stages, self._stage_edges)
         return Analysis(
-            tasks=self._counts.copy(),
-            progress=_progress(run, self._counts),
+            tasks=counts.copy(),
+            progress=1.0 if run.status is RunStatus.SUCCESSFUL else progress,
             output_bytes=sum(sizes) if sizes else None,
             stages=stages,
-            stage_edges=stage_edges,
-            task_edges=dag.edges(),
+            stage_edges=self._stage_edges,
+            task_edges=dag.task_edges,
             critical_path=path,
             critical_seconds=sum(seconds) if seconds else None,
-            expected_end=(
-                None
-                if self._history is None
-                else expected_end(run, self._history, stages, stage_edges)
-            ),
+            expected_end=end_time,
             root_cause=cause,
         )
-
-    def _count(self, old: Optional[Task], new: Task) -> None:
-        task_id, state = new.task_id, new.state
-        tally = self._tallies.get(new.stage)
-        if tally is None:
-            tally = self._tallies[new.stage] = Tally(new.stage)
-        tally.change(old, new)
-        if old is not None:
-            self._counts[old.state] -= 1
-        self._counts[state] += 1
-        if state is TaskState.RUNNING and new.start_time is not None:
-            self._starts[task_id] = new.start_time
-        else:
-            self._starts.pop(task_id, None)
-        end = _NEVER if new.end_time is None or not state.finished else new.end_time
-        self._ends[task_id] = end
-        if self._latest is not None:
-            if (end, task_id) > self._latest:
-                self._latest = (end, task_id)
-            elif task_id == self._latest[1]:
-                self._latest = None
-
-    def _sorted_stage_edges(self) -> tuple[Edge, ...]:
-        edges = self._dag.stage_edges()
-        if len(edges) != len(self._stage_edges):
-            rank = {name: number for number, name in enumerate(self._tallies)}
-            self._stage_edges = tuple(
-                sorted(edges, key=lambda it: (rank[it.target], rank[it.source], it.kind))
-            )
-        return self._stage_edges
 
     def _critical_path(self, run: Run, cause: Optional[RootCause]) -> tuple[str, ...]:
         """Follow the tasks from the last one back, each time to the one that was waited for.
@@ -161,7 +158,8 @@ class Analyst:
         """
         dag, closed = self._dag, dict[str, str]()
         path: dict[str, None] = {}  # last to first
-        current = cause.task_id if cause is not None else self._last_of_path(run, closed)
+        failed = cause.task_id if cause is not None else ""
+        current = failed or self._last_of_path(run, closed)
         while current is not None and current not in path:
             path[current] = None
             waited_for: Collection[str] = dag.upstream[current]
@@ -207,9 +205,3 @@ class Analyst:
         end = closed[current]
         closed.update(dict.fromkeys(chain, end))
         return end
-
-
-def _progress(run: Run, counts: Mapping[TaskState, int]) -> float:
-    if run.status is RunStatus.SUCCESSFUL:
-        return 1.0
-    return counts[TaskState.SUCCESSFUL] / len(run.tasks) if run.tasks else 0.0

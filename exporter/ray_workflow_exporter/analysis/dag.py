@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
-from typing import Optional
 
 from ..model import Edge, EdgeKind, Task
 
@@ -55,28 +54,28 @@ class Dag:
         self.upstream: dict[str, tuple[str, ...]] = {}  # of every task: known, distinct, not itself
         self.entries: dict[str, tuple[str, ...]] = {}  # of a continuation: where its sub-DAG begins
         self.creators: dict[str, str] = {}  # task -> the task that returned the sub-DAG it is in
-        self._strangers: set[str] = set()  # named by tasks and not known
+        # Every dependency once. A data edge goes from each upstream task to its consumer, a
+        # continuation edge from the task that returned a workflow to each task of it that depends
+        # on nothing. Those of tasks are in the order of the tasks, those of stages in none.
+        self.task_edges: tuple[Edge, ...] = ()
+        self.stage_edges: dict[tuple[str, str, EdgeKind], Edge] = {}
         self._edges: dict[str, tuple[Edge, ...]] = {}
-        self._stage_edges: dict[tuple[str, str, EdgeKind], Edge] = {}
-        self._all_edges: Optional[tuple[Edge, ...]] = None
-        self._add(tasks, tasks)
-        for task_id, task in tasks.items():
-            if task.continuation is not None:
-                self._enter(tasks, task_id, task.continuation)
-        self._connect(tasks, tasks)
+        self._unknown: set[str] = set()  # ids that tasks name and that are no known task
+        self.grow({}, tasks, tasks)
 
     def grow(
         self, before: Mapping[str, Task], tasks: Mapping[str, Task], changed: Collection[str]
     ) -> bool:
         """Take in what changed since `before`: new tasks at the end, and new continuations.
 
-        Returns whether that was possible; if not, the Dag is of no more use.
+        Returns whether that was possible; if not, the Dag is of no more use. A Dag that is made of
+        `tasks` takes them in whatever this returns.
         """
-        new, bent = [], []
+        new, continued = [], []
         for task_id in changed:
             task, was = tasks[task_id], before.get(task_id)
             if was is None:
-                if task_id in self._strangers:
+                if task_id in self._unknown:
                     return False
                 new.append(task_id)
             elif task.upstream != was.upstream or task.stage != was.stage:
@@ -84,41 +83,36 @@ class Dag:
             elif task.continuation != was.continuation:
                 if was.continuation is not None:
                     return False
-                bent.append(task_id)
-        self._add(tasks, new)
-        bent += [task_id for task_id in new if tasks[task_id].continuation is not None]
-        for task_id in bent:
-            if not self._enter(tasks, task_id, tasks[task_id].continuation or ""):
-                return False  # which sub-DAG comes first depends on the order of all tasks
-        self._connect(tasks, dict.fromkeys([*new, *bent]))  # in the order of the tasks
-        return True
-
-    def edges(self) -> tuple[Edge, ...]:
-        """List every dependency between tasks once, in the order of the tasks.
-
-        A data edge goes from each upstream task to its consumer. A continuation edge goes from
-        the task that returned a workflow to each task of it that depends on nothing.
-        """
-        if self._all_edges is None:
-            self._all_edges = tuple(chain.from_iterable(self._edges.values()))
-        return self._all_edges
-
-    def stage_edges(self) -> Collection[Edge]:
-        """List every dependency between two different stages once, in no order."""
-        return self._stage_edges.values()
-
-    def _add(self, tasks: Mapping[str, Task], new: Collection[str]) -> None:
+                continued.append(task_id)
         for task_id in new:
             named = tasks[task_id].upstream
             known = tuple([up for up in dict.fromkeys(named) if up in tasks and up != task_id])
             if len(known) < len(named):
-                self._strangers.update(up for up in named if up not in tasks)
+                self._unknown.update(up for up in named if up not in tasks)
             self.upstream[task_id] = known if known != named else named
+        continued += [task_id for task_id in new if tasks[task_id].continuation is not None]
+        alone = [self._enter(tasks, it, tasks[it].continuation or "") for it in continued]
+        if before and not all(alone):
+            return False  # which sub-DAG comes first depends on the order of all tasks
+        found = False
+        for task_id in dict.fromkeys([*new, *continued]):  # in the order of the tasks
+            edges = [Edge(source, task_id, EdgeKind.DATA) for source in self.upstream[task_id]]
+            for entry in self.entries.get(task_id, ()):
+                edges.append(Edge(task_id, entry, EdgeKind.CONTINUATION))
+            for edge in edges:
+                ends = (tasks[edge.source].stage, tasks[edge.target].stage, edge.kind)
+                if ends not in self.stage_edges and ends[0] != ends[1]:
+                    self.stage_edges[ends] = Edge(*ends)
+            found = found or bool(edges)
+            self._edges[task_id] = tuple(edges)
+        if found:
+            self.task_edges = tuple(chain.from_iterable(self._edges.values()))
+        return True
 
     def _enter(self, tasks: Mapping[str, Task], task_id: str, output: str) -> bool:
-        """Find the sub-DAG that a task returned; say whether no other one holds a part of it."""
+        """Find the sub-DAG that a task returned; return whether no other one holds a part of it."""
         if output not in tasks:
-            self._strangers.add(output)
+            self._unknown.add(output)
             return True
         if output == task_id:
             return True
@@ -140,18 +134,3 @@ class Dag:
                 first.append(current)
         self.entries[task_id] = tuple(first) or (output,)
         return alone
-
-    def _connect(self, tasks: Mapping[str, Task], changed: Collection[str]) -> None:
-        for task_id in changed:
-            edges = [Edge(source, task_id, EdgeKind.DATA) for source in self.upstream[task_id]]
-            edges += [
-                Edge(task_id, entry, EdgeKind.CONTINUATION)
-                for entry in self.entries.get(task_id, ())
-            ]
-            for edge in edges:
-                ends = (tasks[edge.source].stage, tasks[edge.target].stage, edge.kind)
-                if ends not in self._stage_edges and ends[0] != ends[1]:
-                    self._stage_edges[ends] = Edge(*ends)
-            if edges:
-                self._all_edges = None
-            self._edges[task_id] = tuple(edges)

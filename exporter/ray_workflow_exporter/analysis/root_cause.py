@@ -1,4 +1,4 @@
-"""What brought a run down."""
+"""Why a run failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .dag import Dag
 @slotted
 @dataclass(frozen=True)
 class RootCause:
-    """The failure that brought a run down, and how many tasks it kept from running."""
+    """The failure that ended a run, and how many tasks did not run because of it.
+
+    `task_id` and `stage` are empty where no task is known to have failed.
+    """
 
     task_id: str
     stage: str
@@ -21,8 +24,19 @@ class RootCause:
     blocked: int
 
 
+_NO_TASK_STARTED = Failure(
+    FailureKind.SYSTEM,
+    "NoRecord",
+    "The run failed before its first task started, and left no record: the arguments or the code "
+    "of a task could not be loaded on the worker, or its runtime environment could not be built.",
+)
+_NO_TASK_FAILED = Failure(
+    FailureKind.SYSTEM, "NoRecord", "The run failed, and no task of it left a record of a failure."
+)
+
+
 def root_cause(run: Run, dag: Dag) -> Optional[RootCause]:
-    """Find the failure that brought a FAILED run down: the first one that nobody caught.
+    """Find the failure that ended a FAILED run: the first one that no task caught.
 
     Ray fails the run with the first such task and starts no other one. `blocked` counts the
     NOT_RUN tasks that depend on it, at any distance.
@@ -35,9 +49,12 @@ def root_cause(run: Run, dag: Dag) -> Optional[RootCause]:
         if task.state is TaskState.FAILED and task.failure is not None
     ]
     if not failed:
-        return None
+        tasks = run.tasks.values()
+        unstarted = all(it.start_time is None and not it.state.finished for it in tasks)
+        blocked = len([task for task in tasks if task.state is TaskState.NOT_RUN])
+        return RootCause("", "", _NO_TASK_STARTED if unstarted else _NO_TASK_FAILED, blocked)
     failed.sort(key=lambda candidate: candidate[0])
-    caught = _caught(run, dag, [task.task_id for _, task, _ in failed])
+    caught = _caught(run, dag, [task.task_id for _, task, _ in failed]) if dag.creators else ()
     uncaught = (
         candidate
         for candidate in failed
@@ -45,11 +62,26 @@ def root_cause(run: Run, dag: Dag) -> Optional[RootCause]:
         if candidate[2].kind is FailureKind.SYSTEM or candidate[1].task_id not in caught
     )
     _, task, failure = next(uncaught, failed[0])
-    return RootCause(task.task_id, task.stage, failure, _blocked(run, dag, task.task_id))
+    waiting: dict[str, list[str]] = {}  # for the end of a task
+    for task_id, sources in dag.upstream.items():
+        for source in sources:
+            waiting.setdefault(source, []).append(task_id)
+        output = run.tasks[task_id].continuation
+        if output is not None:
+            waiting.setdefault(output, []).append(task_id)
+    reached = {task.task_id}
+    queue = [task.task_id]
+    while queue:
+        for task_id in waiting.get(queue.pop(), ()):
+            if task_id not in reached:
+                reached.add(task_id)
+                queue.append(task_id)
+    blocked = len([it for it in reached if run.tasks[it].state is TaskState.NOT_RUN])
+    return RootCause(task.task_id, task.stage, failure, blocked)
 
 
 def _caught(run: Run, dag: Dag, failed: list[str]) -> set[str]:
-    """Pick those whose failure is caught by the task that returned their sub-DAG, or further out.
+    """Return those whose failure is caught by the task that returned their sub-DAG, or further out.
 
     Ray looks for the catcher in the same way (`_iter_callstack` in
     `ray/workflow/workflow_executor.py`) and goes on with the run.
@@ -69,21 +101,3 @@ def _caught(run: Run, dag: Dag, failed: list[str]) -> set[str]:
             catches.update(dict.fromkeys(passed, True))
             caught.add(task_id)
     return caught
-
-
-def _blocked(run: Run, dag: Dag, failed: str) -> int:
-    waiting: dict[str, list[str]] = {}  # for the end of a task
-    for task_id, sources in dag.upstream.items():
-        for source in sources:
-            waiting.setdefault(source, []).append(task_id)
-        output = run.tasks[task_id].continuation
-        if output is not None:
-            waiting.setdefault(output, []).append(task_id)
-    reached = {failed}
-    queue = [failed]
-    while queue:
-        for task_id in waiting.get(queue.pop(), ()):
-            if task_id not in reached:
-                reached.add(task_id)
-                queue.append(task_id)
-    return sum(run.tasks[task_id].state is TaskState.NOT_RUN for task_id in reached)

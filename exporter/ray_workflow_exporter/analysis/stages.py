@@ -8,7 +8,7 @@ from typing import Optional
 
 from ..model import Task, TaskState, slotted
 
-# A task in one of these may still change without anybody's doing.
+# A task in one of these may still change by itself.
 ACTIVE = (TaskState.WAITING, TaskState.PENDING, TaskState.RUNNING)
 NONE_YET: Mapping[TaskState, int] = dict.fromkeys(TaskState, 0)
 
@@ -36,7 +36,7 @@ class Tally:
         self._bytes = self._sizes = 0
         self._start: Optional[float] = None
         self._end: Optional[float] = None
-        self._torn = False  # a task took its time back, and it was the first or the last one
+        self._torn = False  # the first start or the last end was of a task that lost it since
         self._stage: Optional[Stage] = None
 
     def change(self, old: Optional[Task], new: Task) -> None:
@@ -58,16 +58,21 @@ class Tally:
         if new.output_bytes is not None:
             self._bytes += new.output_bytes
             self._sizes += 1
-        self._span(new)
+        start, end = new.start_time, new.end_time
+        if start is not None and (self._start is None or start < self._start):
+            self._start = start
+        if end is not None and (self._end is None or end > self._end):
+            self._end = end
 
     def stage(self, tasks: Mapping[str, Task]) -> Stage:
         """Return the stage as it is now; `tasks` are all of the run."""
         if self._stage is None:
             if self._torn:
-                self._start, self._end, self._torn = None, None, False
-                for task in tasks.values():
-                    if task.stage == self._name:
-                        self._span(task)
+                mine = [task for task in tasks.values() if task.stage == self._name]
+                starts = [task.start_time for task in mine if task.start_time is not None]
+                ends = [task.end_time for task in mine if task.end_time is not None]
+                self._start, self._end = min(starts, default=None), max(ends, default=None)
+                self._torn = False
             counts = self._counts
             active = any(map(counts.__getitem__, ACTIVE))
             self._stage = Stage(
@@ -78,10 +83,3 @@ class Tally:
                 None if active else self._end,
             )
         return self._stage
-
-    def _span(self, task: Task) -> None:
-        start, end = task.start_time, task.end_time
-        if start is not None and (self._start is None or start < self._start):
-            self._start = start
-        if end is not None and (self._end is None or end > self._end):
-            self._end = end

@@ -133,9 +133,9 @@ class Catalog:
         if analyst is None:
             analyst = Analyst(self._history)
             # Most runs of a long history are never exposed.
-            analysis = None if run.status.finished else analyst.look(run)
+            analysis = None if run.status.finished else analyst.update(run)
         else:
-            analysis = analyst.look(run, changed)
+            analysis = analyst.update(run, changed)
         if run.outlined:
             held = _Held(replace(run, tasks={}), outline(run), None, slim=True)
         else:

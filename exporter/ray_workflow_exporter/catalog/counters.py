@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..model import Run, RunStatus, Task, TaskState
-from ..runs.merge import SUSPECT
+from ..runs.failures import SUSPECT
 from ..sources.records import EndedLife, Mark
 from .life import AT_WORK, Life, last_moment
 from .state_files import set_aside

@@ -8,7 +8,8 @@ from typing import Optional
 from ..analysis.analysis import analyse
 from ..catalog.catalog import Catalog
 from ..catalog.snapshot import RunView
-from ..runs.merge import Evidence, merge
+from ..runs.evidence import Evidence
+from ..runs.merge import merge
 from ..settings.settings import Settings
 from ..sources.storage.reader import StorageReader
 

@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 from ..catalog.catalog import Catalog
 from ..model import Run, RunStatus
-from ..runs.merge import Evidence, merge, outline_suffices
+from ..runs.evidence import Evidence
+from ..runs.merge import merge, outline_suffices
 from ..runs.naming import WorkflowNames, workflow_name
 from ..settings.settings import Settings
 from ..sources.records import EndedLife, Mark, StoredRun

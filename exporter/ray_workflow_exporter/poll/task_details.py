@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional
 
 from ..model import Run, RunStatus, Task, TaskState, changed_tasks
-from ..runs.merge import NO_RECORD, SUSPECT
+from ..runs.failures import NO_RECORD, SUSPECT
 from ..sources.manager.link import RayLink
 from ..sources.records import LinkState, RayTaskDetail
 

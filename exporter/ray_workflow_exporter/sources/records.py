@@ -42,6 +42,7 @@ class StoredTask:
     continuation: Optional[str] = None  # outputs.json: output_task_id
     exception: Optional[tuple[str, str]] = None
     exception_time: Optional[float] = None  # mtime of exception.pkl
+    start_file_time: Optional[float] = None  # mtime of pre_task_metadata.json
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class StoredRun:
     base_names: frozenset[str] = frozenset()  # names in duplicate_name_counter/: the stages
     tasks: Mapping[str, StoredTask] = field(default_factory=dict)
     outlined: bool = False
+    start_file_time: Optional[float] = None  # mtime of pre_run_metadata.json
     unreadable: tuple[str, ...] = ()
     stamps: Mapping[str, Mapping[str, tuple[int, int]]] = field(
         default_factory=dict, repr=False, compare=False

@@ -323,13 +323,15 @@ def naive_blocked(it: Run, failed: str) -> set[str]:
 
 
 @given(any_runs())
-def test_a_failed_run_with_a_failed_task_has_a_root_cause_and_no_other_run_has(it):
+def test_a_failed_run_has_a_root_cause_with_a_text_and_no_other_run_has(it):
     cause = root_cause(it)
     failed = {
         one.task_id for one in it.tasks.values() if one.state is FAILED and one.failure is not None
     }
-    assert (cause is not None) == (it.status is RunStatus.FAILED and bool(failed))
+    assert (cause is not None) == (it.status is RunStatus.FAILED)
     if cause is not None:
+        assert bool(cause.task_id) == bool(failed)
+    if cause is not None and failed:
         culprit = it.tasks[cause.task_id]
         assert culprit.task_id in failed
         assert (cause.stage, cause.failure) == (culprit.stage, culprit.failure)
@@ -352,7 +354,18 @@ def test_the_root_cause_is_the_failure_that_came_first(ends, culprit):
 
 def test_a_task_that_failed_without_a_known_failure_is_no_root_cause():
     it = run(failed_task("a", end=1, failure=None), status=RunStatus.FAILED)
-    assert root_cause(it) is None
+    cause = root_cause(it)
+    assert (cause.task_id, cause.stage, cause.failure.exception) == ("", "", "NoRecord")
+    assert "no task of it left a record" in cause.failure.message
+
+
+@pytest.mark.parametrize("tasks", [(), ("a", "b")])
+def test_a_run_that_failed_before_its_first_task_started_says_so(tasks):
+    it = run(*(task(name, state=NOT_RUN) for name in tasks), status=RunStatus.FAILED)
+    cause = root_cause(it)
+    assert (cause.task_id, cause.blocked) == ("", len(tasks))
+    assert "failed before its first task started" in cause.failure.message
+    assert analyse(it).critical_path == ()
 
 
 @pytest.mark.parametrize(("failure", "culprit"), [(ERROR, "later"), (CRASH, "caught")])

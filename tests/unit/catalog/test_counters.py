@@ -21,7 +21,7 @@ from ray_workflow_exporter.model import (
     Task,
     TaskState,
 )
-from ray_workflow_exporter.runs.merge import SUSPECT
+from ray_workflow_exporter.runs.failures import SUSPECT
 from ray_workflow_exporter.sources.records import Mark
 
 T0 = 1_700_000_000.0

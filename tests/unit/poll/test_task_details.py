@@ -10,7 +10,7 @@ import pytest
 
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus
 from ray_workflow_exporter.poll.task_details import Details
-from ray_workflow_exporter.runs.merge import NO_RECORD
+from ray_workflow_exporter.runs.failures import NO_RECORD
 from ray_workflow_exporter.sources.records import LinkState, RayTaskDetail
 from support.runs import FAILED, RUNNING, SUCCESSFUL, run, task
 from support.waiting import wait_until

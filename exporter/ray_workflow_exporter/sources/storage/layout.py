@@ -25,6 +25,7 @@ OBJECTS = "objects"
 ENTRY = f"{TASKS}/outputs.json"
 INPUTS = "inputs.json"
 STARTED = "pre_task_metadata.json"
+RUN_STARTED = "pre_run_metadata.json"
 OUTPUT = "output.pkl"
 EXCEPTION = "exception.pkl"
 
@@ -183,7 +184,7 @@ def _exception(data: bytes) -> Optional[Fields]:
 
 RUN_FILES: Mapping[str, Content] = {
     META: Content(_json(_status), ("status",)),
-    "pre_run_metadata.json": Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    RUN_STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
     "post_run_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "user_run_metadata.json": Content(
         _json(lambda document: {"user_metadata": document}), ("user_metadata",)

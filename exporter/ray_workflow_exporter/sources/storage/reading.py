@@ -19,6 +19,7 @@ from .layout import (
     EXCEPTION,
     OUTPUT,
     RUN_FILES,
+    RUN_STARTED,
     RUNS,
     STARTED,
     TASK_FILES,
@@ -34,7 +35,7 @@ Steps = Generator[list[tuple[Any, ...]], list[Any], Optional[StoredRun]]
 Read = Union[Fields, StorageError, None]  # what `read_file` returned, or its failure
 
 _IN_A_TASK = frozenset((*TASK_FILES, OUTPUT))
-_BY_STAMP = (EXCEPTION, OUTPUT)  # their size or time is of interest
+_BY_STAMP = (EXCEPTION, OUTPUT, STARTED)  # their size or time is of interest
 _FILES_OF_A_TASK, _PAGE = 9, 1000  # about; and what one request to an object store lists
 _MAX_UNREADABLE = 10  # that are named
 
@@ -225,6 +226,7 @@ class _Reading:
             self._request.workflow_id,
             base_names=base_names or frozenset(),
             tasks=tasks,
+            start_file_time=_seconds(self._own.get(RUN_STARTED, NOT_MEASURED)),
             unreadable=self._unreadable(),
             stamps=stamps,
             **fields,
@@ -273,6 +275,8 @@ def _task(task_id: str, fields: Fields, listed: Mapping[str, Stamp]) -> StoredTa
     output = listed.get(OUTPUT)
     if output is not None:
         fields.update(output_bytes=output[0], output_time=_seconds(output))
+    if STARTED in listed:
+        fields["start_file_time"] = _seconds(listed[STARTED])
     return StoredTask(task_id=task_id, **fields)
 
 
