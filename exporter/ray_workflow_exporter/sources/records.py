@@ -42,7 +42,8 @@ class StoredTask:
     continuation: Optional[str] = None  # outputs.json: output_task_id
     exception: Optional[tuple[str, str]] = None
     exception_time: Optional[float] = None  # mtime of exception.pkl
-    start_file_time: Optional[float] = None  # mtime of pre_task_metadata.json
+    # mtime of pre_task_metadata.json
+    start_file_time: Optional[float] = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class StoredRun:
     base_names: frozenset[str] = frozenset()  # names in duplicate_name_counter/: the stages
     tasks: Mapping[str, StoredTask] = field(default_factory=dict)
     outlined: bool = False
-    start_file_time: Optional[float] = None  # mtime of pre_run_metadata.json
+    # mtime of pre_run_metadata.json, where that is listed
+    start_file_time: Optional[float] = field(default=None, compare=False)
     unreadable: tuple[str, ...] = ()
     stamps: Mapping[str, Mapping[str, tuple[int, int]]] = field(
         default_factory=dict, repr=False, compare=False

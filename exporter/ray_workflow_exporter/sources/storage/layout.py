@@ -184,7 +184,9 @@ def _exception(data: bytes) -> Optional[Fields]:
 
 RUN_FILES: Mapping[str, Content] = {
     META: Content(_json(_status), ("status",)),
-    RUN_STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    RUN_STARTED: Content(
+        _json(_time("start_time", "start_time")), ("start_time", "start_file_time")
+    ),
     "post_run_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "user_run_metadata.json": Content(
         _json(lambda document: {"user_metadata": document}), ("user_metadata",)
@@ -200,7 +202,7 @@ TASK_FILES: Mapping[str, Content] = {
         ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
         immutable=True,
     ),
-    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time",)),
+    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time", "start_file_time")),
     "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "outputs.json": Content(_json(_output_of("continuation")), ("continuation",)),
     EXCEPTION: Content(_exception, ("exception", "exception_time"), limit=EXCEPTION_LIMIT),

@@ -226,7 +226,6 @@ class _Reading:
             self._request.workflow_id,
             base_names=base_names or frozenset(),
             tasks=tasks,
-            start_file_time=_seconds(self._own.get(RUN_STARTED, NOT_MEASURED)),
             unreadable=self._unreadable(),
             stamps=stamps,
             **fields,
@@ -254,6 +253,8 @@ class _Reading:
                 fields["exception"] = (UNREADABLE, text)
             if name == EXCEPTION and "exception" in fields:
                 fields["exception_time"] = _seconds(listed[name])
+            if name in (STARTED, RUN_STARTED) and "start_time" in fields:
+                fields["start_file_time"] = _seconds(listed[name])
         for name in from_old:
             for it in contents[name].fields:
                 value = getattr(old, it)
@@ -275,8 +276,6 @@ def _task(task_id: str, fields: Fields, listed: Mapping[str, Stamp]) -> StoredTa
     output = listed.get(OUTPUT)
     if output is not None:
         fields.update(output_bytes=output[0], output_time=_seconds(output))
-    if STARTED in listed:
-        fields["start_file_time"] = _seconds(listed[STARTED])
     return StoredTask(task_id=task_id, **fields)
 
 
