@@ -1,7 +1,7 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
 .PHONY: help install demo test unit test-all flakes test-ray bench soak lint format docs docs-site \
-  rules dashboards system clean
+  rules dashboards dist system clean
 
 DURATION ?=
 ONLY ?=
@@ -91,6 +91,9 @@ rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL
 
 dashboards: install ## Write the dashboards for Grafana from their code
 	$(BIN)/python -m grafana.generate
+
+dist: install ## Build wheel, sdist and SBOM into dist/, each twice to the same bytes
+	$(BIN)/python deploy/dist.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venv-ray-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
