@@ -12,6 +12,7 @@ from ..runs.evidence import Evidence
 from ..runs.merge import merge
 from ..settings.settings import Settings
 from ..sources.storage.reader import StorageReader
+from ..sources.storage.storage import WorkflowStorage
 
 _PATIENCE = 2.0  # seconds that a question waits for the ones before it
 
@@ -36,7 +37,7 @@ class Archive:
             raise TimeoutError("Storage is being read for others who asked; try again.")
         try:
             self._reader.uri = storage_uri
-            stored = self._reader.call(lambda it: it.read_run(workflow_id))
+            stored = self._reader.call(WorkflowStorage.read_run, workflow_id)
         finally:
             self._asking.release()
         if stored is None:

@@ -82,6 +82,11 @@ class ArrowFiles:
                 return None
             raise unreadable("read", path, error) from None
 
+    def size(self, path: str) -> Optional[int]:
+        """Return the size of a file in bytes, None if there is none."""
+        info = self._info(posixpath.join(self._root, path))
+        return int(info.size or 0) if info.is_file else None
+
     def exists(self, path: str) -> bool:
         """Return whether a file or folder is there."""
         from pyarrow.fs import FileType

@@ -63,8 +63,11 @@ class Files(Protocol):
         """List the files below a folder, in no order.
 
         Only files of these `names` are of interest, and size and mtime only of those that are
-        `measured` (None: of all).
+        `measured` (None: of all). On a disk, the folders in it are there too.
         """
+
+    def size(self, path: str) -> Optional[int]:
+        """Return the size of a file in bytes, None if there is none."""
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Collection, Generator, Mapping
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from ...model import RunStatus
+from ..records import StoredRun
 from .exceptions import read_exception
-from .filesystem import is_text
+from .filesystem import Files, StorageError, is_text
 
 RUNS = "workflows"
 MARKS = f"{RUNS}/__status__"
@@ -36,6 +37,10 @@ EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
 _MAX_DEPTH = 200
 
 Fields = dict[str, Any]
+File = tuple[str, str]  # the folder below tasks/ ("": the run's own), and the file's name
+Read = Union[Fields, StorageError, None]  # what `read_file` returned, or its failure
+# Yields calls to make, (function, *arguments), receives their results, and returns a run.
+Steps = Generator[list[tuple[Any, ...]], list[Any], Optional[StoredRun]]
 
 
 class Content(NamedTuple):
@@ -49,6 +54,18 @@ class Content(NamedTuple):
     fields: tuple[str, ...]
     limit: int = JSON_LIMIT
     immutable: bool = False
+
+
+def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
+    """Return the fields that a file holds: none if it is not there, None if it is half written."""
+    data = files.read(path, content.limit)
+    if data is None:
+        return {}
+    fields = content.parse(data)
+    if fields is None and len(data) >= content.limit:
+        cause = f"the file is larger than {content.limit >> 20} MiB"
+        raise StorageError(f"Cannot read {path} in the workflow storage: {cause}.", cause)
+    return fields
 
 
 def clean(identifier: str, backslash_divides: bool) -> Optional[str]:
@@ -68,24 +85,6 @@ def is_counted(path: str, base_names: Collection[str]) -> bool:
 def could_be_a_file_of_a_run(mark: str) -> bool:
     """Tell whether a file among the marks is perhaps a file of a run called `__status__/FAILED`."""
     return not _NAMES_IN_A_RUN.isdisjoint(mark.split("/"))
-
-
-def _document(data: bytes) -> Optional[Mapping[str, Any]]:
-    """Read a JSON object, None if it is only half written; any other value counts as empty."""
-    try:
-        text = data.decode().strip()
-        value, end = _DECODER.raw_decode(text)
-        if end != len(text):
-            return None
-        if "\\ud" in text or "\\uD" in text:
-            # Half of a surrogate pair is legal in JSON, but no text that could be served.
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return {}
-    nested = data.count(b"{") + data.count(b"[") > _MAX_DEPTH
-    return {} if nested and _too_deep(value) else value
 
 
 def _too_deep(value: Any) -> bool:
@@ -121,8 +120,20 @@ _DECODER = json.JSONDecoder(
 
 def _json(read: Callable[[Mapping[str, Any]], Fields]) -> Callable[[bytes], Optional[Fields]]:
     def parse(data: bytes) -> Optional[Fields]:
-        document = _document(data)
-        return None if document is None else read(document)
+        try:
+            text = data.decode().strip()
+            value, end = _DECODER.raw_decode(text)
+            if end != len(text):
+                return None
+            if "\\ud" in text or "\\uD" in text:
+                # Half of a surrogate pair is legal in JSON, but no text that could be served.
+                value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        except (ValueError, RecursionError):
+            return None  # only half written
+        nested = data.count(b"{") + data.count(b"[") > _MAX_DEPTH
+        if not isinstance(value, dict) or (nested and _too_deep(value)):
+            return read({})
+        return read(value)
 
     return parse
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import time
 from collections.abc import Container, Iterable
 from typing import Any, Optional
 
 from .filesystem import ABSENT, NOT_MEASURED, Stamp, StorageError, Tree, is_text, unreadable
 
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # never wait for a pipe's writer
+# Never wait for a pipe's writer; a link is looked at before it is followed.
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 _CHUNK = 16 << 10  # bytes: all that most files have, in one call
+_CHECKED_SECONDS = 1.0  # that a folder counts as no link
 
 
 class LocalFiles:
@@ -26,7 +30,8 @@ class LocalFiles:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._real_root = os.path.realpath(root)
+        self._plain: set[str] = set()  # folders that were no links a moment ago
+        self._plain_until = 0.0
 
     def tree(
         self,
@@ -39,11 +44,19 @@ class LocalFiles:
         found: dict[str, dict[str, Stamp]] = {}
         errors: dict[str, StorageError] = {}
         pending = [""]
+        now = time.monotonic()
+        if now > self._plain_until:
+            self._plain.clear()
+            self._plain_until = now + _CHECKED_SECONDS
         while pending:
             within = pending.pop()
             path = f"{self._root}/{folder}/{within}"
             files = found[within] = {}
             try:
+                if not within and folder not in self._plain:
+                    self._check_folder(folder)
+                elif within and folder in self._plain:
+                    self._plain.add(f"{folder}/{within}")
                 folders = self._list(path, files, names, measured)
             except OSError as error:
                 if error.errno in ABSENT:
@@ -54,18 +67,27 @@ class LocalFiles:
                 errors[within] = problem
                 continue
             if recursive:
-                pending += [
-                    f"{within}/{name}" if within else name for name in folders if is_text(name)
-                ]
+                pending += [f"{within}/{name}" if within else name for name in folders]
+            else:
+                found.update({name: {} for name in folders})
+                if folder in self._plain:
+                    self._plain.update([f"{folder}/{name}" for name in folders])
         return Tree(found, errors)
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
+        folder = path.rpartition("/")[0]
         path = f"{self._root}/{path}"
         try:
-            file = os.open(path, _OPEN)
+            if folder not in self._plain:
+                self._check_folder(folder)
             try:
-                self._check_inside(file, path)
+                file = os.open(path, _OPEN)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                file = os.open(self._target(path), _OPEN)
+            try:
                 data = os.read(file, _CHUNK)
                 if len(data) < _CHUNK:
                     return data
@@ -77,6 +99,20 @@ class LocalFiles:
             if error.errno in ABSENT:
                 return None
             raise unreadable("read", path, error) from None
+
+    def size(self, path: str) -> Optional[int]:
+        """Return the size of a file in bytes, None if there is none, or only a link."""
+        folder = path.rpartition("/")[0]
+        path = f"{self._root}/{path}"
+        try:
+            if folder not in self._plain:
+                self._check_folder(folder)
+            info = os.lstat(path)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            raise unreadable("look at", path, error) from None
+        return info.st_size if stat.S_ISREG(info.st_mode) else None
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder is there."""
@@ -100,59 +136,76 @@ class LocalFiles:
         measured: Optional[Container[str]],
     ) -> list[str]:
         """Put the files of one folder among `files`; return the names of the folders in it."""
-        folders = []
-        # Opened, so that no measuring walks the path.
+        if measured is not None:
+            with os.scandir(path) as items:
+                return self._sort(path, items, files, names, measured)
+        # Opened, so that no measuring walks the path; for few files, it does not pay.
         opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._check_inside(opened, path)
             with os.scandir(opened) as items:
-                for item in items:
-                    name = item.name
-                    if item.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif (names is not None and name not in names) or not is_text(name):
-                        continue
-                    elif item.is_symlink():
-                        stamp = self._stamp_of_link(f"{path}/{name}")
-                        if stamp is not None:
-                            files[name] = stamp
-                    elif not item.is_file(follow_symlinks=False):
-                        continue
-                    elif measured is None or name in measured:
-                        try:
-                            info = item.stat(follow_symlinks=False)
-                            files[name] = info.st_size, info.st_mtime_ns
-                        except OSError as error:
-                            if error.errno not in ABSENT:  # else deleted since it was listed
-                                files[name] = NOT_MEASURED
-                    else:
-                        files[name] = NOT_MEASURED
+                return self._sort(path, items, files, names, measured)
         finally:
             os.close(opened)
+
+    def _sort(
+        self,
+        path: str,
+        items: Iterable[os.DirEntry[str]],
+        files: dict[str, Stamp],
+        names: Optional[Container[str]],
+        measured: Optional[Container[str]],
+    ) -> list[str]:
+        folders = []
+        for item in items:
+            name = item.name
+            if not name.isascii() and not is_text(name):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                folders.append(name)
+            elif names is not None and name not in names:
+                continue
+            elif item.is_symlink():
+                stamp = self._stamp_of_link(f"{path}/{name}")
+                if stamp is not None:
+                    files[name] = stamp
+            elif not item.is_file(follow_symlinks=False):
+                continue
+            elif measured is None or name in measured:
+                try:
+                    info = item.stat(follow_symlinks=False)
+                    files[name] = info.st_size, info.st_mtime_ns
+                except OSError as error:
+                    if error.errno not in ABSENT:  # else deleted since it was listed
+                        files[name] = NOT_MEASURED
+            else:
+                files[name] = NOT_MEASURED
         return folders
 
-    def _stamp_of_link(self, path: str) -> Optional[Stamp]:
-        """Measure the file that a link leads to, None if there is none inside the storage."""
+    def _check_folder(self, folder: str) -> None:
+        """Raise OSError if a link leads to this folder from outside of the storage."""
+        path = ""
+        for part in folder.split("/"):
+            path = f"{path}/{part}" if path else part
+            if path in self._plain:
+                continue
+            if os.path.islink(f"{self._root}/{path}"):
+                self._target(f"{self._root}/{folder}")
+                return
+            self._plain.add(path)
+
+    def _target(self, path: str) -> str:
+        """Return where a link leads; raise OSError if that is outside of the storage."""
         real = os.path.realpath(path)
-        if not self._is_inside(real):
-            return NOT_MEASURED  # it is said when the file is read
-        try:
-            info = os.lstat(real)
-        except OSError:
-            return None
-        return (info.st_size, info.st_mtime_ns) if os.path.isfile(real) else None
-
-    def _check_inside(self, file: int, path: str) -> None:
-        """Raise OSError if what was opened lies outside of the storage."""
-        try:
-            real = os.readlink(f"/proc/self/fd/{file}")
-        except OSError:
-            real = os.path.realpath(path)  # no /proc here
-        if not self._is_inside(real):
+        root = os.path.realpath(self._root)  # the root itself may be a link
+        if real != root and not real.startswith(root.rstrip("/") + "/"):
             raise OSError(errno.EPERM, "it is a link to a place outside of the storage")
+        return real
 
-    def _is_inside(self, real: str) -> bool:
-        if real == self._real_root or real.startswith(self._real_root + os.sep):
-            return True
-        self._real_root = os.path.realpath(self._root)  # the root itself may be a link that moved
-        return real == self._real_root or real.startswith(self._real_root + os.sep)
+    def _stamp_of_link(self, path: str) -> Optional[Stamp]:
+        """Measure the file that a link leads to, None if there is none."""
+        try:
+            real = self._target(path)
+            info = os.lstat(real)
+        except OSError as error:
+            return None if error.errno in ABSENT else NOT_MEASURED  # reading says why
+        return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Optional, TypeVar
@@ -37,8 +37,8 @@ class StorageReader:
         self.unreadable = 0  # how often a single file or folder could not be read
         self._reported: dict[str, object] = {}  # what the log says of a run, or of a mark
 
-    def call(self, function: Callable[[WorkflowStorage], T]) -> T:
-        """Return `function(storage)`, for any thread; raise StorageError or TimeoutError."""
+    def call(self, function: Callable[..., T], *args: Any) -> T:
+        """Return `function(storage, *args)`, for any thread; raise StorageError or TimeoutError."""
         if self.uri is None:
             raise StorageError(
                 "No workflow storage is known yet: Ray has not told its storage. Name it with "
@@ -46,7 +46,7 @@ class StorageReader:
             )
         if self._storage is None:
             self._storage = WorkflowStorage(self.uri, self._box.beat, self._ours)
-        return self._box.call(function, self._storage)
+        return self._box.call(function, self._storage, *args)
 
     def list(self) -> Optional[Mapping[str, Mark]]:
         """Return the marks of all runs, None on a failure. Unchanged, it is the same object."""
@@ -77,12 +77,14 @@ class StorageReader:
         if self.error is not None:
             return previous
         try:
-            return self._report(self.call(lambda it: it.read_run(workflow_id, previous, only)))
+            run = self.call(WorkflowStorage.read_run, workflow_id, previous, only)
         except ValueError:
             return None  # Ray runs what is called "." or "", and nothing of it can be stored
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return previous
+        self._report([run])
+        return run
 
     def read_many(
         self,
@@ -97,12 +99,11 @@ class StorageReader:
         if self.error is not None or not wanted:
             return {}
         try:
-            found = self.call(lambda it: it.read_runs(wanted, until, enough))
+            found = self.call(WorkflowStorage.read_runs, wanted, until, enough)
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return {}
-        for run in found.values():
-            self._report(run)
+        self._report(found.values())
         return found
 
     def read_ahead(self, wanted: Mapping[str, Optional[StoredRun]]) -> None:
@@ -113,9 +114,11 @@ class StorageReader:
         """Forget what was logged of a run that is not expected to be read again."""
         self._reported.pop(workflow_id, None)
 
-    def _report(self, run: Optional[StoredRun]) -> Optional[StoredRun]:
-        """Count what cannot be read of a run, and log it once."""
-        if run is not None and run.unreadable:
+    def _report(self, runs: Iterable[Optional[StoredRun]]) -> None:
+        """Count what cannot be read of runs, and log it once."""
+        for run in runs:
+            if run is None or not run.unreadable:
+                continue
             self.unreadable += 1
             if self._reported.get(run.workflow_id) != run.unreadable:
                 self._reported[run.workflow_id] = run.unreadable
@@ -125,7 +128,6 @@ class StorageReader:
                     run.workflow_id,
                     "; ".join(run.unreadable),
                 )
-        return run
 
     def _fail(self, error: Exception) -> None:
         if str(error) != self.error:

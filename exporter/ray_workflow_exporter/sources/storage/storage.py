@@ -14,8 +14,19 @@ from ...model import RunStatus
 from ...redact import masked_uri
 from ..records import Mark, StoredRun
 from .filesystem import Files, StorageError, Tree, open_files
-from .layout import DIRTY, MARKS, META, RUN_FILES, RUNS, Fields, clean, could_be_a_file_of_a_run
-from .reading import Request, Steps, read_file, read_folder
+from .layout import (
+    DIRTY,
+    MARKS,
+    META,
+    RUN_FILES,
+    RUNS,
+    Fields,
+    Steps,
+    clean,
+    could_be_a_file_of_a_run,
+    read_file,
+)
+from .reading import Request, read_folder
 
 __all__ = ["StorageError", "WorkflowStorage"]
 
@@ -25,6 +36,8 @@ _YOUNG_NS = 2_000_000_000
 # Files of several runs that are read at once: many more than there are connections, so that few
 # of them wait idly for the last answers, and few enough to be there within seconds.
 _FILES_AT_ONCE = 1024
+
+_Waiting = list[tuple[Steps, list[tuple[Any, ...]]]]  # readings, and the calls that they wait for
 
 
 class _Marks(NamedTuple):
@@ -174,25 +187,31 @@ class WorkflowStorage:
         """
         files = self._files()
         readings = [read_folder(files, request) for request in requests]
-        answers = self._call(files, [next(reading) for reading in readings])
-        pending = [(reading, reading.send(it)) for reading, it in zip(readings, answers)]
-        while pending:
-            group, count = [], 0
-            while pending and count < _FILES_AT_ONCE:
-                group.append(pending.pop(0))
-                count += len(group[-1][1])
-            runs: dict[Steps, Optional[StoredRun]] = {reading: None for reading, _ in group}
+        runs: dict[Steps, Optional[StoredRun]] = {}
+        waiting = self._step(files, [(reading, next(reading)) for reading in readings], runs)
+        while readings:
+            group: _Waiting = []
+            while waiting and sum(len(calls) for _, calls in group) < _FILES_AT_ONCE:
+                group.append(waiting.pop(0))
             while group:
-                answers = self._call(files, [calls for _, calls in group])
-                going, group = group, []
-                for (reading, _), answer in zip(going, answers):
-                    try:
-                        group.append((reading, reading.send(answer)))
-                    except StopIteration as end:
-                        runs[reading] = end.value
-            yield from runs.values()
+                group = self._step(files, group, runs)
+            while readings and readings[0] in runs:
+                yield runs.pop(readings.pop(0))
             if time.monotonic() > until:
                 return
+
+    def _step(
+        self, files: Files, waiting: _Waiting, runs: dict[Steps, Optional[StoredRun]]
+    ) -> _Waiting:
+        """Make the next calls of these readings; return those that go on, add `runs` of others."""
+        answers = self._call(files, [calls for _, calls in waiting])
+        going = []
+        for (reading, _), answer in zip(waiting, answers):
+            try:
+                going.append((reading, reading.send(answer)))
+            except StopIteration as end:
+                runs[reading] = end.value
+        return going
 
     def _call(self, files: Files, calls: list[list[tuple[Any, ...]]]) -> list[list[Any]]:
         """Make the calls of several runs, and return the results of each run."""

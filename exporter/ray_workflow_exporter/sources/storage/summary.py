@@ -2,35 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Optional
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Optional
 
 from ..records import RERUN_GAP, StoredRun, StoredTask
-from .layout import ENTRY, RUN_FILES, is_counted
+from .filesystem import Files, StorageError
+from .layout import (
+    COUNTERS,
+    ENTRY,
+    OUTPUT,
+    RUN_FILES,
+    STARTED,
+    TASK_FILES,
+    TASKS,
+    Fields,
+    File,
+    Read,
+    Steps,
+    is_counted,
+    read_file,
+)
 
 OUTLINE_FILES = [name for name in RUN_FILES if name != ENTRY]
 
 
+def read_outline(
+    files: Files,
+    workflow_id: str,
+    base: str,
+    enough: Callable[[StoredRun], bool],
+    read: dict[File, Read],
+) -> Steps:
+    """Read a run in outline from a disk, where to ask for a file is cheaper than a listing.
+
+    None if an outline does not suffice; `read` then holds the run's own files.
+    """
+    calls: list[tuple[Any, ...]]
+    calls = [(read_file, files, f"{base}/{name}", RUN_FILES[name]) for name in OUTLINE_FILES]
+    read.update(zip([("", name) for name in OUTLINE_FILES], (yield calls)))
+    own = judged(workflow_id, enough, read)
+    if own is None:
+        return None
+    tasks = f"{base}/{TASKS}"
+    counters, tree = yield [
+        (files.tree, f"{base}/{COUNTERS}", False, None, ()),
+        (files.tree, tasks, False, (), ()),
+    ]
+    if isinstance(counters, StorageError) or isinstance(tree, StorageError):
+        return None
+    folders = sorted(folder for folder in tree.files if folder)
+    if len(counters.files) > 1 or not folders:
+        return None  # slashes in task ids: the folder of one task may be within that of another
+    calls = [(files.size, f"{tasks}/{folder}/{OUTPUT}") for folder in folders]
+    calls.append((read_file, files, f"{tasks}/{folders[0]}/{STARTED}", TASK_FILES[STARTED]))
+    *sizes, first = yield calls
+    read[folders[0], STARTED] = first
+    if any(size is None or isinstance(size, StorageError) for size in sizes):
+        return None
+    return outline(own, counters.files[""], dict(zip(folders, sizes)), first)
+
+
+def judged(
+    workflow_id: str, enough: Callable[[StoredRun], bool], read: Mapping[File, Read]
+) -> Optional[StoredRun]:
+    """Return what the run's own files say, None if an outline does not suffice by that."""
+    fields: Fields = {}
+    for name in OUTLINE_FILES:
+        result = read.get(("", name), {})
+        if isinstance(result, StorageError):
+            return None
+        fields.update(result or {})
+    own = StoredRun(workflow_id, **fields)
+    return own if enough(own) else None
+
+
 def outline(
-    own: StoredRun,
-    base_names: Collection[str],
-    sizes: Mapping[str, int],
-    first_start: Optional[float],
+    own: Optional[StoredRun], base_names: Collection[str], sizes: Mapping[str, int], first: Read
 ) -> Optional[StoredRun]:
     """Make an outline of what the run's own files say, and of the sizes of its tasks' outputs.
 
-    None if it would not do: a folder is no task of this run, or Ray overwrote the run's start, as
-    the start of its first task shows. Only the tasks have the true times then.
+    None if it does not suffice: a folder is no task of this run, or Ray overwrote the run's
+    start, as the start of its `first` task shows. Only the tasks have the true times then.
     """
-    start = own.start_time
-    if start is None or first_start is None or first_start < start - RERUN_GAP:
+    first_start = first.get("start_time") if isinstance(first, dict) else None
+    if own is None or own.start_time is None or first_start is None:
+        return None
+    if first_start < own.start_time - RERUN_GAP:
         return None
     if not all(is_counted(task_id, base_names) for task_id in sizes):
         return None
     return StoredRun(
         own.workflow_id,
         own.status,
-        start,
+        own.start_time,
         own.end_time,
         own.user_metadata,
         base_names=frozenset(base_names),

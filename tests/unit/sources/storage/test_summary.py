@@ -256,5 +256,5 @@ def test_an_outline_has_to_tell_how_long_the_run_took(start, end, suffices) -> N
 )
 def test_an_outline_has_to_tell_when_the_run_really_was(started, suffices) -> None:
     own = StoredRun("w", RunStatus.SUCCESSFUL, T0, T0 + 9)
-    made = outline(own, {"f"}, {"f": 1}, started)
+    made = outline(own, {"f"}, {"f": 1}, {"start_time": started})
     assert (made is not None) is suffices
