@@ -15,7 +15,7 @@ from ray_workflow_exporter.sources.storage.arrow_files import ArrowFiles
 from ray_workflow_exporter.sources.storage.filesystem import StorageError, unreadable
 from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
-from support.stored import statuses
+from support.stored import path_of, statuses
 from support.trees import StorageTree
 
 FILES = [
@@ -53,12 +53,18 @@ def forbid(monkeypatch):
     def below(path: str) -> bool:
         return any(path == it or path.startswith(f"{it}/") for it in denied)
 
-    open_file, arrow_tree, arrow_read = os.open, ArrowFiles.tree, ArrowFiles.read
+    open_file, scandir = os.open, os.scandir
+    arrow_tree, arrow_read = ArrowFiles.tree, ArrowFiles.read
 
     def local(path, *how, **more):
         if below(str(path).partition("/workflows/")[2].rstrip("/")):
             raise error
         return open_file(path, *how, **more)
+
+    def scan(folder):
+        if below(path_of(folder).partition("/workflows/")[2].rstrip("/")):
+            raise error
+        return scandir(folder)
 
     def tree(self, folder, *how):
         if any(
@@ -75,6 +81,7 @@ def forbid(monkeypatch):
         return arrow_read(self, path, limit)
 
     monkeypatch.setattr(os, "open", local)
+    monkeypatch.setattr(os, "scandir", scan)
     monkeypatch.setattr(ArrowFiles, "tree", tree)
     monkeypatch.setattr(ArrowFiles, "read", read)
 
@@ -147,6 +154,22 @@ def test_a_run_of_which_nothing_can_be_read_is_still_a_run(tree, forbid):
     run = WorkflowStorage(tree.uri).read_run("w1")
     assert run is not None
     assert (run.status, dict(run.tasks)) == (None, {})
+    assert len(run.unreadable) > 1
+
+
+def test_a_folder_that_may_be_listed_but_not_entered_hides_no_task(local_tree, monkeypatch):
+    plant(local_tree)
+    read = LocalFiles.read
+
+    def refuse(self, path, limit):
+        if "w1/tasks/f" in path:
+            raise unreadable("read", path, OSError(errno.EACCES, "Permission denied"))
+        return read(self, path, limit)
+
+    monkeypatch.setattr(LocalFiles, "read", refuse)
+    run = WorkflowStorage(local_tree.uri).read_run("w1")
+    assert set(run.tasks) == {"f", "g"}
+    assert len(run.unreadable) == 5
 
 
 def fill(path: str) -> None:
