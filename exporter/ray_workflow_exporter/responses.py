@@ -112,6 +112,10 @@ class RunSummary(Shape):
         "Why a FAILED run failed.",
         lambda it, to: it.analysis.root_cause and _build(RootCause, it.analysis.root_cause, to),
     )
+    reason: Optional[str] = field(
+        "Why a RESUMABLE run stopped, where Ray's own executor failed; null otherwise.",
+        lambda it, to: masked(it.run.reason) if it.run.reason and to.error_messages else None,
+    )
     user_metadata: Optional[dict[str, Any]] = field(
         "The run's user metadata, secrets masked. In lists null unless `metadata=true` was given.",
         lambda it, to: None,  # it may be long: see Responses

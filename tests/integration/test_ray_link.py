@@ -203,6 +203,13 @@ def test_a_ray_without_a_dashboard_has_no_details(new_cluster: NewCluster, link_
     assert link.poll().state is LinkState.ABSENT
 
 
+def test_a_ray_without_a_storage_is_no_fault(new_cluster: NewCluster, link_to: LinkTo) -> None:
+    view = seen(link_to(new_cluster(storage=False).address), in_state(LinkState.ABSENT))
+    assert view.cause is LinkCause.NO_STORAGE
+    assert "without --storage" in view.reason
+    assert (view.storage_uri, view.ray_version is None) == (None, False)
+
+
 def test_link_follows_the_management_actor_through_its_lives(
     new_cluster: NewCluster, link_to: LinkTo
 ) -> None:

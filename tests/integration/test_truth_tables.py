@@ -147,6 +147,41 @@ def test_a_failure_without_a_record_is_found(
     assert all(it.state is TaskState.NOT_RUN for it in run.tasks.values() if it.upstream)
 
 
+def test_a_run_that_rays_executor_cannot_run_says_why_and_is_not_called_resumed(lab: Lab) -> None:
+    lab.ask("start", "limited")
+    lab.ended("limited", "RESUMABLE")
+    run = lab.until("limited", lambda run: run.reason is not None)
+    assert str(run.reason).startswith("Ray's workflow executor failed and left the run: ")
+    assert "max_calls" in str(run.reason)
+    state, detail = lab.exporter._link.act("resume limited", "resume", "limited")
+    assert state == "FAILED"
+    assert "max_calls" in detail
+    lab.ended("limited", "RESUMABLE")
+
+
+@pytest.mark.parametrize("name", ["bad input", "bad environment"])
+def test_a_run_that_fails_before_its_first_task_starts_has_a_cause(lab: Lab, name: str) -> None:
+    lab.ask("start", name)
+    lab.ended(name, "FAILED")
+    view = lab.exporter.run(name)
+    assert view is not None
+    cause = view.analysis.root_cause
+    assert cause is not None
+    assert cause.failure.message
+    assert cause.blocked + len(view.run.tasks) >= 2
+
+
+def test_edges_without_a_checkpoint_are_kept_as_they_were_seen(lab: Lab) -> None:
+    lab.ask("start", "loose and held")
+    lab.until("loose and held", lambda run: states(run).get("held") == "RUNNING")
+    run = lab.until("loose and held", lambda run: len(edges(run, EdgeKind.DATA)) == 2)
+    before = edges(run, EdgeKind.DATA), edges(run, EdgeKind.CONTINUATION)
+    lab.release("loose")
+    run = lab.ended("loose and held", "SUCCESSFUL")
+    assert (edges(run, EdgeKind.DATA), edges(run, EdgeKind.CONTINUATION)) == before
+    assert set(states(run).values()) == {"SUCCESSFUL"}
+
+
 def test_results_without_a_checkpoint_are_results(lab: Lab) -> None:
     lab.ask("start", "no checkpoint", "loose growth")
     run = lab.ended("no checkpoint", "SUCCESSFUL")
@@ -332,7 +367,8 @@ def test_runs_of_a_manager_that_died_are_resumable(narrow: Lab) -> None:
     narrow.until("live", lambda run: states(run).get("number") == "SUCCESSFUL")
     narrow.ask("kill manager")
     run = narrow.ended("live", "RESUMABLE")
-    assert states(run) == {"held": "CANCELED", "number": "SUCCESSFUL", "add": "NOT_RUN"}
+    assert states(run) == {"held": "NOT_RUN", "number": "SUCCESSFUL", "add": "NOT_RUN"}
+    assert the_task(run, "held").start_time is not None
     assert not narrow.exporter.snapshot.manager_up
     narrow.release("live")
     narrow.ask("resume", "live")

@@ -52,11 +52,13 @@ class Cluster:
         dashboard: bool = False,
         python: str = "",
         environ: Optional[dict[str, str]] = None,
+        storage: bool = True,
     ) -> None:
         self.num_cpus = num_cpus
         self.resources = resources or {}
         self.python = python or sys.executable
         self.environ = environ or {}
+        self._with_storage = storage
         # Unix sockets below must stay under 107 bytes, so pytest's own long paths will not do.
         self.folder = Path(tempfile.mkdtemp(prefix="rwe", dir="/tmp"))
         self.storage = self.folder / "storage"
@@ -104,7 +106,8 @@ class Cluster:
         command = [
             *(self.python, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--port", str(self.port), "--node-ip-address", "127.0.0.1"),
-            *("--temp-dir", str(self.folder / "ray"), "--storage", str(self.storage)),
+            *("--temp-dir", str(self.folder / "ray")),
+            *(("--storage", str(self.storage)) if self._with_storage else ()),
             *("--num-cpus", str(self.num_cpus), "--object-store-memory", "100000000"),
             # 0: the kernel chooses, so that clusters side by side do not take each other's.
             *("--min-worker-port", "0", "--max-worker-port", "0"),

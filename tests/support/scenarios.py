@@ -50,6 +50,11 @@ def grow():
 
 
 @ray.remote
+def grow_held(name):
+    return workflow.continuation(add.bind(held.bind(name), number.bind(2)))
+
+
+@ray.remote
 def third_time_lucky(name):
     path = FOLDER / name
     attempt = int(path.read_text()) + 1 if path.exists() else 1
@@ -95,6 +100,22 @@ def returns_what_cannot_be_pickled():
     return __import__("threading").Lock()
 
 
+@ray.remote(max_calls=1)
+def limited(value):
+    return value
+
+
+def refuse():
+    raise RuntimeError("no such table")
+
+
+class Unloadable:
+    """Can be pickled, and not be loaded."""
+
+    def __reduce__(self):
+        return refuse, ()
+
+
 def options(task, **more):
     return task.options(**workflow.options(**more))
 
@@ -121,6 +142,12 @@ DAGS = {
     "cancelled": lambda: add.bind(held.bind("never")),
     "deleted": lambda: number.bind(1),
     "sleeper": lambda: workflow.sleep(1.0),
+    "limited": lambda: add.bind(limited.bind(1)),
+    "bad input": lambda: add.bind(number.options(max_retries=0).bind(Unloadable())),
+    "bad environment": lambda: add.bind(
+        number.options(max_retries=0, runtime_env={"conda": "no-such-environment"}).bind(1)
+    ),
+    "loose and held": lambda: options(grow_held, checkpoint=False).bind("loose"),
     "live": lambda: add.bind(held.bind("live"), number.bind(1)),
 }
 IDS = [

@@ -70,7 +70,8 @@ These are Ray's own names.
 - `PENDING`: submitted; waits because `max_running_workflows` runs are RUNNING.
 - `RUNNING`: the WorkflowManagementActor executes it.
 - `RESUMABLE`: running according to storage, but no management actor executes it: the actor or its
-  cluster died. Resume or delete it. Shown after two polls in a row find it so.
+  cluster died, or Ray's own executor failed, as at a task with `max_calls` (the API's `reason` says
+  so). Resume or delete it. Shown after two polls in a row find it so.
 - `SUCCESSFUL`: ended, and its output is stored.
 - `FAILED`: ended because a task failed.
 - `CANCELED`: canceled by a user.
@@ -84,7 +85,8 @@ These are Ray's own names.
   `catch_exceptions` caught its exception.
 - `FAILED`: its last attempt failed.
 - `CANCELED`: was running when its run was canceled, failed or became RESUMABLE.
-- `NOT_RUN`: its run ended, or became RESUMABLE, before the task started.
+- `NOT_RUN`: its run ended, or became RESUMABLE, before the task did. In a RESUMABLE run a task that
+  was interrupted is NOT_RUN with a start: a resume runs it again.
 
 ## Tiers
 

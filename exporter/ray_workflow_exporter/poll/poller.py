@@ -98,6 +98,10 @@ class Poller:
         if marks is not None:
             self._see_marks(marks, now, budget)
             self._see_gone(marks)
+        for workflow_id, reason in self._details.stop_reasons(view.state).items():
+            run = self._catalog.get(workflow_id)
+            if run is not None and run.status is RunStatus.RESUMABLE:
+                self._catalog.put(replace(run, reason=reason))
         for workflow_id in self._details.update(self._catalog_runs(), view.state, now):
             self._merge_again(workflow_id)
 
@@ -307,6 +311,7 @@ class Poller:
             tracked.stored, tracked.was_live = stored, False
             again, tracked.mark = tracked.mark == mark, mark
             run = self._put(stored, RunStatus.RESUMABLE, mark_time=mark.time)
+            self._details.explain_stop(workflow_id, stored.start_time)
             if not tracked.plan_recheck(run, mark, now, again=again):
                 self._settle(tracked, workflow_id)
 

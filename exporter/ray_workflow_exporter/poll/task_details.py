@@ -1,4 +1,4 @@
-"""What only Ray's state API knows of a task: its node, and why its worker died."""
+"""What only Ray knows: the node of a task, why its worker died, why a run stopped."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class Details:
         self._known: dict[str, dict[str, RayTaskDetail]] = {}  # run -> Ray task id -> detail
         self._news: dict[str, set[str]] = {}
         self._next = 0.0
+        self._stopped: dict[str, Optional[float]] = {}  # runs whose stop is to be explained
+        self._explaining: Optional[Future[Mapping[str, str]]] = None
+
+    def explain_stop(self, workflow_id: str, start: Optional[float]) -> None:
+        """Ask why a run that began at `start` is marked as running and is not held by Ray."""
+        self._stopped[workflow_id] = start
+
+    def stop_reasons(self, state: LinkState) -> Mapping[str, str]:
+        """Return the reasons that came since the last call, and ask for those to be explained."""
+        if self._explaining is not None and self._explaining.done():
+            explained, self._explaining = self._explaining, None
+            return explained.result()
+        if self._explaining is None and self._stopped and state is LinkState.UP:
+            stopped, self._stopped = self._stopped, {}
+            self._explaining = self._pool.submit(self._link.stop_reasons, stopped)
+        return {}
 
     def of(self, workflow_id: str) -> Mapping[str, RayTaskDetail]:
         """Return what is known of a run's tasks, by Ray task id."""

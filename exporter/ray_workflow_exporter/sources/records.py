@@ -112,7 +112,7 @@ class LiveRun:
     resumed: bool = False
     tasks: Mapping[str, LiveTask] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()
-    life: Optional[int] = None
+    life: Optional[int] = field(default=None, compare=False)
 
 
 class EndedLife(NamedTuple):

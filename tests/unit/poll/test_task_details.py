@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -24,6 +24,9 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
+
+    def stop_reasons(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
+        return {workflow_id: f"It began at {start}." for workflow_id, start in starts.items()}
 
     def task_details(self, ray_task_ids: Collection[str]) -> Mapping[str, RayTaskDetail]:
         self.asked.append(set(ray_task_ids))
@@ -85,3 +88,14 @@ def test_questions_are_seldom_and_given_up_in_the_end(details: Details, link: Fa
 def test_a_run_that_is_cancelled_is_not_asked_about(details: Details, link: FakeLink) -> None:
     news(details, run(at_work("a"), status=RunStatus.CANCELED), NOW)
     assert link.asked == []
+
+
+def test_why_runs_stopped_is_asked_once_and_beside_the_polls() -> None:
+    details = Details(FakeLink())  # type: ignore[arg-type]
+    details.explain_stop("w", 5.0)
+    assert details.stop_reasons(LinkState.ABSENT) == {}
+    assert details.stop_reasons(LinkState.UP) == {}
+    reasons = wait_until(lambda: details.stop_reasons(LinkState.UP))
+    assert reasons == {"w": "It began at 5.0."}
+    assert details.stop_reasons(LinkState.UP) == {}
+    details.close()

@@ -28,7 +28,7 @@ from typing import Any, Optional
 from ..records import LinkCause, LinkState, NoManagerError
 from . import probe, remote_actions, versions
 from .action_client import ActionClient
-from .state_api import task_states
+from .state_api import executor_errors, task_states
 
 # ray/workflow/common.py; importing it here would drag in all of ray.workflow.
 MANAGER_NAME = "WorkflowManagementActor"
@@ -242,6 +242,24 @@ class ManagerClient:
         """Return what `task_states` does. Needs a poll before."""
         return task_states(ray_task_ids, self._timeout) if self._ray and ray_task_ids else {}
 
+    def stop_reasons(self, starts: dict[str, Optional[float]]) -> dict[str, str]:
+        """Return why Ray's executor left runs as they were, for those that it did leave.
+
+        `starts` holds the start of each run (Unix seconds), by which its error is found.
+        """
+        word, stopped = self.send(remote_actions.stopped, list(starts))
+        if word != "ok" or not stopped:
+            return {}
+        errors = executor_errors(self._timeout)
+        reasons = {}
+        for workflow_id in stopped:
+            start = starts[workflow_id]
+            mine = {text for began, end, text in errors if start and began <= start <= end + 0.001}
+            said = next(iter(mine)).rpartition("\n")[2][:300] if len(mine) == 1 else ""
+            cause = f": {said}" if said else "; the log of the management actor has the error."
+            reasons[workflow_id] = f"Ray's workflow executor failed and left the run{cause}"
+        return reasons
+
     def close(self) -> None:
         """Disconnect from Ray."""
         if self._ray is not None:
@@ -372,6 +390,7 @@ def main(address: str, client_id: str, timeout: str) -> None:
     operations: dict[str, Callable[..., Any]] = {
         "poll": client.poll,
         "task_details": client.task_details,
+        "stop_reasons": client.stop_reasons,
         "act": ActionClient(client).act,
     }
     writing = threading.Lock()

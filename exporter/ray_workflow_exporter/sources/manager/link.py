@@ -173,6 +173,21 @@ class RayLink:
         finally:
             self._asking_details.release()
 
+    def stop_reasons(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
+        """Return why runs that are marked as running are not, as `ManagerClient` does it.
+
+        {} when the link is not up or does not answer in time.
+        """
+        child = self._child
+        if child is None:
+            return {}
+        try:
+            wanted = child.ask("stop_reasons", starts=dict(starts))
+            reasons: Mapping[str, str] = wanted.result(self._timeout + GRACE_SECONDS)
+            return reasons
+        except (FutureTimeoutError, _ChildLostError):
+            return {}
+
     def act(self, action_id: str, verb: str, workflow_id: str, **options: Any) -> tuple[str, str]:
         """Do something to a run, as `ActionClient.act` does it; return its outcome.
 

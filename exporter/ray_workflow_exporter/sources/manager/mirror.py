@@ -106,7 +106,7 @@ class Mirror:
                     output_task_id, resumed, life = about
                     same_life = earlier_lives.get(workflow_id) == life
                     self._lives[workflow_id] = life
-                    run = LiveRun(workflow_id, queued, output_task_id, resumed)
+                    run = LiveRun(workflow_id, queued, output_task_id, resumed, life=life)
                     retries = earlier[workflow_id].tasks if same_life else {}
                     drafts[workflow_id] = _Draft(run, {}, {}, retries)
                 elif workflow_id not in drafts:

@@ -48,6 +48,9 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
         running = manager._running_workflows.copy()
         executors = list(manager._workflow_executors.items())
         ended = _drop_ended(client.runs, executors)
+        lives = manager.__dict__.setdefault("_workflow_exporter_lives", {})
+        for workflow_id in set(lives).difference([workflow_id for workflow_id, _ in executors]):
+            del lives[workflow_id]
         budget = ITEMS_PER_ANSWER
         runs = []
         more = False
@@ -58,6 +61,7 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
             if first:
                 # Also a resume or a second life of the same id: the state is another object.
                 known = client.runs[workflow_id] = _unknown(state)
+                known.life = _life(lives, workflow_id, state)
             queued = workflow_id not in running
             seen = _changes_of_run(known, state, queued, first, budget)
             if seen is not None:
@@ -92,6 +96,14 @@ def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[str]:
     for workflow_id in ended:
         del known[workflow_id]
     return ended
+
+
+def _life(lives: dict[str, Any], workflow_id: str, state: Any) -> int:
+    """Return a number of this execution of a run, the same for all clients."""
+    known = lives.get(workflow_id)
+    if known is None or known[0]() is not state:
+        known = lives[workflow_id] = (weakref.ref(state), time.time_ns())
+    return int(known[1])
 
 
 def _unknown(state: Any) -> Any:
@@ -150,7 +162,7 @@ def _changes_of_run(known: Any, state: Any, queued: bool, first: bool, budget: i
     return (
         first,
         queued,
-        _about(state) if first else None,
+        (*_about(state), known.life) if first else None,
         tasks,
         [list(column) for column in zip(*rows)],
         continuations,
@@ -160,11 +172,11 @@ def _changes_of_run(known: Any, state: Any, queued: bool, first: bool, budget: i
     )
 
 
-def _about(state: Any) -> tuple[Any, bool, int]:
+def _about(state: Any) -> tuple[Any, bool]:
     # A state made from storage has tasks without a name, or none at all when each is checkpointed
     # (ray/workflow/workflow_state_from_storage.py).
     oldest = list(islice(state.tasks.values(), 1))
-    return state.output_task_id, not oldest or oldest[0].task_id == "", id(state)
+    return state.output_task_id, not oldest or oldest[0].task_id == ""
 
 
 def _new_tasks(known: Any, state: Any, budget: int) -> list[tuple[Any, ...]]:

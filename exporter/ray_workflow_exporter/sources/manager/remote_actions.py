@@ -16,7 +16,7 @@ import time
 from typing import Any, Optional
 
 KEPT = 64  # outcomes of actions that have ended
-CANCEL_SECONDS = 20.0
+CANCEL_SECONDS = RESUME_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _DOUBT_SECONDS = 0.2  # after which what is being submitted has an executor
 
@@ -56,6 +56,19 @@ def outcome(manager: Any, action_id: str) -> tuple[str, ...]:
         return ("error", type(error).__name__)
 
 
+def stopped(manager: Any, workflow_ids: list[str]) -> tuple[Any, ...]:
+    """Return which of these runs this WMA executed and holds no more, as ("ok", ids).
+
+    One of them that is still marked as running was left so by Ray's executor, which failed itself.
+    Returns ("error", type name) on an error.
+    """
+    try:
+        executed, held = manager._executed_workflows, manager._workflow_executors
+        return ("ok", [it for it in workflow_ids if it in executed and it not in held])
+    except BaseException as error:
+        return ("error", type(error).__name__)
+
+
 def _act(manager: Any, outcome: list[str], verb: str, workflow_id: str, when_started: bool) -> None:
     try:
         if verb == "cancel":
@@ -77,6 +90,9 @@ def _cancel(manager: Any, workflow_id: str, waiting: Optional[list[str]]) -> tup
         # Its manager died with it: only its mark is left to be changed.
         handle = _handle()
         ray.get(handle.cancel_workflow.remote(workflow_id), timeout=CANCEL_SECONDS)
+        status = _status(workflow_id)
+        if status != "CANCELED":
+            return FAILED, f"Ray marked it as {status}, not as CANCELED."
         return SUCCEEDED, "It was not running any more, and is marked as CANCELED."
     queued = manager._queued_workflows.get(workflow_id)
     if queued is not None:
@@ -126,8 +142,23 @@ def _resume(manager: Any, workflow_id: str) -> tuple[str, str]:
     handle, context = _handle(), WorkflowTaskContext(workflow_id=workflow_id)
     job_id = ray.get_runtime_context().get_job_id()
     ray.get(handle.reconstruct_workflow.remote(job_id, context))
-    handle.execute_workflow.remote(job_id, context)
-    return SUCCEEDED, "It is resumed."
+    executor = manager._workflow_executors.get(workflow_id)
+    ended = handle.execute_workflow.remote(job_id, context)
+    # Ray's executor can fail at once and leave the run as it was, as at a task with `max_calls`.
+    until = time.monotonic() + RESUME_SECONDS
+    while not ray.wait([ended], timeout=_POLL_SECONDS)[0]:
+        if workflow_id in manager._queued_workflows:
+            return SUCCEEDED, "It is resumed, and waits in Ray's queue."
+        at_work = executor is not None and bool(executor._state.task_execution_metadata)
+        if at_work and manager._workflow_executors.get(workflow_id) is executor:
+            return SUCCEEDED, "It is resumed: Ray has submitted a task of it."
+        if time.monotonic() > until:
+            return FAILED, f"Ray has submitted no task of it within {RESUME_SECONDS:g} s."
+    status = _status(workflow_id)
+    if status in ("RUNNING", "PENDING"):
+        ray.get(ended, timeout=_POLL_SECONDS)  # raises what Ray's executor raised
+        return FAILED, f"Ray ended it at once and left it {status}."
+    return SUCCEEDED, f"It is resumed, and has ended as {status}."
 
 
 def _delete(manager: Any, workflow_id: str) -> tuple[str, str]:
@@ -143,6 +174,9 @@ def _delete(manager: Any, workflow_id: str) -> tuple[str, str]:
 
     handle = _handle()
     ray.get(handle.delete_workflow.remote(workflow_id))
+    status = _status(workflow_id)
+    if status != "NONE":
+        return FAILED, f"Ray has deleted it, and it is {status} again or still."
     return SUCCEEDED, "It is deleted."
 
 

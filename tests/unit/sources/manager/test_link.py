@@ -46,6 +46,9 @@ def serve(request):
     if request["op"] == "task_details":
         {details}
         return
+    if request["op"] == "stop_reasons":
+        reply(request, {{"w": "It began at %g." % request["args"]["starts"]["w"]}})
+        return
     if request["op"] == "act":
         {act}
         return
@@ -266,6 +269,15 @@ def test_details_are_empty_when_they_come_too_late_or_never(links: Links) -> Non
     polls_until(link, lambda view: view.state is LinkState.UP)
     assert link.task_details([]) == {}
     assert link.task_details(["aa"]) == {}
+
+
+def test_why_a_run_stopped_is_asked_of_the_child(links: Links) -> None:
+    link = links()
+    assert link.stop_reasons({"w": 5.0}) == {}, "no child yet"
+    link.poll()
+    assert link.stop_reasons({"w": 5.0}) == {"w": "It began at 5."}
+    link.close()
+    assert link.stop_reasons({"w": 5.0}) == {}
 
 
 def test_an_action_is_answered_while_a_poll_waits(links: Links) -> None:

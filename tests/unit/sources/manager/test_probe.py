@@ -208,17 +208,21 @@ def test_resumed_run_is_marked_and_names_what_only_storage_knows(
     assert client.poll().runs["w"].tasks["root"].done
 
 
-def test_second_life_of_an_id_is_told_in_full(manager: FakeManager, client: Client) -> None:
+def test_second_life_of_an_id_is_sent_in_full_with_another_number(
+    manager: FakeManager, client: Client
+) -> None:
     script = Script(manager, "w", {"a": [], "b": []})
     script.submit("a")
     script.fail("a")
-    client.poll()
+    first = client.poll().runs["w"]
+    assert first.life == Client(manager, "other").poll().runs["w"].life
     Script(manager, "w", {"a": []})
 
     run = client.poll().runs["w"]
 
     assert run.tasks == {"a": LiveTask((), 3, True, False)}
     assert run.changed == {"a"}
+    assert run.life != first.life
 
 
 def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: Client) -> None:
