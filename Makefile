@@ -1,7 +1,7 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit test-all flakes test-ray bench soak lint format docs docs-site \
-  rules dashboards dist system clean
+.PHONY: help install demo test unit test-all flakes test-ray bench soak lint format docs \
+  docs-site prometheus3 rules dashboards dist system clean
 
 DURATION ?=
 ONLY ?=
@@ -9,8 +9,11 @@ SECONDS ?= 1800
 N ?= 10
 ARGS ?=
 GRAFANA ?=
+EXPORTER ?=
 RUNBOOKS ?=
 RAY ?= 2.44.1
+# The Go module of Prometheus 3.16.
+PROMETHEUS3 := v0.316.0
 OLDER_RAYS := 2.20.0 2.31.0 2.44.1
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
@@ -18,7 +21,7 @@ BIN := .venv/bin
 SYSTEM_PACKAGES := prometheus prometheus-alertmanager chromium
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/installed ## Install the exporter and what it needs into .venv
 
@@ -44,7 +47,8 @@ test: install system ## Run all tests but the slow ones, on 2 workers (ARGS=for 
 unit: install ## Run the tests that start no other process, in under a minute
 	$(BIN)/python -m pytest -n 2 -m "not (slow or process or prometheus)" $(ARGS) tests/unit
 
-test-all: install system ## Run all tests with many examples, and those inside Ray with older Rays
+test-all: install system ## Run all tests with many examples, older Rays and Prometheus 3
+	@! command -v go >/dev/null || $(MAKE) prometheus3
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci $(ARGS)
 	set -e; for ray in $(OLDER_RAYS); do $(MAKE) test-ray RAY=$$ray; done
 
@@ -59,6 +63,14 @@ test-ray: .venv-ray-$(RAY)/installed ## Run the tests inside Ray with another Ra
 	.venv-ray-$*/bin/python -m pip install --quiet --upgrade pip
 	.venv-ray-$*/bin/python -m pip install --quiet --editable '.[test]' 'ray[default]==$*'
 	@touch $@
+
+prometheus3: .tools/promtool ## Build Prometheus 3 and promtool with Go, in about 15 minutes
+
+# Without the service discoveries of clouds, which take most of the time.
+.tools/promtool:
+	GOBIN=$(CURDIR)/.tools nice go install -tags remove_all_sd -ldflags '-s -w' \
+	  github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS3) \
+	  github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS3)
 
 bench: install ## Measure against peers, in about 20 minutes (ONLY=scrape for one)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ONLY)
@@ -85,8 +97,9 @@ docs: install ## Generate the references from the code
 docs-site: install ## Build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-rules: install ## Write the alerts and recording rules (GRAFANA=URL RUNBOOKS=URL for links)
+rules: install ## Write the alerts and recording rules (GRAFANA=URL EXPORTER=URL RUNBOOKS=URL for links)
 	$(BIN)/python -m prometheus.generate $(if $(GRAFANA),--grafana $(GRAFANA)) \
+	  $(if $(EXPORTER),--exporter $(EXPORTER)) \
 	  $(if $(RUNBOOKS),--runbooks $(RUNBOOKS))
 
 dashboards: install ## Write the dashboards for Grafana from their code

@@ -23,8 +23,11 @@ TAG = "ray-workflow"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 # Matchers for the variables of a dashboard, for use in every selector.
-CLUSTER = 'cluster=~"$cluster", SessionName=~"$SessionName"'
+# Recorded series have no SessionName: they add up over restarts of Ray.
+RECORDED = 'cluster=~"$cluster"'
+CLUSTER = f'{RECORDED}, SessionName=~"$SessionName"'
 WORKFLOW = f"{CLUSTER}, workflow=~`${{workflow:regex}}`"
+RECORDED_WORKFLOW = f"{RECORDED}, workflow=~`${{workflow:regex}}`"
 # Ids may contain quotes and backslashes: between backquotes they need no escape.
 CHOSEN_RUN = f"{CLUSTER}, workflow_id=`${{run:raw}}`"
 # Of one cluster: two clusters may have a run with the same id.

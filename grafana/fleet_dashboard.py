@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import common as option_models
 from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models import prometheus as prometheus_models
 
-from prometheus.promql import total
+from prometheus.promql import added, total
 from ray_workflow_exporter.display import STATUS_COLOURS
 
 from .common import (
@@ -17,6 +17,7 @@ from .common import (
     GREEN,
     GREY,
     ORANGE,
+    RECORDED_WORKFLOW,
     RED,
     WORKFLOW,
     cluster,
@@ -47,7 +48,7 @@ from .tables import (
 )
 
 _LIVE = f'ray_workflow_run_status{{{WORKFLOW}, status=~"PENDING|RUNNING|RESUMABLE"}} == 1'
-_FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{WORKFLOW}}}"
+_FAILURE = f"workflow_id:ray_workflow_failure:timestamp{{{RECORDED_WORKFLOW}}}"
 # The labels of an error may change when the exporter learns more: keep the last ones of each run.
 _FAILURES = (
     f"({_FAILURE}\n    or on (cluster, workflow_id)\n"
@@ -65,7 +66,7 @@ def _live(expr: str, ref: str) -> prometheus.Dataquery:
 
 def _finished(statuses: str, by: str = "") -> str:
     counter = f'ray_workflow_runs_finished_total{{{WORKFLOW}, status=~"{statuses}"}}'
-    return f"sum by ({by}) ({total(f'increase({counter}[$__range])')})"
+    return f"sum by ({by}) ({added(f'increase({counter}[$__range])')})"
 
 
 def _success(by: str = "") -> str:
@@ -136,7 +137,7 @@ def _failed() -> table.Panel:
             f"topk(100, 1000 * {each(f'{RUN}, task_id, error', _error())})", "A"))
         .with_target(rows(each(RUN,
             f"round(1000 * last_over_time(\n"
-            f"  workflow_id:ray_workflow_failure_start:timestamp{{{WORKFLOW}}}[$__range]))\n"
+            f"  workflow_id:ray_workflow_failure_start:timestamp{{{RECORDED_WORKFLOW}}}[$__range]))\n"
             f"  and on (cluster, workflow_id) ({_FAILURES})"), "B"))
         .with_target(rows(f"60000 + 1000 * {each(RUN, _FAILURES)}", "C"))
         .sort_by([greatest_first("Ended")])
@@ -159,7 +160,7 @@ def _error() -> str:
 
 
 def _durations() -> timeseries.Panel:
-    average = f"workflow:ray_workflow_runs_duration_seconds:avg1h{{{WORKFLOW}}}"
+    average = f"workflow:ray_workflow_runs_duration_seconds:avg1h{{{RECORDED_WORKFLOW}}}"
     return many(
         panel(timeseries.Panel(), "Run duration by workflow, ten slowest",
             "Average over the successful runs of the previous hour. If a line rises, open the "
@@ -190,7 +191,7 @@ def _queue() -> timeseries.Panel:
 
 def _heat() -> heatmap.Panel:
     bucket = f'ray_workflow_runs_duration_seconds_bucket{{{WORKFLOW}, status="SUCCESSFUL"}}'
-    runs = f"sum by (le) ({total(f'increase({bucket}[$__rate_interval])')})"
+    runs = f"sum by (le) ({added(f'increase({bucket}[$__rate_interval])')})"
     # A heatmap has no text for an empty result, and does not draw zeros.
     none = f'label_replace({_NONE}, "le", "+Inf", "", "")'
     return (
@@ -219,13 +220,13 @@ def _workflows() -> table.Panel:
             "dashboard.", "There is no workflow yet.", 17, 9)
         .with_target(rows(_finished("SUCCESSFUL|FAILED|CANCELED", key), "A"))
         .with_target(rows(_success(key), "B"))
-        .with_target(rows(budget_left(WORKFLOW, key), "C"))
+        .with_target(rows(budget_left(RECORDED_WORKFLOW, key), "C"))
         .with_target(rows(
-            f"sum by ({key}) ({total(f'increase({_RUNS}[$__range])')})", "D"))
+            f"sum by ({key}) ({added(f'increase({_RUNS}[$__range])')})", "D"))
         .with_target(rows(each(key,
-            f"workflow:ray_workflow_runs_duration_seconds:p50_7d{{{WORKFLOW}}} >= 0"), "E"))
+            f"workflow:ray_workflow_runs_duration_seconds:p50_7d{{{RECORDED_WORKFLOW}}} >= 0"), "E"))
         .with_target(rows(each(key,
-            f"workflow:ray_workflow_runs_duration_seconds:p95_7d{{{WORKFLOW}}} >= 0"), "F"))
+            f"workflow:ray_workflow_runs_duration_seconds:p95_7d{{{RECORDED_WORKFLOW}}} >= 0"), "F"))
         .with_target(rows(each(key,
             f"1000 * ray_workflow_last_success_timestamp_seconds{{{WORKFLOW}}}"), "G"))
         .sort_by([greatest_first("Run time")])
@@ -268,7 +269,7 @@ def build() -> dashboard.Dashboard:
                 "Remaining share of the failures that the objectives allow in 30 days. Below 0: "
                 "more runs failed than allowed; find the workflow in the table below.", 4, 4)
             .unit("percentunit").decimals(0).no_value("–")
-            .with_target(now(budget_left(WORKFLOW)))
+            .with_target(now(budget_left(RECORDED_WORKFLOW)))
             .thresholds(steps((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN)))
             .color_mode(option_models.BigValueColorMode.VALUE)
         )

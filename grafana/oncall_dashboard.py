@@ -8,14 +8,13 @@ from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from prometheus.alerts import ALERTS, JOB
-from prometheus.generate import RUNBOOKS
-from prometheus.promql import one, total, worst
+from prometheus.promql import added, one, worst
 from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS, Colour
 from ray_workflow_exporter.model import RunStatus, TaskState
 
 from .common import (
     CLUSTER,
-    address,
+    RECORDED,
     cluster,
     coloured_words,
     exporter,
@@ -69,7 +68,7 @@ _PROBLEMS = (
     Problem(
         "FAILED", "RayWorkflowLastRunFailed", STATUS_COLOURS[RunStatus.FAILED], "resume or delete",
         'label_join(\n  time() - workflow:ray_workflow_last_failure:timestamp'
-        f"{{{CLUSTER}}}\n    and on (cluster, workflow) ({_FAILED_WORKFLOW}),\n"
+        f"{{{RECORDED}}}\n    and on (cluster, workflow) ({_FAILED_WORKFLOW}),\n"
         '  "error", ": ", "exception", "message"\n)',
     ),
     Problem(
@@ -103,7 +102,7 @@ def _labelled(expr: str, **labels: str) -> str:
 
 
 def _runbook(field: str) -> dict[str, object]:
-    return {"title": "Runbook", "url": f"${{runbooks}}/{cell(field)}.md", "targetBlank": True}
+    return {"title": "Runbook", "url": f"${{exporter}}/runbooks/{cell(field)}", "targetBlank": True}
 
 
 def _health() -> stat.Panel:
@@ -224,7 +223,7 @@ def _failures() -> timeseries.Panel:
             "cause: the cluster, its storage, or a service that all of them call.", 12, 8)
         .unit("short").no_value("No run has failed.")
         .with_target(series(
-            f"sum by (workflow) ({total(f'increase({counter}[$__rate_interval])')}) > 0",
+            f"sum by (workflow) ({added(f'increase({counter}[$__rate_interval])')}) > 0",
             "{{workflow}}"))
     ))  # fmt: skip
 
@@ -233,8 +232,7 @@ def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     return (
         make_dashboard("oncall", "On-call", "What is wrong now, and what should I do about it?",
-            (*cluster(), exporter(),
-             address("runbooks", "Runbooks", "the folder of runbooks", RUNBOOKS)), since="now-6h")
+            (*cluster(), exporter()), since="now-6h")
         .with_panel(alert_counts(6))
         .with_panel(_counts())
         .with_panel(_health())

@@ -10,14 +10,14 @@ from grafana_foundation_sdk.builders import dashboard, stat, timeseries
 from grafana_foundation_sdk.models import common as option_models
 from grafana_foundation_sdk.models import dashboard as models
 
-from prometheus.promql import one, total
+from prometheus.promql import added, one
 from ray_workflow_exporter.display import STATUS_COLOURS
 
 from .common import (
     BLUE,
-    CLUSTER,
     GREY,
     ORANGE,
+    RECORDED,
     RED,
     colour_series,
     link,
@@ -27,7 +27,7 @@ from .common import (
 )
 from .tables import column
 
-ALERT = f'alertname=~"RayWorkflow.+", {CLUSTER}'
+ALERT = f'alertname=~"RayWorkflow.+", {RECORDED}'
 SEVERITIES = {"page": RED, "ticket": ORANGE, "info": BLUE}
 # 0 if the rules are loaded. Without rules there is no value, which is not the same as no alert.
 NONE = "0 * max(ray_workflow:threshold)"
@@ -121,7 +121,7 @@ def ended_by_status(selector: str, width: int, height: int) -> timeseries.Panel:
             "usually have a common cause.", width, height)
         .unit("short").no_value("No run has finished yet.")
         .with_target(
-            series(f"sum by (status) ({total(f'increase({counter}[$__rate_interval])')}) > 0",
+            series(f"sum by (status) ({added(f'increase({counter}[$__rate_interval])')}) > 0",
                 "{{status}}"))
     )  # fmt: skip
     return colour_series(stacked_bars(it), STATUS_COLOURS)

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.builders import dashboard, prometheus, stat, table, 
 from grafana_foundation_sdk.models import common as option_models
 from grafana_foundation_sdk.models import dashboard as models
 
-from prometheus.promql import one, total
+from prometheus.promql import added, one, total
 from ray_workflow_exporter.display import STATUS_COLOURS
 from ray_workflow_exporter.model import RunStatus
 
@@ -19,6 +19,7 @@ from .common import (
     GREEN,
     GREY,
     ORANGE,
+    RECORDED,
     RED,
     cluster,
     colour_series,
@@ -48,6 +49,7 @@ from .tables import (
 
 # The variable has one value, which Grafana does not escape for a regular expression.
 ONE = f"{CLUSTER}, workflow=`${{workflow:raw}}`"
+RECORDED_ONE = f"{RECORDED}, workflow=`${{workflow:raw}}`"
 _BUDGET = ((None, GREY), (-1e6, RED), (0, ORANGE), (0.25, GREEN))
 _BURN = ((None, GREY), (0, GREEN), (1, ORANGE), (6, RED))
 _LIVE = (RunStatus.RUNNING, RunStatus.PENDING, RunStatus.RESUMABLE)
@@ -59,8 +61,8 @@ def _big(title: str, description: str, width: int, asked: Mapping[str, str]) -> 
 
 
 def _success() -> stat.Panel:
-    failed = f"sum(workflow:ray_workflow_runs_failed:increase30d{{{ONE}}})"
-    finished = f"sum(workflow:ray_workflow_runs_finished:increase30d{{{ONE}}})"
+    failed = f"sum(workflow:ray_workflow_runs_failed:increase30d{{{RECORDED_ONE}}})"
+    finished = f"sum(workflow:ray_workflow_runs_finished:increase30d{{{RECORDED_ONE}}})"
     return (
         _big("Success, 30 d",
             "Share of SUCCESSFUL runs in 30 days, or as far back as Prometheus has data, without "
@@ -78,7 +80,7 @@ def _burns() -> stat.Panel:
         _big("Budget burn",
             "Burn rate of the failure budget over the last hour, 6 hours and 3 days. 1 uses up "
             "the budget in exactly 30 days; above 1, fix the failures before it is used up.", 6,
-            {window: f"max({burn}{window}{{{ONE}}})" for window in ("1h", "6h", "3d")})
+            {window: f"max({burn}{window}{{{RECORDED_ONE}}})" for window in ("1h", "6h", "3d")})
         .unit("suffix:×").decimals(1).no_value("–")
         .thresholds(steps(*_BURN)).color_mode(option_models.BigValueColorMode.VALUE)
     )  # fmt: skip
@@ -86,7 +88,7 @@ def _burns() -> stat.Panel:
 
 def _duration() -> timeseries.Panel:
     bucket = f'ray_workflow_runs_duration_seconds_bucket{{{ONE}, status="SUCCESSFUL"}}'
-    hour = f"sum by (le) ({total(f'increase({bucket}[1h])')})"
+    hour = f"sum by (le) ({added(f'increase({bucket}[1h])')})"
     week = "workflow:ray_workflow_runs_duration_seconds"
     it = (
         panel(timeseries.Panel(), "Run duration",
@@ -98,7 +100,7 @@ def _duration() -> timeseries.Panel:
     for ref, percent, name, colour in (("A", "50", "median", BLUE), ("B", "95", "p95", ORANGE)):
         history = f"{name}, week"
         it = it.with_target(series(f"histogram_quantile(0.{percent}, {hour})", name, ref))
-        usual = f"max({week}:p{percent}_7d{{{ONE}}})"
+        usual = f"max({week}:p{percent}_7d{{{RECORDED_ONE}}})"
         it = it.with_target(series(usual, history, ref * 2))
         it = column(it, name, {"color": fixed(colour), "custom.lineWidth": 2})
         it = column(
@@ -112,8 +114,8 @@ def _duration() -> timeseries.Panel:
 def _stages() -> table.Panel:
     seconds = f"ray_workflow_tasks_duration_seconds_sum{{{ONE}}}"
     count = f"ray_workflow_tasks_duration_seconds_count{{{ONE}}}"
-    spent = f"sum by (stage) ({total(f'increase({seconds}[$__range])')})"
-    tasks = f"sum by (stage) ({total(f'increase({count}[$__range])')})"
+    spent = f"sum by (stage) ({added(f'increase({seconds}[$__range])')})"
+    tasks = f"sum by (stage) ({added(f'increase({count}[$__range])')})"
     week = "workflow_stage:ray_workflow_tasks_duration_seconds:p95_7d"
     output = "workflow_stage:ray_workflow_last_output_size:bytes"
     it = (
@@ -125,8 +127,8 @@ def _stages() -> table.Panel:
         .with_target(rows(f"({spent} > 0)\n  / scalar(sum({spent}))", "B"))
         .with_target(rows(f"{tasks} > 0", "C"))
         .with_target(rows(f"{spent}\n  / ({tasks} > 0)", "D"))
-        .with_target(rows(f"{each('stage', f'{week}{{{ONE}}} >= 0')}\n  and {tasks} > 0", "E"))
-        .with_target(rows(f"{each('stage', f'{output}{{{ONE}}}')}\n  and {tasks} > 0", "F"))
+        .with_target(rows(f"{each('stage', f'{week}{{{RECORDED_ONE}}} >= 0')}\n  and {tasks} > 0", "E"))
+        .with_target(rows(f"{each('stage', f'{output}{{{RECORDED_ONE}}}')}\n  and {tasks} > 0", "F"))
         .sort_by([greatest_first("Share")])
     )  # fmt: skip
     it = columns(it, {
@@ -197,7 +199,7 @@ def _recent() -> table.Panel:
 
 
 def _output() -> timeseries.Panel:
-    size = f"workflow_stage:ray_workflow_last_output_size:bytes{{{ONE}}}"
+    size = f"workflow_stage:ray_workflow_last_output_size:bytes{{{RECORDED_ONE}}}"
     largest = f"max by (stage) (max_over_time({size}[$__range] @ end()))"
     return many(
         panel(timeseries.Panel(), "Output by stage",
@@ -218,8 +220,8 @@ def _retries() -> timeseries.Panel:
             "Retries, and tasks whose last attempt failed. Retries without failed tasks hide an "
             "error and cost time.", 5, 8)
         .unit("short").no_value("No task has finished yet.")
-        .with_target(series(f"sum({total(retries)})", "retries", "A"))
-        .with_target(series(f"sum({total(failed)})", "failed tasks", "B"))
+        .with_target(series(f"sum({added(retries)})", "retries", "A"))
+        .with_target(series(f"sum({added(failed)})", "failed tasks", "B"))
     )  # fmt: skip
     it = column(it, "retries", {"color": fixed(ORANGE)})
     return stacked_bars(column(it, "failed tasks", {"color": fixed(RED)}))
@@ -236,7 +238,7 @@ def _burn_trend() -> timeseries.Panel:
             option_models.GraphThresholdsStyleMode.DASHED))
     )  # fmt: skip
     for ref, window, colour in (("A", "1h", GREY), ("B", "6h", BLUE), ("C", "3d", RED)):
-        burn = f"workflow:ray_workflow_budget_burn:ratio_increase{window}{{{ONE}}}"
+        burn = f"workflow:ray_workflow_budget_burn:ratio_increase{window}{{{RECORDED_ONE}}}"
         it = it.with_target(series(f"max({burn})", window, ref))
         it = column(it, window, {"color": fixed(colour)})
     return it
@@ -260,7 +262,7 @@ def build() -> dashboard.Dashboard:
         .with_panel(
             _big("Budget left",
                 "Remaining share of the failures that the objective allows in 30 days. Below 0: more "
-                "runs failed than allowed.", 3, {"": budget_left(ONE)})
+                "runs failed than allowed.", 3, {"": budget_left(RECORDED_ONE)})
             .unit("percentunit").decimals(0).no_value("–")
             .thresholds(steps(*_BUDGET)).color_mode(option_models.BigValueColorMode.VALUE)
         )

@@ -6,7 +6,22 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .promql import LIVE, REPLICA, RUNNING, TARGET, one, threshold, total, worst
+from .promql import (
+    GAP,
+    LIVE,
+    REPLICA,
+    RUNNING,
+    TARGET,
+    added,
+    latest,
+    most,
+    recent,
+    run_status,
+    threshold,
+    total,
+    worst,
+)
+from .texts import LAST_FAILURE, ON_CLUSTER, RUN, SECONDS, WORKFLOW, failed_runs
 
 Severity = Literal["page", "ticket", "info"]
 Dashboard = Literal["fleet", "run", "workflow", "oncall", "exporter"]
@@ -48,28 +63,14 @@ TICKET_BURNS = (
     Burn("3d", "6h", 1, "3h"),
 )
 
-ON_CLUSTER = "{{ with $labels.cluster }} on {{ . }}{{ end }}"
-WORKFLOW = "{{ $labels.workflow }}" + ON_CLUSTER
-RUN = "{{ $labels.workflow_id }} of {{ $labels.workflow }}" + ON_CLUSTER
-SECONDS = "{{ $value | humanizeDuration }}"
-
-# The error of the workflow's last failed run, queried when the alert's text is rendered: as labels
-# of the alert, each new failure would be a new alert, whose `for` starts again.
-LAST_FAILURE = (
-    '{{ with printf "workflow:ray_workflow_last_failure:timestamp{workflow=%q,cluster=%q}"'
-    " $labels.workflow $labels.cluster | query }}{{ with first . }}"
-    " Run {{ .Labels.workflow_id }} failed in task {{ .Labels.task_id }} (stage"
-    " {{ .Labels.stage }}) with {{ .Labels.exception }}"
-    "{{ with .Labels.message }}: {{ . }}{{ end }}.{{ end }}{{ end }}"
-)
-
 
 def _runs(statuses: str) -> str:
     """Return how many runs of a cluster have one of these statuses.
 
     Summed before replicas are compared: two replicas may name the workflow of a run differently.
     """
-    return total(f'sum without (workflow, status) (ray_workflow_runs{{status=~"{statuses}"}})')
+    selector = f'ray_workflow_runs{{status=~"{statuses}"}}'
+    return total(f"sum without (workflow, status) ({recent(selector)})")
 
 
 def _burns() -> tuple[Alert, ...]:
@@ -95,7 +96,8 @@ def _burns() -> tuple[Alert, ...]:
                         else f"{WORKFLOW} fails too often"
                     ),
                     "The failure budget burns {{ $value | humanize }} times as fast as the "
-                    f"objective allows, over the last {burn.long} and the last {burn.short}."
+                    f"objective allows, over the last {burn.long} and the last {burn.short}. "
+                    + failed_runs(scope, burn.long)
                     + ("" if cluster else LAST_FAILURE),
                     "fleet" if cluster else "workflow",
                     f"{long} > {burn.factor:g}\n"
@@ -109,25 +111,47 @@ def _burns() -> tuple[Alert, ...]:
     return tuple(alerts)
 
 
+_RESTARTS = f'changes(process_start_time_seconds{{job="{JOB}"}}[30m])'
+_RETRIED = "ray_workflow_tasks_retried_total"
+_FINISHED = "ray_workflow_tasks_finished_total"
+
 _ALERTS: tuple[Alert, ...] = (
     Alert(
         "RayWorkflowExporterDown", "page", "5m",
-        "No exporter of a cluster can be scraped, or it disappeared from the targets while runs "
-        "were PENDING or RUNNING, or there is no target at all.",
+        "No exporter of a cluster can be scraped.",
         "No exporter is up" + ON_CLUSTER,
-        "Prometheus cannot scrape any exporter of job {{ $labels.job }}. Until it can, no "
-        "other workflow alert can fire.",
+        "Prometheus cannot scrape any exporter of job {{ $labels.job }}. Until it can, no other "
+        "workflow alert can fire.",
         "exporter",
-        f'(max without ({REPLICA}) (up{{job="{JOB}"}}) == 0)\n'
-        "  or (\n"
-        # Ray gives each session of a cluster another name: what follows a restart is no loss.
-        f"    sum without ({TARGET}, SessionName, workflow, status) (\n"
-        f'      last_over_time(ray_workflow_runs{{job="{JOB}", status=~"PENDING|RUNNING"}}[1h])\n'
-        "    ) > 0\n"
-        f'    unless max without ({TARGET}, SessionName) (up{{job="{JOB}"}})\n'
-        f'    and on () up{{job="{JOB}"}}\n'
-        "  )\n"
-        f'  or absent(up{{job="{JOB}"}})',
+        f'max without ({REPLICA}, SessionName) (up{{job="{JOB}"}}) == 0',
+    ),
+    # No page: targets also disappear when a cluster ends on purpose.
+    Alert(
+        "RayWorkflowExporterGone", "ticket", "10m",
+        "The exporter of a cluster disappeared from the targets while runs were PENDING or "
+        "RUNNING, or there is no target at all.",
+        "The exporter is no longer a target" + ON_CLUSTER,
+        "Prometheus has no target of job {{ $labels.job }}" + ON_CLUSTER + " any more. If the "
+        "cluster was not stopped on purpose, its workflows are not monitored.",
+        "exporter",
+        "(\n"
+        f"  sum without ({TARGET}, workflow, status) (\n"
+        f'    last_over_time(ray_workflow_runs{{job="{JOB}", status=~"PENDING|RUNNING"}}[1h])\n'
+        "  ) > 0\n"
+        f'  unless max without ({TARGET}) (up{{job="{JOB}"}})\n'
+        f'  and on () up{{job="{JOB}"}}\n'
+        ")\n"
+        f'or absent(up{{job="{JOB}"}})',
+    ),
+    Alert(
+        "RayWorkflowExporterRestarting", "ticket", "1m",
+        "An exporter restarted at least `exporter_restarts` times in 30 minutes.",
+        "The exporter keeps restarting" + ON_CLUSTER,
+        "The exporter restarted {{ $value }} times in the last 30 minutes. Other workflow alerts "
+        "may fire late.",
+        "exporter",
+        f"{most(_RESTARTS)}\n"
+        f"  >= {threshold('exporter_restarts')}",
     ),
     Alert(
         "RayWorkflowStorageUnreadable", "page", "5m",
@@ -136,7 +160,7 @@ _ALERTS: tuple[Alert, ...] = (
         "The exporter cannot list the workflow storage. If Ray cannot write to it either, runs "
         "fail or hang, and no run can be resumed.",
         "exporter",
-        f"{worst('ray_workflow_storage_up')} == 0",
+        f"{worst(recent('ray_workflow_storage_up'))} == 0",
     ),
     Alert(
         "RayWorkflowManagerDown", "page", "5m",
@@ -146,7 +170,7 @@ _ALERTS: tuple[Alert, ...] = (
         "died, they make no progress until they are resumed.",
         "oncall",
         f"({_runs('PENDING|RUNNING|RESUMABLE')} > 0)\n"
-        f"  and {one('ray_workflow_manager_up')} == 0",
+        f"  and {latest('ray_workflow_manager_up')} == 0",
     ),
     Alert(
         "RayWorkflowSnapshotStale", "ticket", "2m",
@@ -165,16 +189,17 @@ _ALERTS: tuple[Alert, ...] = (
         f"No run of {WORKFLOW} has succeeded for {SECONDS}.{LAST_FAILURE}",
         "workflow",
         "(\n"
-        f"  time() - {one('ray_workflow_last_success_timestamp_seconds')}\n"
+        f"  time() - {latest('ray_workflow_last_success_timestamp_seconds')}\n"
         f"    > {threshold('missed_intervals')}\n"
-        f"      * {one('ray_workflow_expected_interval_seconds')}\n"
+        f"      * {latest('ray_workflow_expected_interval_seconds')}\n"
         ") or (\n"
-        f"  (time() + 0 * {one('ray_workflow_expected_interval_seconds')})\n"
+        f"  (time() + 0 * {latest('ray_workflow_expected_interval_seconds')})\n"
         "    - ignoring (workflow) group_left ()\n"
-        f'      min without ({TARGET}) (process_start_time_seconds{{job="{JOB}"}})\n'
+        f'      min without ({TARGET}) (\n'
+        f'        last_over_time(process_start_time_seconds{{job="{JOB}"}}[{GAP}]))\n'
         f"    > {threshold('missed_intervals')}\n"
-        f"      * {one('ray_workflow_expected_interval_seconds')}\n"
-        f"  unless {one('ray_workflow_last_success_timestamp_seconds')}\n"
+        f"      * {latest('ray_workflow_expected_interval_seconds')}\n"
+        f"  unless {latest('ray_workflow_last_success_timestamp_seconds')}\n"
         ")",
     ),
     Alert(
@@ -183,7 +208,7 @@ _ALERTS: tuple[Alert, ...] = (
         f"{RUN} missed its deadline",
         f"Run {RUN} should have ended {SECONDS} ago and has not ended.",
         "run",
-        f"time() - {one('ray_workflow_run_deadline_timestamp_seconds')} > 0\n  and ({LIVE})",
+        f"time() - {latest('ray_workflow_run_deadline_timestamp_seconds')} > 0\n  and ({LIVE})",
     ),
     Alert(
         "RayWorkflowLastRunFailed", "ticket", "5m",
@@ -191,20 +216,22 @@ _ALERTS: tuple[Alert, ...] = (
         f"The last run of {WORKFLOW} failed",
         f"The most recently ended run of {WORKFLOW} is FAILED.{LAST_FAILURE}",
         "workflow",
-        f"""{one('ray_workflow_last_run_status{status="FAILED"}', "status")} == 1""",
+        f"""{latest('ray_workflow_last_run_status{status="FAILED"}', "status")} == 1""",
     ),
     *_burns(),
     Alert(
         "RayWorkflowResumable", "ticket", "10m",
-        "A run is RESUMABLE: it was interrupted and must be resumed by hand. Does not fire for an "
-        "exporter that reads storage only.",
+        "A run is RESUMABLE: it was interrupted, at most `resumable_seconds` ago, and must be "
+        "resumed by hand. Does not fire for an exporter that reads storage only.",
         f"{RUN} was interrupted",
         f"Run {RUN} is RESUMABLE: it was interrupted, usually by a crash of its cluster or of the "
         "WorkflowManagementActor. Ray does not continue it automatically: resume it or delete it.",
         "run",
         # With storage only, a run that is still running looks the same as an interrupted one.
-        f"""{one('ray_workflow_run_status{status="RESUMABLE"}', "status")} == 1\n"""
-        f"  and ignoring (workflow, workflow_id) {one('ray_workflow_manager_up')}",
+        f"{run_status('RESUMABLE')}\n"
+        f"  and ignoring (workflow, workflow_id) {latest('ray_workflow_manager_up')}\n"
+        f"  unless time() - {latest('ray_workflow_run_last_transition_timestamp_seconds')}\n"
+        f"    > {threshold('resumable_seconds')}",
     ),
     Alert(
         "RayWorkflowStalled", "ticket", "5m",
@@ -242,8 +269,8 @@ _ALERTS: tuple[Alert, ...] = (
         f"{{{{ $value }}}} tasks of run {RUN} wait for resources, and none is RUNNING: the "
         "cluster lacks CPUs, GPUs, memory or a custom resource.",
         "run",
-        f"""{one('ray_workflow_run_tasks{state="PENDING"}', "state")} > 0\n"""
-        f"""  and {one('ray_workflow_run_tasks{state="RUNNING"}', "state")} == 0\n"""
+        f"""{latest('ray_workflow_run_tasks{state="PENDING"}', "state")} > 0\n"""
+        f"""  and {latest('ray_workflow_run_tasks{state="RUNNING"}', "state")} == 0\n"""
         f"  and ({RUNNING})",
     ),
     Alert(
@@ -255,7 +282,7 @@ _ALERTS: tuple[Alert, ...] = (
         "fleet",
         f"({_runs('PENDING')} > 0)\n"
         f"  and {_runs('RUNNING')}\n"
-        f"    >= {one('ray_workflow_running_limit')}",
+        f"    >= {latest('ray_workflow_running_limit')}",
     ),
     Alert(
         "RayWorkflowQueueFull", "page", "2m",
@@ -266,22 +293,25 @@ _ALERTS: tuple[Alert, ...] = (
         "fleet",
         f"{_runs('PENDING')}\n"
         # For Ray, a limit of 0 means no limit.
-        f"  / ({one('ray_workflow_pending_limit')} > 0)\n"
+        f"  / ({latest('ray_workflow_pending_limit')} > 0)\n"
         f"  > {threshold('queue_share')}",
     ),
     Alert(
         "RayWorkflowRetryStorm", "ticket", "15m",
-        "More than `retry_ratio` retries per finished task within an hour, and at least `retries`.",
+        "More than `retry_ratio` retries per finished task within an hour, at least `retries`, and "
+        "the last one at most 15 minutes ago.",
         f"Tasks of {WORKFLOW} are retried too often",
         f"{{{{ printf \"%.2f\" $value }}}} retries per finished task of {WORKFLOW} in the last "
         "hour: retries hide an error that occurs often.",
         "workflow",
-        f"{total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
+        f"{added(f'increase({_RETRIED}[1h])')}\n"
         # Tasks that never end can be retried, too: avoid a division by 0.
-        f"  / clamp_min({total('increase(ray_workflow_tasks_finished_total[1h])', 'state')}, 1)\n"
+        f"  / clamp_min({added(f'increase({_FINISHED}[1h])', 'state')}, 1)\n"
         f"  > {threshold('retry_ratio')}\n"
-        f"  and {total('increase(ray_workflow_tasks_retried_total[1h])')}\n"
-        f"    > {threshold('retries')} - 0.5",
+        f"  and {added(f'increase({_RETRIED}[1h])')}\n"
+        f"    > {threshold('retries')} - 0.5\n"
+        # Not for an hour after the last retry.
+        f"  and {added(f'increase({_RETRIED}[15m])')} > 0",
     ),
     Alert(
         "RayWorkflowOutputUnusual", "info", "5m",
@@ -321,7 +351,7 @@ _ALERTS: tuple[Alert, ...] = (
         "The limit {{ $labels.reason }} keeps {{ $value }} objects out of the metrics. Dashboards "
         "and alerts do not include them.",
         "exporter",
-        f"{total('ray_workflow_exporter_hidden_objects')} > 0",
+        f"{total(recent('ray_workflow_exporter_hidden_objects'))} > 0",
     ),
     Alert(
         "RayWorkflowLinkRestarting", "ticket", "5m",
@@ -331,7 +361,7 @@ _ALERTS: tuple[Alert, ...] = (
         'The exporter restarted its connection to Ray {{ printf "%.0f" $value }} times in 30 '
         "minutes. Between restarts it reads running workflows from storage only.",
         "exporter",
-        f"{one('increase(ray_workflow_exporter_link_restarts_total[30m])')}\n"
+        f"{most('increase(ray_workflow_exporter_link_restarts_total[30m])')}\n"
         f"  > {threshold('link_restarts')} + 0.5",
     ),
 )  # fmt: skip

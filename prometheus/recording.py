@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .promql import LIVE, RUNNING, TARGET, one, total
+from .promql import GAP, LIVE, RUNNING, TARGET, added, latest, most, run_status, total
 
-AT_WORK = one('ray_workflow_stage_tasks{state="RUNNING"}', "state")
-_RUN = f"group without ({TARGET}, status) (ray_workflow_run_status"
-SUCCESSFUL = 'ray_workflow_run_status{status="SUCCESSFUL"}'
+AT_WORK = latest('ray_workflow_stage_tasks{state="RUNNING"}', "state")
+_RUN = f"group without ({TARGET}, status) (last_over_time(ray_workflow_run_status"
 # 1 for each run, with its workflow: stage and task series have only the run's id. Replicas may name
 # the workflow of a run differently, if one of them reached `max_workflows` or has other settings.
 # Keep one name per run: two would make the evaluation fail for all clusters.
 RUN = (
-    f'topk without (workflow) (1,\n      {_RUN}{{workflow!="other"}})\n'
-    f"        or ignoring (workflow) {_RUN})\n    )"
+    f'topk without (workflow) (1,\n      {_RUN}{{workflow!="other"}}[{GAP}]))\n'
+    f"        or ignoring (workflow) {_RUN}[{GAP}]))\n    )"
 )
 FAILURE_LABELS = "task_id, stage, kind, exception, message"
 
@@ -54,23 +53,22 @@ _ENDED = {
 }
 
 
-def _added(record: str, words: str, counter: str) -> Record:
-    """Record how many runs ended since the previous step.
+def _increase(counter: str) -> str:
+    """Return by how much a counter increased since the previous step.
 
     `increase` over each step alone misses what is added between the last scrape of one step and
     the first scrape of the next, and so everything that ends during a gap in the scrapes. The
-    difference to the last value, up to an hour old, misses nothing and counts nothing twice.
-    `increase` is used for counters that were reset or are new.
+    difference to the last value, up to an hour old, misses nothing and counts nothing twice. For a
+    new series, the last value is that of an earlier Ray session. `increase` is for counters that
+    were reset or are new.
     """
-    return Record(
-        f"{record}:increase{STEP}",
-        f"{words[:-1]}, in ten minutes, summed for windows of days.",
-        total(
-            f"\n  last_over_time({counter}[1h])\n"
-            f"    - last_over_time({counter}[1h] offset {STEP}) >= 0\n"
-            f"  or increase({counter}[{STEP}])\n",
-            "status",
-        ),
+    last = f"last_over_time({counter}[1h])"
+    before = f"last_over_time({counter}[1h] offset {STEP})"
+    return (
+        f"\n  {last}\n    - {before} >= 0\n    unless resets({counter}[{STEP}]) > 0\n"
+        f"  or {last}\n    - ignoring (SessionName) group_left ()\n"
+        f"      max without (SessionName) ({before}) >= 0\n    unless {before}\n"
+        f"  or increase({counter}[{STEP}])\n"
     )
 
 
@@ -83,7 +81,7 @@ def _outcomes(window: str) -> tuple[Record, ...]:
                 words,
                 f"sum_over_time({record}:increase{STEP}[{window}:{STEP}])"
                 if window in LONG_WINDOWS
-                else total(f"increase({counter}[{window}])", "status"),
+                else added(f"increase({counter}[{window}])", "status"),
             )
             for record, (words, counter) in _ENDED.items()
         ),
@@ -95,7 +93,7 @@ def _outcomes(window: str) -> tuple[Record, ...]:
         Record(
             f"workflow:ray_workflow_budget_burn:ratio_increase{window}",
             "Burn rate of a workflow's failure budget (1 - objective); 1 uses it up exactly.",
-            f"{failed} / ({finished} > 0)\n  / (1 - {one('ray_workflow_objective_ratio')})",
+            f"{failed} / ({finished} > 0)\n  / (1 - {latest('ray_workflow_objective_ratio')})",
         ),
         Record(
             f"cluster:ray_workflow_runs_failed:increase{window}",
@@ -103,11 +101,16 @@ def _outcomes(window: str) -> tuple[Record, ...]:
             f"sum without (workflow) ({failed})",
         ),
         Record(
+            f"cluster:ray_workflow_runs_finished:increase{window}",
+            "Finished runs of all workflows, without cancelled ones.",
+            f"sum without (workflow) ({finished})",
+        ),
+        Record(
             f"cluster:ray_workflow_budget_burn:ratio_increase{window}",
             "Burn rate of the failure budget of all workflows together.",
             f"sum without (workflow) ({failed})\n"
             "  / (sum without (workflow) (\n"
-            f"    {finished} * (1 - {one('ray_workflow_objective_ratio')})\n"
+            f"    {finished} * (1 - {latest('ray_workflow_objective_ratio')})\n"
             "  ) > 0)",
         ),
     )
@@ -119,7 +122,7 @@ def _quantiles(record: str, what: str, bucket: str, *dropped: str) -> tuple[Reco
         Record(
             added,
             f"Duration histogram of {what}, in ten minutes.",
-            total(f"increase({bucket}[{STEP}])", *dropped),
+            total(_increase(bucket), *dropped),
         ),
         *(
             Record(
@@ -145,12 +148,13 @@ GROUPS = (
             Record(
                 "workflow_id:ray_workflow_elapsed:seconds",
                 "Seconds since the start of a RUNNING run.",
-                f"(time() - {one('ray_workflow_run_start_timestamp_seconds')})\n  and ({RUNNING})",
+                f"(time() - {latest('ray_workflow_run_start_timestamp_seconds')})\n"
+                f"  and ({RUNNING})",
             ),
             Record(
                 "workflow_id:ray_workflow_quiet:seconds",
                 "Seconds since the last change of a RUNNING run or one of its tasks.",
-                f"(time() - {one('ray_workflow_run_last_transition_timestamp_seconds')})\n"
+                f"(time() - {latest('ray_workflow_run_last_transition_timestamp_seconds')})\n"
                 f"  and ({RUNNING})",
             ),
             Record(
@@ -165,16 +169,17 @@ GROUPS = (
                 "workflow_id:ray_workflow_task_wait_seconds:avg",
                 "Mean time from submission to start of the tasks that have started.",
                 "avg without (task_id) (\n"
-                f"  {one('ray_workflow_task_start_timestamp_seconds')}\n"
-                f"    - {one('ray_workflow_task_submit_timestamp_seconds')}\n)",
+                f"  {latest('ray_workflow_task_start_timestamp_seconds')}\n"
+                f"    - {latest('ray_workflow_task_submit_timestamp_seconds')}\n)",
             ),
             Record(
                 "workflow:ray_workflow_progress:ratio",
                 "Share of SUCCESSFUL tasks, over all live runs of a workflow.",
                 "sum without (workflow_id) (\n"
-                f"""  {one('ray_workflow_run_tasks{state="SUCCESSFUL"}', "state")} and ({LIVE})\n"""
+                f"""  {latest('ray_workflow_run_tasks{state="SUCCESSFUL"}', "state")}\n"""
+                f"    and ({LIVE})\n"
                 ") / (sum without (workflow_id) (\n"
-                f"  sum without (state) ({one('ray_workflow_run_tasks')}) and ({LIVE})\n) > 0)",
+                f"  sum without (state) ({latest('ray_workflow_run_tasks')}) and ({LIVE})\n) > 0)",
             ),
             Record(
                 "workflow_id:ray_workflow_usual_task_seconds:max",
@@ -189,35 +194,41 @@ GROUPS = (
             Record(
                 "workflow_id:ray_workflow_failure:timestamp",
                 "End of a FAILED run, with its error as labels.",
-                f"{one('ray_workflow_run_failure_info')}\n"
+                f"{latest('ray_workflow_run_failure_info')}\n"
                 f"  * ignoring ({FAILURE_LABELS}) group_left ()\n"
-                f"    {one('ray_workflow_run_end_timestamp_seconds')}",
+                f"    {latest('ray_workflow_run_end_timestamp_seconds')}",
             ),
             # Links to a run set the time range of the dashboard.
             Record(
                 "workflow_id:ray_workflow_failure_start:timestamp",
                 "Start of a FAILED run.",
-                f"{one('ray_workflow_run_start_timestamp_seconds')}\n"
-                f"""  and ({one('ray_workflow_run_status{status="FAILED"}', "status")} == 1)""",
+                f"{latest('ray_workflow_run_start_timestamp_seconds')}\n"
+                f"""  and ({run_status("FAILED")})""",
             ),
             Record(
                 "workflow:ray_workflow_last_failure:timestamp",
                 "End of the last FAILED run of a workflow, with its error as labels.",
-                "workflow_id:ray_workflow_failure:timestamp\n"
-                f"  == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
-                f"    max without (workflow_id, {FAILURE_LABELS}) (\n"
-                "      workflow_id:ray_workflow_failure:timestamp\n    )",
+                "(\n  workflow_id:ray_workflow_failure:timestamp\n"
+                f"    == ignoring (workflow_id, {FAILURE_LABELS}) group_left ()\n"
+                f"      max without (workflow_id, {FAILURE_LABELS}) (\n"
+                "        workflow_id:ray_workflow_failure:timestamp\n      )\n)\n"
+                # Kept when the run has left the metrics, as long as its workflow is there.
+                f"or ignoring (workflow_id, {FAILURE_LABELS}) (\n"
+                f"  topk without (workflow_id, {FAILURE_LABELS}) (1,\n"
+                "    last_over_time(workflow:ray_workflow_last_failure:timestamp[1h])\n  )\n"
+                f"  and ignoring (workflow_id, {FAILURE_LABELS})\n"
+                f"    {latest('ray_workflow_objective_ratio')}\n)",
             ),
             Record(
                 "workflow_stage:ray_workflow_last_output_size:bytes",
                 "Output bytes of each stage in the last successful run of a workflow.",
                 "max without (workflow_id) (\n"
-                f"  {one('ray_workflow_stage_output_size_bytes')}\n"
+                f"  {latest('ray_workflow_stage_output_size_bytes')}\n"
                 f"    * ignoring (stage, workflow) group_left (workflow) (\n    {RUN}\n"
-                f"      and {one(SUCCESSFUL, 'status')} == 1\n"
-                f"      and (\n        {one('ray_workflow_run_end_timestamp_seconds')}\n"
+                f"      and {run_status('SUCCESSFUL')}\n"
+                f"      and (\n        {latest('ray_workflow_run_end_timestamp_seconds')}\n"
                 "          == ignoring (workflow_id) group_left ()\n"
-                f"            {one('ray_workflow_last_success_timestamp_seconds')}\n"
+                f"            {latest('ray_workflow_last_success_timestamp_seconds')}\n"
                 "      )\n    )\n)",
             ),
         ),
@@ -230,8 +241,8 @@ GROUPS = (
             Record(
                 "workflow:ray_workflow_runs_duration_seconds:avg1h",
                 "Mean duration of the runs that succeeded in the last hour.",
-                f"{total(f'increase({_RUN_SUM}[1h])', 'status')}\n"
-                f"  / ({total(f'increase({_RUN_COUNT}[1h])', 'status')} > 0)",
+                f"{added(f'increase({_RUN_SUM}[1h])', 'status')}\n"
+                f"  / ({added(f'increase({_RUN_COUNT}[1h])', 'status')} > 0)",
             ),
         ),
     ),
@@ -241,7 +252,14 @@ GROUPS = (
         "ray-workflow-history",
         "2m",
         (
-            *(_added(record, *of) for record, of in _ENDED.items()),
+            *(
+                Record(
+                    f"{record}:increase{STEP}",
+                    f"{words[:-1]}, in ten minutes, summed for windows of days.",
+                    total(_increase(counter), "status"),
+                )
+                for record, (words, counter) in _ENDED.items()
+            ),
             *(record for window in LONG_WINDOWS for record in _outcomes(window)),
             *_quantiles(
                 _RUN_SECONDS,
@@ -269,8 +287,7 @@ GROUPS = (
             Record(
                 "workflow:ray_workflow_last_success:changes_7d",
                 "Successful runs in the last week, counted at most once every ten minutes.",
-                f"max without ({TARGET}) (changes(\n"
-                f"  ray_workflow_last_success_timestamp_seconds[7d:{STEP}]\n))",
+                most(f"changes(\n  ray_workflow_last_success_timestamp_seconds[7d:{STEP}]\n)"),
             ),
         ),
     ),

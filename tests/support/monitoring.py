@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import requests
 import yaml
@@ -21,8 +21,22 @@ from support.ports import free_port
 from support.waiting import wait_until
 
 FILES = Path(__file__).parents[2] / "prometheus"
+TOOLS = Path(__file__).parents[2] / ".tools"  # see `make prometheus3`
 HTTP = requests.Session()
 HTTP.trust_env = False  # no proxy for requests to this machine
+
+
+class Promtool(NamedTuple):
+    """A promtool with its version."""
+
+    path: str
+    version: str
+
+
+def promtools() -> list[Promtool]:
+    """Return the installed promtool, and that of `make prometheus3` if it was built."""
+    built = shutil.which("promtool", path=str(TOOLS))
+    return [Promtool("promtool", "installed"), *([Promtool(built, "3")] if built else [])]
 
 
 def program(name: str) -> str:
