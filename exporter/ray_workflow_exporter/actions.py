@@ -1,4 +1,4 @@
-"""Cancel, resume and delete runs: what makes sense in which state, once, and with what outcome."""
+"""Cancel, resume and delete runs: what is possible in which state, and with what outcome."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .model import Run, RunStatus, TaskState
 from .sources.records import LinkState, ManagerView
 from .sources.storage.layout import MARKS, clean
 
-KEPT = 1000  # actions, and the keys under which they were ordered
+KEPT = 1000  # actions, and their idempotency keys
 _THREADS = 2
 
-# Whatever the level of the log is: who did what is never left out.
+# Written at any log level.
 audit = logging.getLogger("ray_workflow_exporter.audit")
 audit.setLevel(logging.INFO)
 
 
 class Verb(str, Enum):
-    """What may be done."""
+    """What can be done to a run, or to all."""
 
     CANCEL = "cancel"
     RESUME = "resume"
@@ -34,12 +34,12 @@ class Verb(str, Enum):
 
 
 class ActionState(str, Enum):
-    """How far an action is."""
+    """The state of an action."""
 
     RUNNING = "RUNNING"
     WAITING = "WAITING"  # for a queued run to start
     SUCCEEDED = "SUCCEEDED"
-    REFUSED = "REFUSED"  # by Ray's state: nothing was done
+    REFUSED = "REFUSED"  # not possible in the state that Ray reported: nothing was done
     FAILED = "FAILED"
 
     @property
@@ -53,19 +53,19 @@ FINISHED = (ActionState.SUCCEEDED, ActionState.REFUSED, ActionState.FAILED)
 
 @dataclass(frozen=True)
 class Order:
-    """What somebody wants done; `workflow_id` is None for RESUME_ALL."""
+    """A requested action; `workflow_id` is None for RESUME_ALL."""
 
     verb: Verb
     workflow_id: Optional[str]
     by: str
     when_started: bool = False  # cancel a queued run as soon as it starts
-    start_manager: bool = False  # where Ray has no management actor
-    max_running_workflows: Optional[int] = None  # of a management actor that is started
+    start_manager: bool = False  # if Ray has no management actor
+    max_running_workflows: Optional[int] = None  # of a newly started management actor
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an action for one run."""
+    """The outcome of an action for one run."""
 
     workflow_id: str
     state: ActionState
@@ -74,7 +74,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Action:
-    """An order and what became of it. Times are Unix seconds."""
+    """An order and its outcome. Times are Unix seconds."""
 
     id: str
     order: Order
@@ -86,7 +86,7 @@ class Action:
 
 
 class Refusal(str, Enum):
-    """Why an order is not taken."""
+    """Why an order is refused."""
 
     UNKNOWN = "unknown"  # there is no such run
     STATE = "state"  # it makes no sense in the run's state
@@ -96,7 +96,7 @@ class Refusal(str, Enum):
 
 
 class RefusedError(Exception):
-    """Say in a sentence why an order is not taken."""
+    """Says in a sentence why an order is refused."""
 
     def __init__(self, refusal: Refusal, reason: str) -> None:
         super().__init__(reason)
@@ -104,14 +104,14 @@ class RefusedError(Exception):
 
 
 def objection(order: Order, run: Run) -> Optional[str]:
-    """Say why an order makes no sense for a run as it is now, None if it does."""
+    """Return why an order is not possible for a run as it is now, None if it is."""
     status, live = run.status, run.status in (RunStatus.RUNNING, RunStatus.PENDING)
     if order.verb is Verb.CANCEL and status.finished:
         return f"It is {status.value} already: there is nothing to cancel."
     if order.verb is Verb.CANCEL and status is RunStatus.PENDING and not order.when_started:
         return (
-            "It waits in Ray's queue, where Ray cannot cancel it. Ask with `when_started: true`, "
-            "and it is cancelled as soon as it starts."
+            "The run is queued, and Ray cannot cancel a queued run. Use `when_started: true` to "
+            "cancel it as soon as it starts."
         )
     if order.verb is Verb.RESUME and live:
         return f"It is {status.value}: there is nothing to resume."
@@ -122,12 +122,12 @@ def objection(order: Order, run: Run) -> Optional[str]:
     if order.verb is Verb.DELETE and any(
         task.state is TaskState.RUNNING for task in run.tasks.values()
     ):
-        return "Tasks of it still run and write into its folder: delete it when they have ended."
+        return "Tasks of the run still write into its folder: delete it when they have ended."
     return None
 
 
 def applicable(run: Run) -> list[Verb]:
-    """List what can be done to a run as it is now."""
+    """List the actions that are possible for a run as it is now."""
     orders = (Order(verb, run.workflow_id, "", when_started=True) for verb in SINGLE)
     return [order.verb for order in orders if objection(order, run) is None]
 
@@ -136,31 +136,32 @@ SINGLE = (Verb.CANCEL, Verb.RESUME, Verb.DELETE)
 
 
 _NO_MANAGER = (
-    "Ray has no workflow management actor: no workflow has run since it began. Its limits are "
-    "those of who starts it, so let a program of yours call `ray.workflow.init`, or ask with "
+    "Ray has no workflow management actor, because no workflow has run since Ray started. Call "
+    "`ray.workflow.init` in a program of yours, which sets the actor's limits, or use "
     "`start_manager: true`."
 )
 
 
 def _folder_objection(order: Order, ids: Collection[str]) -> Optional[str]:
-    """Say why a run's folder must not be touched: Ray makes a path of an id without a look."""
+    """Return why a run's folder must not be touched: Ray uses any id as a path, unchecked."""
     workflow_id = order.workflow_id or ""
     reserved = MARKS.rpartition("/")[2]
     if clean(workflow_id, backslash_divides=False) != workflow_id or (
         workflow_id.split("/")[0] == reserved
     ):
-        return "Its id is no plain name: Ray would take the folder of others for its own."
+        return "The id is not a plain name: Ray would use the folder of other runs for it."
     inside = [other for other in ids if other.startswith(workflow_id + "/")]
     if order.verb is Verb.DELETE and inside:
-        return f"{len(inside)} other runs lie in its folder, as {inside[0]!r}: delete them first."
+        return f"{len(inside)} other runs are in its folder, as {inside[0]!r}: delete them first."
     return None
 
 
 class Actions:
-    """Takes orders, carries them out beside each other, and remembers the newest.
+    """Takes orders, carries them out in threads, and keeps the newest.
 
-    `act` is `RayLink.act`; `find` and `ids` ask the catalog; `count` counts an action's result;
-    `manager` says how Ray's management actor stands. All methods are for any thread.
+    `act` is `RayLink.act`; `find` and `ids` read the catalog; `count` counts an action's result;
+    `manager` returns the state of Ray's management actor. All methods may be called from any
+    thread.
     """
 
     def __init__(
@@ -180,7 +181,7 @@ class Actions:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="action")
 
     def order(self, order: Order, key: Optional[str] = None) -> Action:
-        """Take an order; one with the same key and content is answered by the first's action.
+        """Take an order. The same order with the same key returns the first one's action.
 
         Raises RefusedError.
         """
@@ -190,36 +191,36 @@ class Actions:
                 action = self._actions[known]
                 if action.order != order:
                     raise RefusedError(
-                        Refusal.KEY, "This `Idempotency-Key` was used before, for another order."
+                        Refusal.KEY, "This `Idempotency-Key` was used before, for another request."
                     )
                 return action
             try:
                 self._check(order)
             except RefusedError as error:
-                self._note(order, f"refused: {error}")
+                self._log(order, f"refused: {error}")
                 self._count_result(order.verb, "refused")
                 raise
             action = Action(secrets.token_hex(8), order, time.time())
             self._remember(action, key)
-        self._note(order, f"accepted as {action.id}")
+        self._log(order, f"accepted as {action.id}")
         self._pool.submit(self._carry_out, action)
         return action
 
     @property
     def lacks_manager(self) -> bool:
-        """Whether Ray has no management actor, so that an order must ask for one."""
+        """Whether Ray has no management actor, so that an order must start one."""
         return self._manager().state is LinkState.ABSENT
 
     @property
     def obstacle(self) -> Optional[str]:
-        """Say why Ray cannot be asked for anything now, None if it can."""
+        """Return why Ray cannot carry out any action now, None if it can."""
         manager = self._manager()
         if manager.state in (LinkState.UP, LinkState.ABSENT):
             return None
-        return f"Ray cannot be asked. {manager.reason}"
+        return f"Ray cannot be reached. {manager.reason}"
 
     def deny(self, verb: Verb) -> None:
-        """Count an order of somebody who may not give it."""
+        """Count an order whose caller is not allowed to give it."""
         self._count_result(verb, "denied")
 
     def get(self, action_id: str) -> Optional[Action]:
@@ -227,12 +228,12 @@ class Actions:
         return self._actions.get(action_id)
 
     def newest(self) -> list[Action]:
-        """Return all actions that are remembered, newest first."""
+        """Return all actions that are kept, newest first."""
         with self._lock:
             return list(reversed(self._actions.values()))
 
-    def look(self) -> None:
-        """Ask for the outcome of those that wait for a run that has started; after each poll."""
+    def retry_waiting(self) -> None:
+        """Ask for the outcome of actions whose queued run has started. Called after each poll."""
         with self._lock:
             waiting = [it for it in self._actions.values() if it.state is ActionState.WAITING]
             ready = []
@@ -245,7 +246,7 @@ class Actions:
             self._pool.submit(self._carry_out, action)
 
     def close(self) -> None:
-        """Take no more orders; what is under way goes on in Ray."""
+        """Take no more orders. Those in progress continue in Ray."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, order: Order) -> None:
@@ -258,11 +259,11 @@ class Actions:
             return
         run = self._find(order.workflow_id)
         if run is None:
-            raise RefusedError(Refusal.UNKNOWN, "There is no workflow of this id.")
+            raise RefusedError(Refusal.UNKNOWN, "There is no workflow with this id.")
         if order.workflow_id in self._busy:
             raise RefusedError(
                 Refusal.BUSY,
-                f"The action {self._busy[order.workflow_id]} on it is under way.",
+                f"Another action on this run is in progress: {self._busy[order.workflow_id]}.",
             )
         reason = objection(order, run) or _folder_objection(order, self._ids())
         if reason is not None:
@@ -289,8 +290,8 @@ class Actions:
             state, detail = self._do(action.order, action.order.workflow_id, action.id)
             self._update(action, state, detail)
         except Exception:
-            # A fault of ours: the log has its trace, and the run must not stay busy for ever.
-            logging.getLogger(__name__).exception("The action %s failed.", action.id)
+            # A fault of ours: the log has its traceback, and the run must not stay busy.
+            logging.getLogger(__name__).exception("Action %s failed.", action.id)
             self._update(action, ActionState.FAILED, "The exporter failed; its log says why.")
 
     def _do(self, order: Order, workflow_id: str, action_id: str) -> tuple[ActionState, str]:
@@ -313,7 +314,7 @@ class Actions:
                 continue
             order = replace(action.order, verb=Verb.RESUME, workflow_id=workflow_id)
             state, detail = self._one_of_all(order, workflow_id, f"{action.id}-{number}")
-            self._note(order, f"{action.id} {state.value}: {detail}")
+            self._log(order, f"{action.id} {state.value}: {detail}")
             outcome = Outcome(workflow_id, state, detail)
             action = replace(action, outcomes=(*action.outcomes, outcome))
             with self._lock:
@@ -343,8 +344,8 @@ class Actions:
         self._count("resume" if verb is Verb.RESUME_ALL else verb.value, result)
 
     def _update(self, action: Action, state: ActionState, detail: str) -> None:
-        # Noted first: what has ended stands in the log.
-        self._note(action.order, f"{action.id} {state.value}: {detail}")
+        # Logged first: an action that has finished is in the log.
+        self._log(action.order, f"{action.id} {state.value}: {detail}")
         finished_at = time.time() if state.finished else None
         with self._lock:
             self._actions[action.id] = replace(
@@ -357,6 +358,6 @@ class Actions:
                 self._busy.pop(action.order.workflow_id, None)
 
     @staticmethod
-    def _note(order: Order, result: str) -> None:
+    def _log(order: Order, result: str) -> None:
         what = "" if order.workflow_id is None else f" {order.workflow_id!r}"
         audit.info("%s: %s%s: %s", order.by, order.verb.value, what, result)

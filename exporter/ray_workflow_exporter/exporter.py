@@ -122,7 +122,7 @@ class Exporter:
         self._poller.save()
         self._phase = "render"
         self._publish(now)
-        self.actions.look()
+        self.actions.retry_waiting()
         self._own.set_runs_to_read(self._poller.loading)
         self._own.observe_poll(time.time(), time.monotonic() - started)
         self._own.prepare()

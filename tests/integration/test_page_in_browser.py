@@ -78,7 +78,7 @@ def test_a_fan_out_of_a_thousand_is_legible_by_stage(
     node.click()
     expect(page.locator("#tasks h2")).to_contain_text("1000 of 1002")
     page.goto(of(site, "wide") + "?level=task")
-    expect(page.locator("main")).to_contain_text("nobody could read")
+    expect(page.locator("main")).to_contain_text("too large to draw")
 
 
 def test_what_one_reads_stays_where_it_is_while_the_run_grows(
@@ -348,10 +348,10 @@ def test_two_actions_have_an_outcome_each_and_no_news_is_told_once(
     with page.expect_response("**/actions/*"):
         expect(lines).to_have_text(["Cancel when it starts queued: It waits in the queue."])
     order(page, "Cancel when it starts", "a-token")
-    expect(lines.nth(1)).to_contain_text("is under way.")
+    expect(lines.nth(1)).to_contain_text("is in progress")
     with page.expect_response("**/actions/*"):
         expect(lines).to_have_count(2)
-    expect(lines.nth(1)).to_contain_text("is under way.")
+    expect(lines.nth(1)).to_contain_text("is in progress")
     assert sum("waits in the queue" in it for it in page.evaluate("told")) <= 3  # one for each line
     faults[:] = [it for it in faults if "409" not in it]
 

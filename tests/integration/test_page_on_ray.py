@@ -121,7 +121,7 @@ def test_a_run_is_cancelled_with_a_token_by_keyboard_and_not_without(
         dialog = page.get_by_role("dialog", name="Cancel?")
         expect(dialog).to_contain_text(name)
         expect(dialog).to_contain_text("Its tasks are killed.")
-        expect(dialog.get_by_role("button", name="Leave it")).to_be_focused()
+        expect(dialog.get_by_role("button", name="Keep as is")).to_be_focused()
         page.keyboard.press("Shift+Tab")
         page.keyboard.press("Shift+Tab")
         expect(dialog.get_by_label("Token")).to_be_focused()
@@ -154,7 +154,7 @@ def test_a_run_is_cancelled_with_a_token_by_keyboard_and_not_without(
     expect(dialog.get_by_label("Token")).to_have_value(TOKEN)
     dialog.get_by_role("button", name="Delete").click()
     expect(page.locator("main")).to_contain_text(
-        "There is no workflow of this id.", timeout=PATIENCE
+        "There is no workflow with this id.", timeout=PATIENCE
     )
     expect(outcome).to_contain_text("SUCCEEDED")
     faults[:] = [it for it in faults if "404" not in it]

@@ -169,11 +169,11 @@ def test_an_action_that_waits_is_asked_again_once_its_run_has_started() -> None:
     source.outcome = ("WAITING", "It waits.")
     action = order(source, CANCEL, "id", when_started=True)
     wait_until(lambda: source.actions.get(action.id).state is ActionState.WAITING)  # type: ignore[union-attr]
-    source.actions.look()
+    source.actions.retry_waiting()
     assert source.acted == [("cancel", "id")]
     source.held = FakeSource(run(task("a"), status=RunStatus.CANCELED)).held
     source.outcome = ("SUCCEEDED", "It is cancelled.")
-    source.actions.look()
+    source.actions.retry_waiting()
     assert ended(source, action).state is ActionState.SUCCEEDED
     assert source.counted == [("cancel", "succeeded")]
 

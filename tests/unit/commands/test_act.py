@@ -37,7 +37,7 @@ class FakeExporter(FakeSource):
         """Have all there is."""
 
     def poll_once(self) -> None:
-        self.actions.look()
+        self.actions.retry_waiting()
 
     def close(self) -> None:
         """Have nothing to let go of."""

@@ -34,7 +34,7 @@ _MEANINGS = {
     403: "The caller may not do this, or actions are off.",
     404: "There is nothing with this id.",
     408: "The body did not arrive in time.",
-    409: "The run's state forbids the action, or another action on it is under way.",
+    409: "The run's state forbids the action, or another action on it is in progress.",
     413: "The body is too long.",
     422: "The `Idempotency-Key` was used before, for another request.",
     429: "Too many requests; `Retry-After` says when to try again.",

@@ -118,7 +118,7 @@ async def view_of(request: web.Request) -> RunView:
     except (StorageError, TimeoutError) as error:
         raise web.HTTPServiceUnavailable(text=str(error)) from None
     if view is None:
-        raise web.HTTPNotFound(text="There is no workflow of this id.")
+        raise web.HTTPNotFound(text="There is no workflow with this id.")
     return view
 
 

@@ -1,4 +1,4 @@
-"""The buttons of the pages: what may be done, and what is said before it is done."""
+"""The buttons of the pages: which actions are possible, and what each asks before it acts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ..source import API, SOURCE
 
 @dataclass(frozen=True)
 class Button:
-    """One action: the request that orders it, and the words of the question before."""
+    """One action: its request, and the question that is asked before."""
 
     verb: str
     label: str
     question: str
     method: str
     path: str  # from the root of the exporter
-    command: str  # that does the same
+    command: str  # the command line that does the same
     body: Mapping[str, Any] = field(default_factory=dict)
     workflow_id: str = ""
     harmful: bool = False
@@ -34,27 +34,27 @@ class Button:
 
 @dataclass(frozen=True)
 class Panel:
-    """The buttons that make sense; `obstacle` says why none of them works."""
+    """The buttons of the possible actions; `obstacle` says why none of them works."""
 
     buttons: Sequence[Button]
     obstacle: Optional[str]
-    start_manager: bool  # Ray has no management actor, and is to be asked for one
+    start_manager: bool  # whether Ray has no management actor, so that one must be started
 
 
 _PROGRAM = "ray-workflow-exporter"
-_AS = "--address auto"  # as a driver of the cluster, which needs no token and no exporter
+_AS = "--address auto"  # as a Ray driver: without a token
 _CANCEL_TEXTS = {
-    RunStatus.PENDING: "It waits in Ray's queue, where Ray cannot cancel it. It will be cancelled "
-    "as soon as it starts.",
-    RunStatus.RUNNING: "Its tasks are killed. What they have checkpointed stays, and the run can "
-    "be resumed.",
-    RunStatus.RESUMABLE: "It is not at work; it is marked as CANCELED, and can still be resumed.",
+    RunStatus.PENDING: "The run is queued, and Ray cannot cancel a queued run. It will be "
+    "cancelled as soon as it starts.",
+    RunStatus.RUNNING: "Its tasks are killed. Checkpoints are kept, and the run can be resumed.",
+    RunStatus.RESUMABLE: "The run is not running. It is marked as CANCELED and can be resumed.",
 }
 
 
 def for_run(request: web.Request, run: Run) -> Panel:
-    """Return what can be done to a run."""
-    path = f"{API.lstrip('/')}/workflows/{quote(run.workflow_id, safe='', errors='replace')}"
+    """Return the buttons of a run."""
+    path = f"{API.lstrip('/')}/run"
+    query = f"?workflow_id={quote(run.workflow_id, safe='', errors='replace')}"
     waits = run.status is RunStatus.PENDING
     name = shlex.quote(run.workflow_id)
     offers = {
@@ -63,7 +63,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "Cancel when it starts" if waits else "Cancel",
             _CANCEL_TEXTS.get(run.status, ""),
             "POST",
-            f"{path}/cancel",
+            f"{path}/cancel{query}",
             f"{_PROGRAM} cancel {name} {_AS}{' --when-started' if waits else ''}",
             {"when_started": True} if waits else {},
             run.workflow_id,
@@ -72,9 +72,9 @@ def for_run(request: web.Request, run: Run) -> Panel:
         Verb.RESUME: Button(
             "resume",
             "Resume",
-            "It goes on from its checkpoints; tasks without one run again.",
+            "It continues from its checkpoints. Tasks without one run again.",
             "POST",
-            f"{path}/resume",
+            f"{path}/resume{query}",
             f"{_PROGRAM} resume {name} {_AS}",
             workflow_id=run.workflow_id,
         ),
@@ -83,7 +83,7 @@ def for_run(request: web.Request, run: Run) -> Panel:
             "Delete",
             "Its folder in storage is removed, with all outputs. This cannot be undone.",
             "DELETE",
-            path,
+            path + query,
             f"{_PROGRAM} delete {name} {_AS}",
             workflow_id=run.workflow_id,
             harmful=True,
@@ -93,8 +93,8 @@ def for_run(request: web.Request, run: Run) -> Panel:
 
 
 def for_all(request: web.Request, resumable: int) -> Panel:
-    """Return what can be done to all runs at once, `resumable` of which are RESUMABLE."""
-    text = "They go on from their checkpoints, one after the other, within the limits of Ray."
+    """Return the buttons of the list, where `resumable` runs are RESUMABLE."""
+    text = "They continue from their checkpoints, one after the other, within Ray's limits."
     label = (
         f"Resume all {resumable} RESUMABLE runs" if resumable > 1 else "Resume the RESUMABLE run"
     )

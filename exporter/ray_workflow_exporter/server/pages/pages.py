@@ -1,6 +1,6 @@
-"""The pages: the list of runs at `/`, and one run at `/workflows/{id}`, to be read without scripts.
+"""The pages: the list of runs at `/`, one run at `/run?workflow_id={id}`, and the runbooks.
 
-What the scripts add – the page follows what happens, the buttons act – is in `static/page.js`.
+They work without scripts. `static/page.js` adds live updates and the buttons.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from markupsafe import Markup
 from ... import __version__
 from ...display import STATE_COLOURS, STATUS_COLOURS, moment, printable, size, span
 from ..api.parameters import RunPage, RunsPage, query_of
-from ..api.runs import view_of
+from ..api.runs import by_query, view_of
 from ..metrics import accepts_gzip
-from . import run_page, runs_page
+from . import run_page, runbooks, runs_page
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,7 +41,7 @@ _FILES["page.css"] += "".join(
 _VERSION = hashlib.sha256(b"".join(_FILES[name] for name in sorted(_FILES))).hexdigest()[:12]
 
 _KEPT = 20  # pages
-_KEPT_SECONDS = 1.0  # also where nothing changes, times go on
+_KEPT_SECONDS = 1.0  # durations grow even if nothing changes
 
 
 class _Kept(NamedTuple):
@@ -51,9 +51,9 @@ class _Kept(NamedTuple):
 
 
 class Shared:
-    """Makes one page at a time, and gives it to all who ask for it before something changes.
+    """Makes one page at a time and keeps it until something changes.
 
-    So what watching costs, and how long a scrape waits for it, does not grow with the watchers.
+    So the cost of pages, and the delay of a scrape, do not grow with the number of browsers.
     """
 
     def __init__(self, last_change: Callable[[], int]) -> None:
@@ -62,12 +62,12 @@ class Shared:
         self._kept: dict[str, _Kept] = {}
 
     async def body(self, key: str, make: Callable[[], bytes]) -> bytes:
-        """Return what `make` returns, or returned just now for the same key."""
+        """Return what `make` returns, or what it returned for the same key before any change."""
         async with self._turn:
             change, kept = self._last_change(), self._kept.get(key)
             if kept is not None and kept.change == change and time.monotonic() < kept.until:
                 return kept.body
-            # In a thread: a big run takes a while, and scrapes shall not wait for it.
+            # In a thread: a big run takes a while, and scrapes must not wait for it.
             body = await asyncio.to_thread(make)
             self._kept.pop(key, None)
             if len(self._kept) >= _KEPT:
@@ -80,14 +80,17 @@ SHARED: web.AppKey[Shared] = web.AppKey("shared")
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
-    """Add the pages and what they are made of."""
+    """Add the pages and their files."""
     router.add_get("/", _page(_runs))
-    router.add_get("/workflows/{workflow_id:[^/]+}", _page(_run))
+    router.add_get("/run", _page(by_query(_run)))
+    # The address in links of dashboards and alerts; also with its slashes decoded by a proxy.
+    router.add_get(r"/workflows/{workflow_id:[\s\S]+}", _page(_run))
+    router.add_get("/runbooks/{name}", _page(_runbook))
     router.add_get("/static/{name}", _file)
 
 
 def _page(handler: Handler) -> Handler:
-    """Show an error as a page: it is people who come here."""
+    """Answer an error with a page instead of JSON."""
 
     async def shown(request: web.Request) -> web.StreamResponse:
         try:
@@ -112,6 +115,14 @@ async def _run(request: web.Request) -> web.StreamResponse:
     return await _render(request, "run.html", lambda: run_page.content(request, query, view))
 
 
+async def _runbook(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    body = runbooks.page(name)
+    if body is None:
+        raise web.HTTPNotFound(text="There is no runbook of this name.")
+    return await _render(request, "runbook.html", lambda: {"name": name, "body": Markup(body)})  # noqa: S704 - made without raw HTML
+
+
 async def _file(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if name not in _FILES:
@@ -133,8 +144,7 @@ async def _render(
     shared: bool = True,
 ) -> web.Response:
     # Relative, so that it works behind a proxy under another path.
-    root = "../" if request.path.startswith("/workflows/") else ""
-
+    root = "../" if request.path.startswith(("/workflows/", "/runbooks/")) else ""
     zipped = accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, ""))
 
     def made() -> bytes:
@@ -156,7 +166,7 @@ async def _render(
 
 
 def _shown(value: object) -> object:
-    """Make what users wrote visible and harmless, character by character; Jinja escapes it."""
+    """Replace characters that cannot be shown in what users wrote; Jinja escapes the rest."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -165,14 +175,14 @@ def _lines(text: str) -> Markup:
 
 
 def _exact(text: str) -> Markup:
-    """Return a value that a form sends back as it is."""
+    """Return the value of a form field such that the form sends it back unchanged."""
     return Markup("").join(
         char if char.isprintable() else Markup("&#%d;") % ord(char) for char in text
     )
 
 
 def _segment(text: str) -> str:
-    """Return an id as one segment of a path, or as the id of an element."""
+    """Return an id percent-encoded: in a path, in a query, or as the id of an element."""
     return quote(text, safe="", errors="replace")
 
 
@@ -185,7 +195,7 @@ def _iso(seconds: float) -> str:
 
 
 def _with(query: Mapping[str, Any], **changes: object) -> str:
-    """Return a query with changes; None takes a parameter away."""
+    """Return a query with changes; None removes a parameter."""
     merged: dict[str, Any] = {**query, **changes}
     pairs: list[tuple[str, object]] = []
     for name, value in merged.items():

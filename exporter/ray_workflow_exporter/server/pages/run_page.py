@@ -41,7 +41,8 @@ def content(request: web.Request, query: RunPage, view: RunView) -> dict[str, An
     stages = details["stages"][:MAX_NODES]
     names = dict.fromkeys(it["stage"] for it in stages)
     return {
-        "query": query.model_dump(mode="json"),
+        "own": {"workflow_id": run.workflow_id},
+        "query": {"workflow_id": run.workflow_id, **query.model_dump(mode="json")},
         "run": details,
         "counts": {state: count for state, count in details["task_counts"].items() if count},
         "since": run.start_time if run.status is RunStatus.RUNNING else None,
@@ -84,7 +85,7 @@ def _row(run: Run, task: Task, to: Responses) -> dict[str, Any]:
 
 
 def _wait(task: Task) -> Optional[float]:
-    """Return for how long a task waited for resources."""
+    """Return how many seconds a task waited for resources."""
     if task.submit_time is None or task.start_time is None or task.start_time < task.submit_time:
         return None
     return task.start_time - task.submit_time

@@ -19,12 +19,13 @@ from . import buttons
 PER_PAGE = 50
 
 ENDPOINTS = {
-    "metrics": "for Prometheus; ?tier= chooses cluster, workflow, run, stage, task, exporter",
-    "api/v1/workflows": "all runs as JSON; takes what the search above takes",
-    "api/v1/openapi.json": "all of the API, as OpenAPI",
-    "api/v1/events": "what changes, as server-sent events",
-    "-/healthy": "whether the poll loop is alive",
-    "-/ready": "whether the first poll is done",
+    "metrics": "for Prometheus; ?tier= selects cluster, workflow, run, stage, task or exporter",
+    "api/v1/workflows": "runs as JSON; takes the parameters of the search above",
+    "api/v1/openapi.json": "the API as an OpenAPI document",
+    "api/v1/events": "changes, as server-sent events",
+    "runbooks/index": "what each alert means and what to do",
+    "-/healthy": "whether polls finish in time",
+    "-/ready": "whether the first poll has finished",
 }
 
 

@@ -135,8 +135,8 @@ async def test_actions_may_have_an_address_of_their_own(
 @pytest.mark.parametrize(
     ("method", "path", "status", "said"),
     [
-        ("POST", f"{API}/workflows/nobody/cancel", 404, "no workflow of this id"),
-        ("POST", f"{API}/workflows/..%2F..%2Fetc/resume", 404, "no workflow of this id"),
+        ("POST", f"{API}/workflows/nobody/cancel", 404, "no workflow with this id"),
+        ("POST", f"{API}/workflows/..%2F..%2Fetc/resume", 404, "no workflow with this id"),
         ("POST", f"{API}/workflows/etl%2F2025-06-01/cancel", 409, "It is FAILED already"),
         ("POST", f"{API}/workflows/train-7/resume", 409, "nothing to resume"),
         ("DELETE", f"{API}/workflows/train-7", 409, "cancel it first"),

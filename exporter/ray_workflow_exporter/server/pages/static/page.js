@@ -1,4 +1,4 @@
-// Keeps the page as it would be if it were loaded now, and lets its buttons act.
+// Updates the page when something changes, and carries out its buttons.
 "use strict";
 
 const root = document.body.dataset.root;
@@ -7,7 +7,7 @@ const AGAIN_MILLISECONDS = 5000;
 // The clocks of the exporter and of this machine may differ.
 const skew = Number(document.body.dataset.now) * 1000 - Date.now();
 
-// --- The page follows what happens -------------------------------------------------------------
+// --- Live updates -------------------------------------------------------------
 
 // Makes `old` like `fresh` with as few changes as there are, so that focus, scroll positions and
 // what people type stay. Elements with an id are found again wherever they went.
@@ -68,9 +68,9 @@ async function refresh() {
       // Other errors, as 503, say nothing about the run: what was known of it stays.
       if (!answer.ok && answer.status !== 404) throw new Error(answer.statusText);
       show(new DOMParser().parseFromString(await answer.text(), "text/html"));
-      if (events.readyState === EventSource.OPEN) say(LIVE, "good");
+      if (events.readyState === EventSource.OPEN) showLive(LIVE, "good");
     } catch {
-      say(AWAY, "bad");
+      showLive(AWAY, "bad");
       stale = true;
       pause = AGAIN_MILLISECONDS;
     }
@@ -94,7 +94,7 @@ function sleep(milliseconds) {
 }
 
 const LIVE = "Live";
-const AWAY = "Not live: the exporter does not answer as it should. Trying again …";
+const AWAY = "Not live: the exporter does not answer. Trying again …";
 
 // Only a tab that one sees: a browser opens six connections to a server, for all tabs together.
 function follow() {
@@ -105,15 +105,15 @@ function follow() {
   for (const kind of ["ready", "run", "task", "gone", "reset"]) {
     events.addEventListener(kind, () => refresh());
   }
-  events.addEventListener("open", () => say(LIVE, "good"));
+  events.addEventListener("open", () => showLive(LIVE, "good"));
   events.addEventListener("error", () => {
-    say(AWAY, "bad");
+    showLive(AWAY, "bad");
     // A browser gives up after an answer that is no stream, such as 503.
     if (events.readyState === EventSource.CLOSED) setTimeout(follow, AGAIN_MILLISECONDS);
   });
 }
 
-function say(text, kind) {
+function showLive(text, kind) {
   const live = document.getElementById("live");
   live.hidden = false;
   live.className = kind;
@@ -139,7 +139,7 @@ function tick() {
   }
 }
 
-// --- The buttons act ---------------------------------------------------------------------------
+// --- Buttons ---------------------------------------------------------------------------
 
 const TOKEN = "ray-workflow-exporter-token";
 const dialog = document.getElementById("confirm");
@@ -157,28 +157,28 @@ function ask(button) {
   form.elements.token.value = sessionStorage.getItem(TOKEN) ?? "";
   dialog.returnValue = "no";
   // The button may be another one by then: the page goes on behind the dialog.
-  const order = { ...button.dataset };
+  const request = { ...button.dataset };
   dialog.onclose = () => {
     const token = form.elements.token.value.trim();
     const startManager = form.elements.start_manager.checked;
     form.elements.token.value = "";
-    if (dialog.returnValue === "yes") act(order, token, startManager);
+    if (dialog.returnValue === "yes") act(request, token, startManager);
   };
   dialog.showModal();
 }
 
-async function act(order, token, startManager) {
+async function act(request, token, startManager) {
   sessionStorage.setItem(TOKEN, token);
   const what = `${order.label}${order.run ? ` ${order.run}` : ""}`;
   const headers = { Authorization: `Bearer ${token}`, "Idempotency-Key": unique() };
   const line = newLine();
   let taken = false;
-  tell(line, `${what}: asked …`);
+  showOutcome(line, `${what}: sent …`);
   try {
     const url = here(order.url);
     let body;
     if (order.method === "DELETE") {
-      if (startManager) url.search = "?start_manager=true";
+      if (startManager) url.searchParams.set("start_manager", "true");
     } else {
       headers["Content-Type"] = "application/json";
       body = { ...JSON.parse(order.body), ...(startManager && { start_manager: true }) };
@@ -193,7 +193,7 @@ async function act(order, token, startManager) {
     taken = answer.ok;
     // A queued run may wait for hours.
     for (let pause = 500; answer.ok && !action.finished_at; pause = Math.min(2 * pause, 5000)) {
-      tell(line, `${what}: ${action.detail ?? "under way …"}`);
+      showOutcome(line, `${what}: ${action.detail ?? "in progress …"}`);
       await sleep(pause);
       answer = await fetch(here(`${root}api/v1/actions/${action.action_id}`), {
         headers: { Authorization: headers.Authorization },
@@ -202,10 +202,10 @@ async function act(order, token, startManager) {
     }
     if (taken && !answer.ok) throw new Error(action.detail);
     const kind = action.state === "SUCCEEDED" ? "good" : "bad";
-    tell(line, `${what}: ${taken ? `${action.state}. ` : ""}${action.detail}`, kind);
+    showOutcome(line, `${what}: ${taken ? `${action.state}. ` : ""}${action.detail}`, kind);
   } catch (error) {
-    const where = taken ? "ordered, but then no news of it" : "no answer from the exporter";
-    tell(line, `${what}: ${where} (${error.message}). Whether it was done is not known: look at ` +
+    const where = taken ? "accepted, but its outcome is not known" : "no answer from the exporter";
+    showOutcome(line, `${what}: ${where} (${error.message}). Whether it was done is not known: look at ` +
       "the state of the run.", "bad");
   }
   refresh();
@@ -228,7 +228,7 @@ function newLine() {
   return outcome.appendChild(document.createElement("p"));
 }
 
-function tell(line, text, kind = "") {
+function showOutcome(line, text, kind = "") {
   line.className = kind;
   if (line.textContent !== text) line.textContent = text; // a screen reader says it again
 }
