@@ -16,6 +16,10 @@ from . import actions, model
 from .catalog.snapshot import RunView
 from .redact import MASK, masked, names_a_secret
 
+MAX_METADATA = 65_536  # characters of the user metadata of one run or task
+MAX_TEXT = 8192  # characters of one text in it
+CUT = "[truncated]"  # stands where something was left out
+
 Time = Optional[float]
 Counts = dict[model.TaskState, int]
 Json = dict[str, Any]
@@ -117,7 +121,8 @@ class RunSummary(Shape):
         lambda it, to: masked(it.run.reason) if it.run.reason and to.error_messages else None,
     )
     user_metadata: Optional[dict[str, Any]] = field(
-        "The run's user metadata, secrets masked. In lists null unless `metadata=true` was given.",
+        "The run's user metadata: secrets masked, cut with `[truncated]` after 64 KiB. In lists "
+        "null unless `metadata=true` was given.",
         lambda it, to: None,  # it may be long: see Responses
     )
 
@@ -179,7 +184,8 @@ class Task(Shape):
     ray_task_id: Optional[str] = field("Ray's id of the task.")
     node_id: Optional[str] = field("The node that it ran on.")
     user_metadata: dict[str, Any] = field(
-        "The task's user metadata, secrets masked.", lambda it, to: _plain(it.user_metadata)
+        "The task's user metadata: secrets masked, cut with `[truncated]` after 64 KiB.",
+        lambda it, to: _metadata(it.user_metadata),
     )
 
 
@@ -264,12 +270,12 @@ class Responses:
         """Return a run as in a list, with its user metadata only if asked."""
         found = _build(RunSummary, view, self)
         if metadata:
-            found["user_metadata"] = _plain(view.run.user_metadata)
+            found["user_metadata"] = _metadata(view.run.user_metadata)
         return found
 
     def run(self, view: RunView) -> Json:
         """Return a run with its stages."""
-        return {**_build(Run, view, self), "user_metadata": _plain(view.run.user_metadata)}
+        return {**_build(Run, view, self), "user_metadata": _metadata(view.run.user_metadata)}
 
     def task(self, task: model.Task) -> Json:
         """Return a task."""
@@ -333,18 +339,38 @@ def _counts(counts: Mapping[model.TaskState, int]) -> dict[str, int]:
     return {state.value: count for state, count in counts.items()}
 
 
-def _plain(value: Any) -> Any:
+def _metadata(value: Mapping[str, Any]) -> Json:
+    """Return user metadata as plain JSON: secrets masked, what is too long cut with a mark."""
+    return _plain(value, [MAX_METADATA])  # type: ignore[no-any-return]
+
+
+def _plain(value: Any, left: list[int]) -> Any:
+    """`left` holds how many characters may still be used, shared by all parts of one value."""
     # User metadata may hold what Python's JSON knows and JSON does not (NaN), or, while it comes
     # from memory, any object at all; and it may hold secrets.
     if isinstance(value, Mapping):
-        return {
-            str(key): MASK if names_a_secret(str(key)) else _plain(item)
-            for key, item in value.items()
-        }
+        found: Json = {}
+        for key, item in value.items():
+            if left[0] <= 0:
+                found[CUT] = f"{len(value) - len(found)} more"
+                break
+            key = str(key)[: left[0]]
+            left[0] -= len(key)
+            found[key] = MASK if names_a_secret(key) else _plain(item, left)
+        return found
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        items: list[Any] = []
+        for item in value:
+            if left[0] <= 0:
+                items.append(f"{CUT}: {len(value) - len(items)} more")
+                break
+            items.append(_plain(item, left))
+        return items
+    left[0] -= 8
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, (int, float)):
         return value
-    return masked(str(value))
+    text, limit = str(value), max(0, min(left[0], MAX_TEXT))
+    left[0] -= min(len(text), limit)
+    return masked(text[:limit]) + (f" {CUT}" if len(text) > limit else "")

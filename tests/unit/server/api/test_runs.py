@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,24 @@ async def test_lists_leave_user_metadata_out_unless_asked(client: Client) -> Non
     (included,) = (await (await client.get(f"{path}&metadata=true")).json())["items"]
     assert without["user_metadata"] is None
     assert included["user_metadata"] == {"team": "data"}
+
+
+async def test_user_metadata_is_bounded_and_says_so() -> None:
+    metadata = {
+        "long": "x" * 100_000,
+        "many": [{str(number): "y" * 100} for number in range(10_000)],
+        "nested": {"password": "hunter2" * 10_000},
+        "last": 1,
+    }
+    run = replace(running_run(), user_metadata=metadata)
+    async with TestClient(TestServer(create_app(FakeSource(run), Settings()))) as client:
+        answer = await client.get(f"{API}/train-7")
+        shown = (await answer.json())["user_metadata"]
+        assert len(await answer.read()) < 150_000
+    assert shown["long"] == "x" * 8192 + " [truncated]"
+    assert re.fullmatch(r"\[truncated\]: \d+ more", shown["many"][-1])
+    assert shown["[truncated]"] == "2 more"
+    assert len(shown["many"]) > 400
 
 
 @pytest.mark.parametrize("rest", ["", "/tasks", "/graph"])
