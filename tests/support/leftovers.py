@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import weakref
@@ -36,6 +37,7 @@ def left_since(before: State, *, processes: bool) -> str:
     deadline = time.monotonic() + PATIENCE
     for thread in running()[0] - before[0]:
         _end_pool_of(thread)
+    gc.collect()  # the thread of a reader of storage ends with the reader
     while True:
         threads, pids = running()
         left = [it.name for it in threads - before[0] if it.is_alive() and _SHARED not in it.name]

@@ -55,8 +55,8 @@ def watch() -> Iterator[Callable[..., Exporter]]:
         return made[-1]
 
     yield make
-    for exporter in made:
-        exporter.close()
+    while made:  # the threads of storage end with the last reference
+        made.pop().close()
 
 
 def plant(tree: StorageTree) -> None:

@@ -41,8 +41,8 @@ def watch(tree: StorageTree, tmp_path: Path) -> Iterator[Callable[..., Exporter]
         return made[-1]
 
     yield make
-    for exporter in made:
-        exporter.close()
+    while made:  # the threads of storage end with the last reference
+        made.pop().close()
 
 
 def finish(tree: StorageTree, workflow_id: str) -> None:

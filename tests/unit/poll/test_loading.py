@@ -44,8 +44,8 @@ def watch(tmp_path) -> Iterator[Callable[..., Exporter]]:
         return made[-1]
 
     yield make
-    for exporter in made:
-        exporter.close()
+    while made:  # the threads of storage end with the last reference
+        made.pop().close()
 
 
 def plant(tree: StorageTree, count: int, folder: Optional[Path] = None) -> list[str]:
@@ -286,8 +286,8 @@ def polled() -> Iterator[Callable[..., tuple[Poller, Catalog, FakeLink]]]:
         return made[-1], catalog, link
 
     yield make
-    for poller in made:
-        poller.close()
+    while made:  # the threads of storage end with the last reference
+        made.pop().close()
 
 
 @pytest.mark.parametrize("workflow_id", [".", "", "./"])

@@ -46,8 +46,8 @@ def load(tmp_path, tree, monkeypatch) -> Iterator[Callable[..., Exporter]]:
         return made[-1]
 
     yield make
-    for exporter in made:
-        exporter.close()
+    while made:  # the threads of storage end with the last reference
+        made.pop().close()
 
 
 @pytest.fixture
