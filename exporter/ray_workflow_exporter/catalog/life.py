@@ -50,7 +50,8 @@ class Life:
 
     def take_start(self, run: Run, number: Optional[int]) -> None:
         """Take the start of the run as it is now, as long as Ray may still correct it."""
-        if self.end is None and run.start_time is not None and not self.settled:
+        same = number is not None and number == self.number
+        if self.end is None and run.start_time is not None and (same or not self.settled):
             self.start = run.start_time
         # Ray submits no task before the start is final.
         self.settled = self.settled or any(

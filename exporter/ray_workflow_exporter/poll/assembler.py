@@ -12,7 +12,7 @@ from ..runs.evidence import Evidence
 from ..runs.merge import merge, outline_suffices
 from ..runs.naming import WorkflowNames, workflow_name
 from ..settings.settings import Settings
-from ..sources.records import EndedLife, Mark, StoredRun
+from ..sources.records import EndedLife, LiveRun, Mark, StoredRun
 from .task_details import Details
 
 
@@ -68,6 +68,7 @@ class Assembler:
         """
         name, deadline = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
         previous = self._catalog.get(stored.workflow_id)
+        live: Optional[LiveRun] = more.get("live")
         run = merge(
             Evidence(
                 workflow=name,
@@ -81,8 +82,11 @@ class Assembler:
         )
         if previous is not None:
             run = _without_replay(previous, run)
-            ended = ended or _failed_before(previous, run, stored.end_time)
-        live = more.get("live")
+            failed = _failed_before(previous, run, stored.end_time)
+            resumed = live is not None and live.resumed
+            if ended is None or (resumed and ended.status is RunStatus.FAILED):
+                # The actor cannot tell a failure from a cancel, of which storage notes no end.
+                ended = failed or (ended and EndedLife(RunStatus.CANCELED, None))
         number = live.life if live is not None else None
         self._catalog.put(run, more.get("mark_time"), number, ended)
         return run
@@ -144,4 +148,5 @@ def _failed_before(previous: Run, run: Run, end: Optional[float]) -> Optional[En
     assert start is not None
     assert was is not None
     assert end is not None
-    return EndedLife(RunStatus.FAILED, end) if was <= end <= start else None
+    between = was <= end <= start or (start == was <= end)  # the new start may not be written yet
+    return EndedLife(RunStatus.FAILED, end) if between else None

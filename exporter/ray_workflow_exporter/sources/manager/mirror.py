@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..records import LinkCause, LinkState, LiveRun, LiveTask, ManagerView
+from ...model import RunStatus
+from ..records import EndedLife, LinkCause, LinkState, LiveRun, LiveTask, ManagerView
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Mirror:
         self.seq = 0
         self._runs: dict[str, LiveRun] = {}
         self._lives: dict[str, int] = {}
+        self._ended: dict[str, EndedLife] = {}  # since the last view with runs
         self._limits: Sequence[int] = (-1, -1)
         self._ray = ManagerView(LinkState.UNREACHABLE)  # what is known of Ray, without runs
         self._continues = False  # whether the last view showed the runs, so `changed` builds on it
@@ -63,9 +65,11 @@ class Mirror:
             }
         self._continues = True
         running_limit, pending_limit = self._limits
+        ended, self._ended = self._ended, {}
         return replace(
             self._ray,
             state=state,
+            ended=ended,
             runs=dict(self._runs),
             running_limit=running_limit if running_limit >= 0 else None,
             # Ray makes a `queue.Queue` of this size: one of 0 takes any number.
@@ -97,7 +101,9 @@ class Mirror:
                 self.seq = 0
                 break
             self.seq, self._limits = seq, limits
-            for workflow_id in ended:
+            for workflow_id, succeeded, end_time in ended:
+                status = RunStatus.SUCCESSFUL if succeeded else RunStatus.FAILED
+                self._ended[workflow_id] = EndedLife(status, end_time if succeeded else None)
                 self._runs.pop(workflow_id, None)
                 self._lives.pop(workflow_id, None)
                 drafts.pop(workflow_id, None)

@@ -33,9 +33,9 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
 
     Returns ("ok", base, seq, more, limits, ended, runs) or ("error", type name). `base` is the
     `seq` that the answer builds on: 0 when it starts over. `more` says that the rest must be
-    asked for. `limits` is (max running, max pending), -1 for none. `ended` lists ids that the WMA
-    no longer holds, `runs` what `_changes_of_run` returns of each run that changed. Never raises: a
-    SystemExit would end the WMA and every running workflow with it.
+    asked for. `limits` is (max running, max pending), -1 for none. `ended` lists lives of runs that
+    have ended: (id, whether it succeeded, when). `runs` is what `_changes_of_run` returns of each
+    run that changed. Never raises: a SystemExit would end the WMA and every running workflow.
     """
     try:
         clients = manager.__dict__.setdefault("_workflow_exporter", {})
@@ -60,6 +60,8 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
             first = known is None or known.state() is not state
             if first:
                 # Also a resume or a second life of the same id: the state is another object.
+                if known is not None:
+                    ended.append((workflow_id, *_end(known)))
                 known = client.runs[workflow_id] = _unknown(state)
                 known.life = _life(lives, workflow_id, state)
             queued = workflow_id not in running
@@ -91,11 +93,19 @@ def _client(clients: dict[str, Any], client_id: str, seq: int) -> Any:
     return clients[client_id]
 
 
-def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[str]:
-    ended = list(set(known).difference([workflow_id for workflow_id, _ in executors]))
-    for workflow_id in ended:
-        del known[workflow_id]
-    return ended
+def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[tuple[str, bool, Any]]:
+    gone = set(known).difference([workflow_id for workflow_id, _ in executors])
+    return [(workflow_id, *_end(known.pop(workflow_id))) for workflow_id in gone]
+
+
+def _end(known: Any) -> tuple[bool, Any]:
+    """Return whether a life succeeded, and the newest moment at which a task of it finished.
+
+    Storage may have no trace of it: its run may have been deleted and run again since.
+    """
+    newest = list(islice(reversed(known.times.values()), 100))
+    finished = [it.finish_time for it in newest if it.finish_time is not None]
+    return known.output in known.done, max(finished, default=None)
 
 
 def _life(lives: dict[str, Any], workflow_id: str, state: Any) -> int:
@@ -107,7 +117,12 @@ def _life(lives: dict[str, Any], workflow_id: str, state: Any) -> int:
 
 
 def _unknown(state: Any) -> Any:
+    small = len(state.tasks) <= ITEMS_PER_ANSWER  # what is kept of the others would cost memory
     return SimpleNamespace(
+        # Not the state itself, which would keep outputs in the object store.
+        done=state.done_tasks if small else (),
+        times=state.task_execution_metadata if small else {},
+        output=state.output_task_id,
         state=weakref.ref(state),  # an id() could be that of an object that took its place
         queued=None,
         signature=None,

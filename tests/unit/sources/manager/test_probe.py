@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.sources.manager import probe
-from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
+from ray_workflow_exporter.sources.records import (
+    EndedLife,
+    LinkState,
+    LiveRun,
+    LiveTask,
+    ManagerView,
+)
 from support.fake_manager import Client, FakeManager, Script, ray_task_id
 
 
@@ -231,6 +239,39 @@ def test_ended_run_leaves_the_view_and_its_cursor(manager: FakeManager, client: 
     manager._workflow_executors.clear()
     assert client.poll().runs == {}
     assert manager.__dict__["_workflow_exporter"]["client"].runs == {}
+
+
+def test_a_life_that_ends_between_two_polls_says_whether_it_succeeded(
+    manager: FakeManager, client: Client
+) -> None:
+    first = Script(manager, "w", {"a": []})
+    first.submit("a")
+    before = client.poll()
+    assert before.ended == {}
+    first.finish("a")
+    second = Script(manager, "w", {"a": []})  # deleted, and run again
+    view = client.poll()
+    ended = view.ended["w"]
+    assert ended.status is RunStatus.SUCCESSFUL
+    assert ended.end_time == first.state.task_execution_metadata["a"].finish_time
+    assert view.runs["w"].life != before.runs["w"].life
+    second.submit("a")
+    assert client.poll().runs["w"].life == view.runs["w"].life
+    second.pop("a")  # it failed
+    manager._workflow_executors.clear()
+    assert client.poll().ended == {"w": EndedLife(RunStatus.FAILED, None)}
+    assert client.poll().ended == {}
+
+
+def test_a_life_that_ended_keeps_nothing_of_its_outputs(
+    manager: FakeManager, client: Client
+) -> None:
+    script = Script(manager, "w", {"a": []})
+    client.poll()
+    state = weakref.ref(script.state)
+    manager._workflow_executors.clear()
+    del script
+    assert state() is None
 
 
 def test_a_queue_of_size_nothing_has_no_limit_as_in_pythons_queue(
