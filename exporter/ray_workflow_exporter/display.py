@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, tzinfo
+from datetime import datetime, timezone
 from typing import NamedTuple, Optional
 
 from .model import RunStatus, TaskState
@@ -24,11 +24,18 @@ def printable(text: str) -> str:
     )
 
 
-def moment(seconds: Optional[float], zone: Optional[tzinfo] = None) -> str:
-    """Return Unix seconds as date and time, in the local time zone unless told another."""
+def moment(seconds: Optional[float]) -> str:
+    """Return Unix seconds as date and time in UTC: who shows it also says so."""
     if seconds is None:
         return NOTHING
-    return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(seconds: Optional[float], now: float) -> str:
+    """Return Unix seconds as a distance from `now`: `4m 05s ago`, `in 2h 10m`."""
+    if seconds is None:
+        return NOTHING
+    return f"{span(now - seconds)} ago" if seconds <= now else f"in {span(seconds - now)}"
 
 
 def span(seconds: Optional[float]) -> str:

@@ -149,8 +149,8 @@ class Exporter:
 
     @property
     def ready(self) -> bool:
-        """Whether storage was read at least once."""
-        return self._poller.listed_at is not None
+        """Whether storage was read at least once, or the cluster has none."""
+        return self._poller.listed_at is not None or self._poller.without_storage
 
     @property
     def heartbeat_age(self) -> float:
@@ -322,6 +322,8 @@ class Exporter:
         )  # fmt: skip
 
     def _is_stale(self) -> bool:
+        if self._poller.without_storage:
+            return False
         age = self._poller.listing_age
         if age is None:
             age = time.monotonic() - self._started

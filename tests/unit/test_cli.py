@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,9 +23,11 @@ import ray_workflow_exporter
 from ray_workflow_exporter import logs
 from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.client import direct_reader, http_reader
+from ray_workflow_exporter.client.client import local_url
 from ray_workflow_exporter.commands import COMMANDS
 from ray_workflow_exporter.commands import serve as serve_module
 from ray_workflow_exporter.commands.reference import render_docs
+from ray_workflow_exporter.model import RunStatus, Task, TaskState
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import Settings, flag
 from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
@@ -240,6 +243,15 @@ def test_an_empty_list_says_so(url: str, source: FakeSource) -> None:
     assert (result.stdout, result.stderr) == ("", "No runs.\n")
 
 
+def test_an_exporter_that_has_read_nothing_yet_has_no_empty_list(
+    url: str, source: FakeSource
+) -> None:
+    source.held, source.ready = {}, False
+    for flags in ((), ("--limit", "5")):
+        result = run("list", "--url", url, *flags, code=1)
+        assert "has not read workflow storage yet" in result.stderr
+
+
 def test_show_explains_a_run(url: str) -> None:
     text = run("show", "etl/2025-06-01", "--url", url).stdout
     for part in ("FAILED", "DAG, by stages", "check: ValueError: no row password=***"):
@@ -309,7 +321,7 @@ def test_a_url_without_an_exporter_is_one_sentence_without_the_password() -> Non
 
 
 def test_watch_ends_with_its_run(url: str) -> None:
-    (line,) = run("watch", "etl/2025-06-01", "--url", url).stdout.splitlines()
+    (line,) = run("watch", "etl/2025-06-01", "--url", url, code=1).stdout.splitlines()
     assert line.endswith("etl/2025-06-01  FAILED  1/3 1 failed  ValueError: no row password=***")
 
 
@@ -338,7 +350,7 @@ def test_watch_prints_each_change_and_nothing_twice(
             self.held = FakeSource(failed_run("train-7")).held
 
     monkeypatch.setattr(FakeExporter, "poll_once", poll_once)
-    lines = run("watch", "train-7", "--refresh", "1ms", "-o", "json").stdout.splitlines()
+    lines = run("watch", "train-7", "--refresh", "1ms", "-o", "json", code=1).stdout.splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["RUNNING", "FAILED"]
     assert made[0].calls == ["load", "poll", "poll", "poll", "close"]
 
@@ -370,7 +382,7 @@ def test_a_terminal_is_redrawn_in_place(
 
     monkeypatch.setattr(FakeExporter, "poll_once", poll_once)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    text = run("watch", "train-7", "--refresh", "1ms").stdout
+    text = run("watch", "train-7", "--refresh", "1ms", code=1).stdout
     assert "RUNNING" in text
     assert "FAILED" in text.split("\x1b[2K")[-1] + text.split("\x1b[1A")[-1]
     assert "\x1b[1A" in text  # the cursor goes up again
@@ -476,3 +488,159 @@ def test_a_command_that_only_asks_imports_nothing_of_the_exporter(
     assert not {it for it in ours if it.split(".")[1] in ("exporter", "server", "poll", "catalog")}
     assert ("rich" in foreign) is (command == ["list"])
     assert len(imported) < 450, "it was 760 when each command imported the whole exporter"
+
+
+def test_list_sorts_and_limits(url: str, source: FakeSource) -> None:
+    for number in range(5):
+        source.held.update(FakeSource(failed_run(f"old-{number}")).held)
+
+    def found(*flags: str) -> list[str]:
+        items = output("list", "--url", url, "-o", "json", *flags)["items"]
+        return [item["workflow_id"] for item in items]
+
+    assert found("--limit", "1") == ["train-7"]
+    assert (
+        found("--sort", "id", "--limit", "3", "--workflow", "etl")
+        == sorted(it for it in found("--workflow", "etl"))[:3]
+    )
+    assert found("--since", "1h") == ["train-7"]
+    assert len(found("--since", "100y")) == 8
+    longest = output("list", "--url", url, "-o", "json", "--sort", "duration", "--limit", "1")
+    assert longest["items"][0]["duration"] == 6.0
+
+
+def test_a_limited_list_asks_for_one_page_only(
+    url: str, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    request = http_reader.Connection.request
+    monkeypatch.setattr(
+        http_reader.Connection,
+        "request",
+        lambda self, *given, **named: asked.append(given) or request(self, *given, **named),
+    )
+    monkeypatch.setattr(http_reader, "_PAGE", 2)
+    run("list", "--url", url, "--limit", "2")
+    assert len(asked) == 1
+    run("list", "--url", url, "--limit", "3")
+    assert len(asked) == 3
+
+
+def test_a_large_run_is_shown_in_short_unless_all_tasks_are_asked_for(
+    url: str, source: FakeSource
+) -> None:
+    tasks = [Task(f"map_{n}", "map", TaskState.SUCCESSFUL) for n in range(500)]
+    tasks.append(Task("map_500", "map", TaskState.FAILED))
+    large = replace(failed_run("large"), tasks={task.task_id: task for task in tasks})
+    source.held.update(FakeSource(large).held)
+    text = run("show", "large", "--url", url).stdout
+    assert "… and 500 more: --tasks" in text
+    assert "map_500" in text
+    assert len(text.splitlines()) < 30
+    assert len(run("show", "large", "--url", url, "--tasks").stdout.splitlines()) > 500
+    assert len(output("show", "large", "--url", url, "-o", "json")["tasks"]) == 501
+
+
+def complete(words: str, *, cword: int) -> list[str]:
+    done = CliRunner(**_APART).invoke(
+        main,
+        prog_name="ray-workflow-exporter",
+        env={
+            "_RAY_WORKFLOW_EXPORTER_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(cword),
+        },
+    )
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_the_shell_completes_ids_of_the_exporter_that_runs(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_WORKFLOW_EXPORTER_LISTEN", f":{url.rpartition(':')[2]}")
+    assert complete("ray-workflow-exporter show tr", cword=2) == ["train-7"]
+    assert complete("ray-workflow-exporter cancel etl", cword=2) == ["etl/2025-06-01"]
+    assert "watch" in complete("ray-workflow-exporter w", cword=1)
+
+
+def test_without_an_exporter_nothing_is_completed(made: list[FakeExporter]) -> None:
+    assert complete("ray-workflow-exporter show tr", cword=2) == []
+    assert complete("ray-workflow-exporter show --interval soon tr", cword=4) == []
+    assert made == []
+
+
+def test_a_reading_without_ray_says_what_it_cannot_tell(
+    made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "No Ray answers at 10.0.0.1:6379: timed out."
+
+    def load(self: FakeExporter) -> None:
+        self.held = FakeSource(replace(running_run(), status=RunStatus.RESUMABLE)).held
+        self.status = {
+            "storage": "/x",
+            "storage_error": None,
+            "manager": state,
+            "manager_reason": reason,
+        }
+
+    monkeypatch.setattr(FakeExporter, "load", load)
+    for state in ("unreachable", "unsupported", "off"):
+        listed = run("list", "--storage", "/x")
+        assert "RESUMABLE?" in listed.stdout
+        expected = "Ray was not asked (--address none)." if state == "off" else reason
+        assert listed.stderr == (
+            f"Note: {expected} A live run cannot be told from an interrupted one: both are shown "
+            "as RESUMABLE?.\n"
+        )
+        (note,) = output("list", "--storage", "/x", "-o", "json")["notes"]
+        assert note.startswith(expected)
+        shown = run("show", "train-7", "--storage", "/x")
+        assert "RESUMABLE?" in shown.stdout
+        assert shown.stderr == listed.stderr
+        assert run("watch", "--storage", "/x", "--duration", "0").stderr == listed.stderr
+    state = "absent"
+    listed = run("list", "--storage", "/x")
+    assert "RESUMABLE?" not in listed.stdout
+    assert listed.stderr == ""
+
+
+def test_a_cluster_without_storage_has_no_runs_and_says_why(
+    made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "Ray was started without --storage, so that no workflow can run on it."
+
+    def load(self: FakeExporter) -> None:
+        self.held = {}
+        self.status = {
+            "storage": None,
+            "storage_error": None,
+            "manager": "absent",
+            "manager_reason": reason,
+        }
+
+    monkeypatch.setattr(FakeExporter, "load", load)
+    assert run("list").stderr == f"Note: {reason}\nNo runs.\n"
+
+
+def test_workflow_tasks_reads_the_settings_file_of_the_environment(
+    made: list[FakeExporter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.yml").write_text("storage: /of/the/file\nexpose_error_messages: false\n")
+    monkeypatch.setenv("RAY_WORKFLOW_EXPORTER_CONFIG", str(tmp_path / "settings.yml"))
+    tasks = ray_workflow_exporter.workflow_tasks("etl/direct")
+    assert made[0].settings.storage == "/of/the/file"
+    assert tasks["check"]["failure"]["message"] is None
+
+
+@pytest.mark.parametrize(
+    ("listen", "asked"),
+    [
+        (":7", "http://127.0.0.1:7"),
+        ("0.0.0.0:7", "http://127.0.0.1:7"),
+        ("[::]:7", "http://[::1]:7"),
+        ("[::1]:7", "http://[::1]:7"),
+        ("host:7", "http://host:7"),
+    ],
+)
+def test_a_command_asks_where_the_exporter_of_this_machine_listens(listen: str, asked: str) -> None:
+    assert local_url(Settings(listen=listen)) == asked

@@ -50,7 +50,7 @@ def open_reader(
     if url is not None:
         return HttpReader(url, token)
     if not direct:
-        reader = HttpReader(_local_url(settings), token)
+        reader = HttpReader(local_url(settings), token)
         if reader.answers():
             return reader
         reader.close()
@@ -63,7 +63,8 @@ def _direct(settings: Settings) -> Reader:
     return DirectReader(settings)
 
 
-def _local_url(settings: Settings) -> str:
+def local_url(settings: Settings) -> str:
+    """Return the URL of the exporter that runs on this machine with these settings."""
     host, port = parse_listen(settings.listen)
     return f"http://{join_address(local_host(host), port)}"
 

@@ -60,7 +60,9 @@ class Connection:
         `seconds` is how long the server may be silent. Raises OSError or HTTPException.
         """
         given = {key: value for key, value in (query or {}).items() if value is not None}
-        target = f"{self._prefix}{path}{'?' if given else ''}{urlencode(given, doseq=True)}"
+        # What is not UTF-8 on the command line is sent as it came: there is no such run.
+        encoded = urlencode(given, doseq=True, errors="surrogateescape")
+        target = f"{self._prefix}{path}{'?' if given else ''}{encoded}"
         body = None if content is None else json.dumps(content)
         if method != "GET":
             self.close()  # a fresh connection: an action must never be sent twice

@@ -11,8 +11,12 @@ from ..catalog.snapshot import RunView
 from ..exporter import Exporter
 from ..responses import Responses, action_metadata
 from ..settings.settings import Settings
+from ..sources.records import LinkState
 from ..sources.storage.filesystem import StorageError
 from .reader import RefusedActionError, UnreachableError, not_found
+
+_NOT_ASKED = {LinkState.OFF.value, LinkState.UNREACHABLE.value, LinkState.UNSUPPORTED.value}
+_UNSURE = "A live run cannot be told from an interrupted one: both are shown as RESUMABLE?."
 
 
 class DirectReader:
@@ -32,26 +36,51 @@ class DirectReader:
             self._exporter.close()
             raise
 
+    @property
+    def unsure(self) -> bool:
+        """Whether a run shown as RESUMABLE may be live."""
+        return self._exporter.status.get("manager") in _NOT_ASKED
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what Ray could not be asked."""
+        status = self._exporter.status
+        state, reason = status.get("manager"), status.get("manager_reason")
+        if state == LinkState.OFF.value:
+            return [f"Ray was not asked (--address none). {_UNSURE}"]
+        if state in _NOT_ASKED:
+            return [f"{reason} {_UNSURE}"]
+        if status.get("storage", "") is None:
+            return [str(reason)]
+        return []
+
     def refresh(self) -> None:
         """Poll once."""
         self._exporter.poll_once()
 
-    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
-        """Return all runs, live ones first, then the newest."""
-        return [
+    def runs(
+        self,
+        statuses: Collection[str] = (),
+        workflow: Optional[str] = None,
+        limit: Optional[int] = None,
+    ) -> list[Any]:
+        """Return all runs, or the first `limit`: live ones first, then the newest."""
+        found = [
             self._responses.run_summary(view)
             for view in self._exporter.runs()
             if (not statuses or view.run.status.value in statuses)
             and (workflow is None or view.run.workflow == workflow)
         ]
+        return found if limit is None else found[:limit]
 
     def run(self, workflow_id: str) -> Any:
         """Return one run with its stages."""
         return self._responses.run(self._view(workflow_id))
 
-    def tasks(self, workflow_id: str) -> dict[str, Any]:
-        """Return {task_id: metadata}."""
-        return self._responses.tasks(self._view(workflow_id))
+    def tasks(self, workflow_id: str, states: Collection[str] = ()) -> dict[str, Any]:
+        """Return {task_id: metadata} of all tasks, or of those in `states`."""
+        tasks = self._responses.tasks(self._view(workflow_id))
+        return {key: it for key, it in tasks.items() if not states or it["state"] in states}
 
     def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
         """Act through this process's own link to Ray, in the name of its user."""

@@ -8,7 +8,6 @@ import socket
 import ssl
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Optional
-from urllib.parse import quote
 
 from .. import SERVER_NAME
 from .connection import Connection
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _PROBE_SECONDS = 1.0
+_FINISHED = ("SUCCESSFUL", "FAILED", "CANCELED")
 
 
 class HttpReader:
     """Asks the exporter at a URL."""
 
     acts_itself = False
+    unsure = False
 
     def __init__(self, url: str, token: Optional[str] = None) -> None:
         """Raises UnreachableError if it is not a URL."""
@@ -34,6 +35,7 @@ class HttpReader:
             reason = str(error) if str(error).startswith("must") else "is not a URL"
             raise UnreachableError(f"The URL {reason}, such as http://127.0.0.1:20729.") from None
         self._shown = self._connection.shown
+        self.notes: list[str] = []
 
     def answers(self) -> bool:
         """Return whether an exporter is there and ready."""
@@ -46,25 +48,60 @@ class HttpReader:
     def refresh(self) -> None:
         """Do nothing: each answer is new."""
 
-    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
-        """Return all runs, live ones first, then the newest."""
-        query = {"status": list(statuses), "workflow": workflow, "limit": _PAGE}
+    def runs(
+        self,
+        statuses: Collection[str] = (),
+        workflow: Optional[str] = None,
+        limit: Optional[int] = None,
+    ) -> list[Any]:
+        """Return all runs, or the first `limit`: live ones first, then the newest."""
+        query = {"status": list(statuses), "workflow": workflow}
+        if limit is not None and limit <= _PAGE:
+            items: list[Any] = self._page({**query, "limit": limit})["items"]
+            return items or self._nothing()
+        # By id, so that none is missed or repeated while runs come and go.
         runs: list[Any] = []
         while True:
-            page = self._ask("GET", "/workflows", {**query, "offset": len(runs)}, holds="items")
-            if page is None:
-                raise self._is_no_exporter()
+            after = runs[-1]["workflow_id"] if runs else None
+            page = self._page({**query, "limit": _PAGE, "sort": "id", "after": after})
             runs += page["items"]
-            if not page["items"] or len(runs) >= page["total"]:
-                return runs
+            if len(page["items"]) < _PAGE:
+                break
+        runs.sort(key=_age)
+        return runs[:limit] or self._nothing()
+
+    def ids(self, prefix: str, limit: int) -> list[str]:
+        """Return ids that begin with `prefix`, those of live runs first."""
+        items = self._page({"text": prefix, "limit": limit})["items"]
+        return [it["workflow_id"] for it in items if it["workflow_id"].startswith(prefix)]
+
+    def _nothing(self) -> list[Any]:
+        """Return no runs, unless the exporter does not know yet whether there are any."""
+        try:
+            answer = self._connection.request("GET", "/-/ready")
+        except (OSError, http.client.HTTPException):
+            return []
+        if answer.status == 503:
+            raise UnreachableError(
+                f"The exporter at {self._shown} has not read workflow storage yet. Its page and "
+                "its log say why."
+            )
+        return []
+
+    def _page(self, query: Mapping[str, Any]) -> Any:
+        page = self._ask("GET", "/workflows", query, holds="items")
+        if page is None:
+            raise self._is_no_exporter()
+        return page
 
     def run(self, workflow_id: str) -> Any:
         """Return one run with its stages."""
         return self._of_run("GET", workflow_id, "", holds="workflow_id")
 
-    def tasks(self, workflow_id: str) -> dict[str, Any]:
-        """Return {task_id: metadata}."""
-        tasks: dict[str, Any] = self._of_run("GET", workflow_id, "/tasks")
+    def tasks(self, workflow_id: str, states: Collection[str] = ()) -> dict[str, Any]:
+        """Return {task_id: metadata} of all tasks, or of those in `states`."""
+        query = {"state": list(states)}
+        tasks: dict[str, Any] = self._of_run("GET", workflow_id, "/tasks", query)
         return tasks
 
     def close(self) -> None:
@@ -102,9 +139,9 @@ class HttpReader:
         content: Any = None,
         holds: Optional[str] = None,
     ) -> Any:
-        # What is not UTF-8 on the command line is sent as it came: there is no such run.
-        quoted = quote(workflow_id, safe="", errors="surrogateescape")
-        answer = self._ask(method, f"/workflows/{quoted}{path}", query, content, holds)
+        # In the query, not in the path: proxies change `%2F` and `..` in paths.
+        named = {"workflow_id": workflow_id, **(query or {})}
+        answer = self._ask(method, f"/run{path}", named, content, holds)
         if answer is None:
             raise not_found(workflow_id, (run["workflow_id"] for run in self.runs()))
         return answer
@@ -150,3 +187,9 @@ class HttpReader:
 
     def _is_no_exporter(self) -> UnreachableError:
         return UnreachableError(f"The server at {self._shown} is not an exporter.")
+
+
+def _age(run: Any) -> tuple[bool, float]:
+    # As the exporter itself sorts: live runs first, then the newest.
+    last = run["end_time"] or run["last_transition"] or run["start_time"] or 0.0
+    return run["status"] in _FINISHED, -last

@@ -27,17 +27,33 @@ class Reader(Protocol):
 
     acts_itself: bool  # whether actions are carried out by this process and end with it
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what could not be read, and what that means."""
+
+    @property
+    def unsure(self) -> bool:
+        """Whether a run shown as RESUMABLE may be live, because Ray was not asked."""
+
     def refresh(self) -> None:
         """Read again."""
 
-    def runs(self, statuses: Collection[str] = (), workflow: Optional[str] = None) -> list[Any]:
-        """Return all runs, live ones first, then the newest."""
+    def runs(
+        self,
+        statuses: Collection[str] = (),
+        workflow: Optional[str] = None,
+        limit: Optional[int] = None,
+    ) -> list[Any]:
+        """Return all runs, or the first `limit`: live ones first, then the newest."""
 
     def run(self, workflow_id: str) -> Any:
         """Return one run with its stages. Raises WorkflowNotFoundError."""
 
-    def tasks(self, workflow_id: str) -> dict[str, Any]:
-        """Return {task_id: metadata}. Raises WorkflowNotFoundError."""
+    def tasks(self, workflow_id: str, states: Collection[str] = ()) -> dict[str, Any]:
+        """Return {task_id: metadata} of all tasks, or of those in `states`.
+
+        Raises WorkflowNotFoundError.
+        """
 
     def order(self, verb: Verb, workflow_id: Optional[str], options: Mapping[str, Any]) -> Any:
         """Order an action, and return it. Raises RefusedActionError or WorkflowNotFoundError."""

@@ -14,7 +14,7 @@ from ..actions import ActionState, Verb
 from ..client.reader import Reader
 from ..display import printable
 from .options import Command
-from .show import look_options, reader
+from .show import complete_id, read_options, reader
 
 _POLL_SECONDS = 0.2
 
@@ -33,11 +33,11 @@ _start_manager = click.option(
 
 def act_options(command: Command) -> Command:
     """Give a command the options that all actions have."""
-    return _yes(_wait(_start_manager(look_options(command))))
+    return _yes(_wait(_start_manager(read_options(command))))
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID")
+@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
 @click.option(
     "--when-started",
     is_flag=True,
@@ -71,7 +71,7 @@ def cancel(
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID", required=False)
+@click.argument("workflow_id", metavar="ID", required=False, shell_complete=complete_id)
 @click.option("--all", "everything", is_flag=True, help="Resume all RESUMABLE runs.")
 @click.option(
     "--max-running",
@@ -109,7 +109,7 @@ def resume(
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID")
+@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
 @act_options
 @click.pass_context
 def delete(

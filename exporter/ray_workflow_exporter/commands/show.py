@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import click
 from rich.live import Live
 
 from .. import logs
-from ..client.client import open_reader
+from ..client.client import local_url, open_reader
+from ..client.http_reader import HttpReader
 from ..client.reader import Reader
 from ..model import RunStatus
 from . import terminal
@@ -23,6 +25,19 @@ from .options import Command, duration, given, load_settings, output_option, set
 # With one of these, an exporter on this machine is not asked: it may watch another cluster.
 _OF_A_CLUSTER = ("storage", "address")
 _TOKEN = f"{__name__}.token"
+_COMPLETIONS = 100
+
+Json = dict[str, Any]
+
+# How `list` may sort, by the key of a run; "newest" is the order in which runs are read.
+_ORDERS: dict[str, Callable[[Json], Any]] = {
+    "newest": lambda run: 0,
+    "id": lambda run: run["workflow_id"],
+    "workflow": lambda run: (run["workflow"], run["workflow_id"]),
+    "duration": lambda run: -(run["duration"] or 0.0),
+    "output": lambda run: -(run["output_bytes"] or 0),
+}
+_NOT_SUCCESSFUL = (RunStatus.FAILED.value, RunStatus.CANCELED.value)
 
 url_option = click.option(
     "--url",
@@ -37,8 +52,12 @@ def _read_token(ctx: click.Context, param: click.Parameter, value: Optional[str]
         return
     try:
         token = Path(value).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        raise click.BadParameter("must be a file that holds a token", ctx, param) from None
+    except OSError as error:
+        raise click.BadParameter(f"{value} cannot be read: {error.strerror}", ctx, param) from None
+    except ValueError:
+        token = ""
+    if not re.fullmatch(r"[!-~]+", token):
+        raise click.BadParameter(f"{value} must hold one token and nothing else", ctx, param)
     ctx.meta[_TOKEN] = token
 
 
@@ -51,9 +70,22 @@ token_option = click.option(
 )
 
 
-def look_options(command: Command) -> Command:
+def read_options(command: Command) -> Command:
     """Add the options for where to read runs and how to print them."""
     return url_option(token_option(output_option(settings_flags(hidden=True)(command))))
+
+
+def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return ids for the shell's completion, from a running exporter; none if that fails."""
+    try:
+        settings = load_settings(ctx)
+        opened = HttpReader(ctx.params.get("url") or local_url(settings), ctx.meta.get(_TOKEN))
+        try:
+            return opened.ids(incomplete, _COMPLETIONS)
+        finally:
+            opened.close()
+    except (ValueError, ConnectionError, RuntimeError):
+        return []
 
 
 @contextmanager
@@ -70,6 +102,17 @@ def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
         opened.close()
 
 
+def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> None:
+    """Print what could not be read to stderr, if it matters for these runs (None: always)."""
+    if (
+        runs is None
+        or not source.unsure
+        or any(run["status"] == RunStatus.RESUMABLE.value for run in runs)
+    ):
+        for note in source.notes:
+            click.echo(f"Note: {note}", err=True)
+
+
 @click.command("list")
 @click.option(
     "--status",
@@ -79,12 +122,29 @@ def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
     help="Only runs with this status; may be repeated.",
 )
 @click.option("--workflow", "workflow", help="Only runs of this workflow.")
-@look_options
+@click.option(
+    "--since",
+    callback=duration,
+    metavar="<duration>",
+    help="Only runs that are live or ended within this time, for example 12h.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(list(_ORDERS)),
+    default="newest",
+    show_default=True,
+    help="Order of the runs; newest lists live runs first.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the first of them, at most this many.")
+@read_options
 @click.pass_context
 def list_runs(
     ctx: click.Context,
     statuses: tuple[str, ...],
     workflow: Optional[str],
+    since: Optional[float],
+    sort: str,
+    limit: Optional[int],
     url: Optional[str],
     output: str,
 ) -> None:
@@ -94,24 +154,42 @@ def list_runs(
     Examples:
       ray-workflow-exporter list --status FAILED --status RESUMABLE
       ray-workflow-exporter list --workflow nightly-etl -o json
+      ray-workflow-exporter list --since 12h --sort duration --limit 10
       ray-workflow-exporter list --url http://head-node:20729
     """
+    now = time.time()
+    selected = since is not None or sort != "newest"  # here, so that all runs are needed
     with reader(ctx, url) as source:
-        runs = source.runs(statuses, workflow)
+        runs = source.runs(statuses, workflow, None if selected else limit)
+        if since is not None:
+            runs = [it for it in runs if (it["end_time"] or now) >= now - since]
+        if sort != "newest":
+            runs.sort(key=_ORDERS[sort])
+        runs = runs[:limit]
+        _print_notes(source, runs)
+        notes = {"notes": source.notes} if source.unsure else {}
+        unsure = source.unsure
     if output == "json":
-        _print_json(_page(runs))
+        _print_json({**_page(runs), **notes})
     elif runs:
-        terminal.console().print(terminal.runs_table(runs, time.time()))
+        width = terminal.console().width
+        terminal.show(terminal.runs_table(runs, now, width=width, unsure=unsure))
     else:
         click.echo("No runs.", err=True)
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID")
-@look_options
+@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
+@click.option("--tasks", "all_tasks", is_flag=True, help="Print all tasks of a large run.")
+@read_options
 @click.pass_context
-def show(ctx: click.Context, workflow_id: str, url: Optional[str], output: str) -> None:
+def show(
+    ctx: click.Context, workflow_id: str, all_tasks: bool, url: Optional[str], output: str
+) -> None:
     """Show one run: its state, DAG, tasks and failures.
+
+    Of a run with more than 20 tasks, print those that failed or are not done, unless --tasks is
+    given.
 
     \b
     Examples:
@@ -119,15 +197,22 @@ def show(ctx: click.Context, workflow_id: str, url: Optional[str], output: str) 
       ray-workflow-exporter show nightly-etl-2025-06-01 -o json
     """
     with reader(ctx, url) as source:
-        run, tasks = source.run(workflow_id), source.tasks(workflow_id)
+        run = source.run(workflow_id)
+        short = not all_tasks and output == "table" and terminal.is_large(run)
+        tasks = source.tasks(workflow_id, terminal.FIRST_STATES if short else ())
+        _print_notes(source, [run])
+        unsure = source.unsure
     if output == "json":
         _print_json({**run, "tasks": tasks})
-    else:
-        terminal.console().print(terminal.run_report(run, tasks, time.time()))
+        return
+    if short:
+        tasks = terminal.first_tasks(tasks)
+    width = terminal.console().width
+    terminal.show(terminal.run_report(run, tasks, time.time(), width=width, unsure=unsure))
 
 
 @click.command()
-@click.argument("workflow_id", metavar="[ID]", required=False)
+@click.argument("workflow_id", metavar="[ID]", required=False, shell_complete=complete_id)
 @click.option(
     "--duration",
     "lasting",
@@ -143,7 +228,7 @@ def show(ctx: click.Context, workflow_id: str, url: Optional[str], output: str) 
     show_default=True,
     help="Time between two updates.",
 )
-@look_options
+@read_options
 @click.pass_context
 def watch(
     ctx: click.Context,
@@ -156,7 +241,7 @@ def watch(
     """Watch all runs, or one run until it ends.
 
     Without a terminal, print one line per change; with `-o json`, one object per change. Stop with
-    Ctrl-C.
+    Ctrl-C. Exit with 1 if the run has ended, but not as SUCCESSFUL.
 
     \b
     Examples:
@@ -167,50 +252,53 @@ def watch(
     console = terminal.console()
     try:
         with reader(ctx, url) as source:
-            looks = _looks(source, workflow_id, refresh, end)
+            _print_notes(source)
+            updates = _updates(source, workflow_id, refresh, end)
+            last: Json = {}
             if output == "json":
-                for look in _changed(looks):
-                    click.echo(json.dumps(look))
+                for last in _changed(updates):
+                    click.echo(json.dumps(last))
             elif console.is_terminal:
                 with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-                    for look in looks:
-                        live.update(
-                            terminal.watched(look, time.time(), console.height), refresh=True
-                        )
+                    for last in updates:
+                        frame = terminal.watched(last, time.time(), console.height, console.width)
+                        live.update(frame, refresh=True)
             else:
-                for run in _news(looks):
-                    console.print(terminal.news(run, time.time()))
+                for last in _news(updates):
+                    console.print(terminal.news(last, time.time()))
     except KeyboardInterrupt:
-        pass
+        return
+    if workflow_id is not None and last.get("status") in _NOT_SUCCESSFUL:
+        ctx.exit(1)
 
 
-def _looks(
+def _updates(
     source: Reader, workflow_id: Optional[str], refresh: float, end: float
-) -> Iterator[dict[str, Any]]:
-    """Yield what there is to see, again and again, until the run or the time is over."""
+) -> Iterator[Json]:
+    """Yield all runs or one run, again and again, until the run has ended or the time is over."""
     while True:
-        look = source.run(workflow_id) if workflow_id is not None else _page(source.runs())
-        yield look
+        update = source.run(workflow_id) if workflow_id is not None else _page(source.runs())
+        yield update
         left = end - time.monotonic()
-        if left <= 0 or RunStatus(look.get("status", RunStatus.RUNNING)).finished:
+        if left <= 0 or RunStatus(update.get("status", RunStatus.RUNNING)).finished:
             return
         time.sleep(min(refresh, left))
         source.refresh()
 
 
-def _changed(looks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _changed(updates: Iterable[Json]) -> Iterator[Json]:
     last = None
-    for look in looks:
-        if look != last:
-            yield look
-        last = look
+    for update in updates:
+        if update != last:
+            yield update
+        last = update
 
 
-def _news(looks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _news(updates: Iterable[Json]) -> Iterator[Json]:
     """Yield each run when it is seen first and whenever its state or its tasks' have changed."""
     known: dict[str, Any] = {}
-    for look in looks:
-        for run in reversed(look.get("items", [look])):
+    for update in updates:
+        for run in reversed(update.get("items", [update])):
             state = (run["status"], run["task_counts"])
             if known.get(run["workflow_id"]) != state:
                 known[run["workflow_id"]] = state

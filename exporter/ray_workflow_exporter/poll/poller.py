@@ -17,7 +17,7 @@ from ..catalog.run_cache import RunCache
 from ..model import Run, RunStatus
 from ..settings.settings import Settings
 from ..sources.manager.link import RayLink
-from ..sources.records import LinkState, LiveRun, ManagerView, Mark, StoredRun
+from ..sources.records import LinkCause, LinkState, LiveRun, ManagerView, Mark, StoredRun
 from ..sources.storage.reader import StorageReader
 from .assembler import Assembler
 from .loading import Progress, garbage_waits
@@ -79,6 +79,9 @@ class Poller:
         """Poll once; read new finished runs for at most about `budget` seconds."""
         if self._reader.uri is None:
             self._ask_manager(now)  # only Ray knows where storage is
+            if self._reader.uri is None:
+                self._reader.error = no_storage(self.manager)
+                return
         with garbage_waits():
             marks = self._reader.list()
         view = self._ask_manager(now)
@@ -119,6 +122,11 @@ class Poller:
     def storage_error(self) -> Optional[str]:
         """Why storage cannot be read, None if it can."""
         return self._reader.error
+
+    @property
+    def without_storage(self) -> bool:
+        """Whether the Ray that is watched has no workflow storage, so that it can have no runs."""
+        return self.storage_uri is None and self.manager.cause is LinkCause.NO_STORAGE
 
     @property
     def loading(self) -> int:
@@ -379,3 +387,15 @@ class Poller:
             tracked.touched.update(self._details.news(workflow_id))
         elif tracked.stored is not None and tracked.mark is not None:
             self._put(tracked.stored, run.status, mark_time=tracked.mark.time)
+
+
+def no_storage(view: ManagerView) -> Optional[str]:
+    """Return why no workflow storage is known, None if the cluster has none: that is no fault."""
+    if view.cause is LinkCause.NO_STORAGE:
+        return None
+    if view.cause is LinkCause.OFF:
+        return "No workflow storage is given: with --address none, add --storage URI."
+    reason = view.reason or "Ray has not answered yet."
+    if "--storage" in reason:
+        return reason
+    return f"{reason} To read storage without Ray, use --address none --storage URI."

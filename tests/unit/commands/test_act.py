@@ -158,7 +158,11 @@ def test_all_that_are_resumable_are_resumed(site: Site, tmp_path: Path) -> None:
 
 def test_a_token_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     result = run("list", "--token-file", str(tmp_path / "missing"), code=2)
-    assert "must be a file that holds a token" in result.stderr
+    assert "missing cannot be read: No such file or directory" in result.stderr
+    (tmp_path / "two").write_text("one token\nand another\n")
+    result = run("list", "--token-file", str(tmp_path / "two"), code=2)
+    assert "two must hold one token and nothing else" in result.stderr
+    assert "another" not in result.stderr
 
 
 def test_commands_that_look_send_the_token_too(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from ray_workflow_exporter.commands import terminal
 from ray_workflow_exporter.display import (
     STATE_COLOURS,
     STATUS_COLOURS,
+    ago,
     moment,
     printable,
     size,
     span,
 )
-from ray_workflow_exporter.model import Run, RunStatus, TaskState
+from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.responses import Responses
 from support.fake_source import HOSTILE, failed_run, running_run, view
 
@@ -193,3 +194,105 @@ def test_sizes_read_well(count: Optional[int], text: str) -> None:
 
 def test_moments_nobody_knows_are_a_dash() -> None:
     assert moment(None) == "–"
+
+
+def narrow(what: RenderableType, width: int) -> list[str]:
+    """Return what a terminal of this width is sent."""
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False, highlight=False).print(what, crop=False)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+IDS = ["train-7", "nightly-etl-2025-06-01T02:00:00-retry-of-the-first", "x" * 70, "y" * 130]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_an_id_is_whole_on_every_terminal_and_columns_are_left_out(width: int) -> None:
+    runs = as_list(*(failed_run(it) for it in IDS))
+    header, *lines = narrow(terminal.runs_table(runs, 200.0, width=width), width)
+    for workflow_id, line in zip(IDS, lines):
+        assert line.split()[0] == workflow_id
+        assert "FAILED" in line.split()
+    assert header.split()[:2] == ["WORKFLOW", "ID"]
+    assert "STATUS" in header
+    for one in (IDS[:1], IDS[:2]):
+        fitting = narrow(
+            terminal.runs_table(as_list(*map(failed_run, one)), 200.0, width=width), width
+        )
+        room = max(width, len(one[-1]) + 2 + len("FAILED"))
+        assert max(map(len, fitting)) <= room
+
+
+def test_the_wider_the_terminal_the_more_columns() -> None:
+    def columns(width: int) -> list[str]:
+        table = terminal.runs_table(as_list(running_run(), failed_run()), 200.0, width=width)
+        return [str(column.header) for column in table.columns]
+
+    shown = [columns(width) for width in range(20, 160)]
+    assert shown[0] == ["WORKFLOW ID", "STATUS"]
+    assert shown[-1] == [
+        *("WORKFLOW ID", "WORKFLOW", "STATUS", "TASKS", "STARTED (UTC)", "AGE", "DURATION"),
+        "FAILURE",
+    ]
+    assert [len(it) for it in shown] == sorted(len(it) for it in shown)
+
+
+def test_a_report_keeps_ids_whole_too() -> None:
+    run = failed_run("r" * 90)
+    shown = view(run)
+    lines = narrow(terminal.run_report(TO.run(shown), TO.tasks(shown), 200.0, width=40), 40)
+    assert any(line.endswith("r" * 90) for line in lines)
+    assert any(line.split()[:2] == ["check", "FAILED"] for line in lines)
+
+
+def test_times_name_their_zone_and_their_distance() -> None:
+    text = printed(report(failed_run()))
+    assert "started        1970-01-01 00:01:40 UTC (1m 40s ago)" in text
+    table = printed(terminal.runs_table(as_list(failed_run()), 7400.0))
+    assert "STARTED (UTC)" in table
+    assert "1970-01-01 00:01:40" in table
+    assert "2h 01m ago" in table
+    details = TO.run(view(running_run()))
+    line = terminal.news(details, 200.0).plain
+    assert line.startswith("1970-01-01 00:03:20 UTC  train-7")
+    later = {**details, "deadline": 500.0}
+    assert "deadline       1970-01-01 00:08:20 UTC (in 5m 00s)" in printed(
+        terminal.watched(later, 200.0)
+    )
+
+
+def large_run(count: int) -> Run:
+    states = {0: TaskState.RUNNING, count - 1: TaskState.FAILED}
+    tasks = [Task(f"map_{n}", "map", states.get(n, TaskState.SUCCESSFUL)) for n in range(count)]
+    return replace(running_run("large"), tasks={task.task_id: task for task in tasks})
+
+
+def test_a_large_run_is_shown_by_stage_with_what_failed_and_runs_first() -> None:
+    run = large_run(20_000)
+    details, tasks = (
+        TO.run(view(run)),
+        TO.tasks(view(run)),
+    )
+    assert terminal.is_large(details)
+    text = printed(terminal.run_report(details, terminal.first_tasks(tasks), 200.0))
+    rows = text.split("\nTasks: failed, running and pending ones first\n")[1].splitlines()
+    assert [row.split()[0] for row in rows[1:3]] == ["map_19999", "map_0"]
+    assert rows[-1] == "… and 19980 more: --tasks"
+    assert len(text.splitlines()) < 50
+    assert not terminal.is_large(TO.run(view(large_run(20))))
+
+
+def test_a_resumable_run_that_may_be_live_is_marked() -> None:
+    run = replace(running_run(), status=RunStatus.RESUMABLE)
+    assert " RESUMABLE? " in printed(terminal.runs_table(as_list(run), 200.0, unsure=True))
+    assert "RESUMABLE?" not in printed(terminal.runs_table(as_list(run), 200.0))
+    failed = printed(terminal.runs_table(as_list(failed_run()), 200.0, unsure=True))
+    assert "FAILED?" not in failed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (100.0, "0ms ago"), (40.0, "1m 00s ago"), (220.0, "in 2m 00s")],
+)
+def test_distances_read_well(seconds: Optional[float], text: str) -> None:
+    assert ago(seconds, 100.0) == text

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 from urllib.parse import quote, urlencode
 
 import jinja2
@@ -186,10 +186,6 @@ def _segment(text: str) -> str:
     return quote(text, safe="", errors="replace")
 
 
-def _utc(seconds: Optional[float]) -> str:
-    return moment(seconds, timezone.utc)
-
-
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
@@ -213,7 +209,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
-    utc=_utc, iso=_iso, span=span, size=size, lines=_lines, exact=_exact, segment=_segment
+    utc=moment, iso=_iso, span=span, size=size, lines=_lines, exact=_exact, segment=_segment
 )
 _TEMPLATES.globals.update(
     version=__version__,
