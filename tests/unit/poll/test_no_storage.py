@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,20 @@ GIVE = " To read storage without Ray, use --address none --storage URI."
 
 
 @pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Exporter]:
-    monkeypatch.setattr(RayLink, "poll", lambda self: VIEWS[-1])
-    made = Exporter(Settings(max_staleness=0.0))
-    yield made
-    made.close()
-    VIEWS.clear()
+def views(monkeypatch: pytest.MonkeyPatch) -> list[ManagerView]:
+    """What the link has seen; the last one is what it sees now."""
+    seen: list[ManagerView] = []
+    monkeypatch.setattr(RayLink, "poll", lambda self: seen[-1])
+    return seen
 
 
-VIEWS: list[ManagerView] = []
+@contextmanager
+def watching() -> Iterator[Exporter]:
+    exporter = Exporter(Settings(max_staleness=0.0))
+    try:
+        yield exporter
+    finally:
+        exporter.close()
 
 
 def value(exporter: Exporter, name: str) -> float:
@@ -60,30 +66,33 @@ def value(exporter: Exporter, name: str) -> float:
     ],
 )
 def test_the_true_cause_is_said_with_what_to_do(
-    exporter: Exporter, cause: LinkCause, state: LinkState, reason: str, sentence: str
+    views: list[ManagerView], cause: LinkCause, state: LinkState, reason: str, sentence: str
 ) -> None:
-    VIEWS.append(ManagerView(state, reason, cause))
-    exporter.poll_once()
-    assert exporter.status["storage_error"] == sentence.format(reason=reason, more=reason + GIVE)
-    assert value(exporter, "ray_workflow_storage_up") == 0
-    assert not exporter.ready
+    views.append(ManagerView(state, reason, cause))
+    with watching() as exporter:
+        exporter.poll_once()
+        said = exporter.status["storage_error"]
+        assert said == sentence.format(reason=reason, more=reason + GIVE)
+        assert value(exporter, "ray_workflow_storage_up") == 0
+        assert not exporter.ready
 
 
-def test_a_cluster_without_storage_is_no_fault(exporter: Exporter, tmp_path: Path) -> None:
+def test_a_cluster_without_storage_is_no_fault(views: list[ManagerView], tmp_path: Path) -> None:
     reason = "Ray was started without --storage, so that no workflow can run on it."
-    VIEWS.append(ManagerView(LinkState.ABSENT, reason, LinkCause.NO_STORAGE))
-    exporter.load()
-    assert exporter.ready
-    assert exporter.status["storage_error"] is None
-    assert exporter.status["manager_reason"] == reason
-    assert value(exporter, "ray_workflow_storage_up") == 1
-    assert exporter.runs() == []
-    assert exporter.run("etl") is None
-    # Another Ray took its place: what its storage holds is history, not news.
+    views.append(ManagerView(LinkState.ABSENT, reason, LinkCause.NO_STORAGE))
     tree = StorageTree(str(tmp_path / "storage"))
     run = tree.run("etl").status("RUNNING", 1.0).task("a").entry("a")
     run.succeed("a", 1.0, 2.0).status("SUCCESSFUL", 2.0)
-    VIEWS.append(ManagerView(LinkState.ABSENT, "", LinkCause.NO_MANAGER, storage_uri=tree.uri))
-    exporter.load()
-    assert [it.run.workflow_id for it in exporter.runs()] == ["etl"]
-    assert exporter.status["storage"] == tree.uri
+    with watching() as exporter:
+        exporter.load()
+        assert exporter.ready
+        assert exporter.status["storage_error"] is None
+        assert exporter.status["manager_reason"] == reason
+        assert value(exporter, "ray_workflow_storage_up") == 1
+        assert exporter.runs() == []
+        assert exporter.run("etl") is None
+        # Another Ray, with a storage, takes its place.
+        views.append(ManagerView(LinkState.ABSENT, "", LinkCause.NO_MANAGER, storage_uri=tree.uri))
+        exporter.load()
+        assert [it.run.workflow_id for it in exporter.runs()] == ["etl"]
+        assert exporter.status["storage"] == tree.uri
