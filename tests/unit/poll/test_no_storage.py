@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,13 @@ def watching() -> Iterator[Exporter]:
         yield exporter
     finally:
         exporter.close()
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect the exporter of a test, whose parts refer to each other, so that threads end."""
+    yield
+    gc.collect()
 
 
 def value(exporter: Exporter, name: str) -> float:
