@@ -182,6 +182,15 @@ _ALERTS: tuple[Alert, ...] = (
         f"  > {threshold('stale_seconds')}",
     ),
     Alert(
+        "RayWorkflowStateUnusable", "ticket", "10m",
+        "The exporter cannot read or write its state files.",
+        "The exporter cannot use its state files" + ON_CLUSTER,
+        "The exporter works without its state files. At its next restart, counters start at 0, and "
+        "runs that end while it is down are not counted.",
+        "exporter",
+        f"{worst(recent('ray_workflow_exporter_state_up'))} == 0",
+    ),
+    Alert(
         "RayWorkflowNoRecentSuccess", "page", "5m",
         "No run of a workflow with an `expected_interval` has succeeded for `missed_intervals` "
         "times that interval, or since the exporter started, if that is longer ago.",

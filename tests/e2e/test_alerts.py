@@ -90,7 +90,8 @@ def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
         f"The most recently ended run of {name} on production is FAILED. Run bad-1 failed in task "
         '__main__.load (stage __main__.load) with ValueError: row 7 has no "customer id".'
     )
-    assert notes["runbook_url"].endswith("/docs/runbooks/RayWorkflowLastRunFailed.md")
+    assert notes["runbook_url"] == "http://localhost:20729/runbooks/RayWorkflowLastRunFailed"
+    assert notes["exporter_url"] == ("http://localhost:20729/?workflow=etl+%22daily%22%2Feu")
     assert notes["dashboard_url"] == (
         "http://localhost:3000/d/ray-workflow-workflow"
         "?var-cluster=production&var-workflow=etl+%22daily%22%2Feu"

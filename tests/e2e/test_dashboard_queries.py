@@ -76,7 +76,7 @@ RUNS = {DONE: "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
 
 # Panels that show nothing of what runs here, and why.
 EMPTY: Mapping[str, str] = {
-    "ray-workflow-fleet/Queue by workflow, the longest ten": "No limit makes a run wait.",
+    "ray-workflow-fleet/Queue by workflow, ten longest": "No limit makes a run wait.",
 }
 
 

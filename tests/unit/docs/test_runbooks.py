@@ -1,11 +1,13 @@
-"""What the runbooks tell somebody to ask, to run and to open exists."""
+"""Queries, commands and links of the runbooks name what exists."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import click
@@ -83,26 +85,43 @@ def test_every_query_names_metrics_that_exist(path: Path) -> None:
     assert {name for name in named if not name.startswith("process_")} <= known_metrics()
 
 
-@each_runbook
-def test_every_command_of_ours_would_be_accepted(path: Path) -> None:
-    for name, *arguments in commands(path, "ray-workflow-exporter"):
-        context = click.Context(main)
-        command = main.get_command(context, name)
-        assert command is not None, name
-        command.make_context(name, arguments, parent=context)
+CALLS = [(path, *call) for path in RUNBOOKS for call in commands(path, "ray-workflow-exporter")]
+ACTIONS = [call for call in CALLS if call[1] in ("cancel", "resume", "delete")]
+CODE = [(path, code) for path in RUNBOOKS for code in blocks(path, "python")]
 
 
-@each_runbook
-def test_what_acts_asks_nobody_and_needs_no_token(path: Path) -> None:
-    for name, *arguments in commands(path, "ray-workflow-exporter"):
-        if name in ("cancel", "resume", "delete"):
-            assert " ".join(arguments).endswith("--address auto --yes")
+def stems(found: Sequence[Sequence[Any]]) -> set[str]:
+    return {path.stem.removeprefix("RayWorkflow") for path, *_ in found}
 
 
-@each_runbook
-def test_python_is_python(path: Path) -> None:
-    for code in blocks(path, "python"):
-        compile(code, str(path), "exec")
+def test_runbooks_contain_commands_actions_and_code_where_they_should() -> None:
+    every = {path.stem.removeprefix("RayWorkflow") for path in RUNBOOKS}
+    assert every - stems(CALLS) == {"SnapshotStale"}
+    # Those on the exporter itself, and on what only has to be waited for.
+    assert every - stems(ACTIONS) == {
+        "ExporterDown", "ExporterGone", "ExporterRestarting", "LinkRestarting", "ObjectsHidden",
+        "Slow", "SnapshotStale", "StateUnusable", "StorageUnreadable", "ThresholdMissing",
+    }  # fmt: skip
+    assert stems(CODE) == {"ManagerDown", "Stalled"}
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join([call[0].stem, *call[1:]]))
+def test_every_command_of_ours_would_be_accepted(call: tuple[Any, ...]) -> None:
+    _, name, *arguments = call
+    context = click.Context(main)
+    command = main.get_command(context, name)
+    assert command is not None, name
+    command.make_context(name, arguments, parent=context)
+
+
+@pytest.mark.parametrize("call", ACTIONS, ids=lambda call: " ".join([call[0].stem, *call[1:]]))
+def test_an_action_needs_neither_a_confirmation_nor_a_token(call: tuple[Any, ...]) -> None:
+    assert " ".join(call[1:]).endswith("--address auto --yes")
+
+
+@pytest.mark.parametrize(("path", "code"), CODE, ids=[path.stem for path, _ in CODE])
+def test_python_is_python(path: Path, code: str) -> None:
+    compile(code, str(path), "exec")
 
 
 @each_runbook
@@ -122,7 +141,9 @@ def test_links_lead_to_dashboards_that_exist(path: Path) -> None:
         dashboards.add(parts.path.removeprefix("/d/ray-workflow-"))
         assert {name.removeprefix("var-") for name in parse_qs(parts.query)} <= VARIABLES
     assert dashboards <= set(Dashboard.__args__)
-    assert {alert.dashboard for alert in ALERTS if alert.name == path.stem} <= dashboards
+    own = {alert.dashboard for alert in ALERTS if alert.name == path.stem}
+    assert own
+    assert own <= dashboards
 
 
 @each_runbook
@@ -131,3 +152,5 @@ def test_the_numbers_that_an_alert_compares_with_are_named(path: Path) -> None:
     expressions = "".join(alert.expr for alert in ALERTS if alert.name == path.stem)
     named = re.findall(r'threshold\{name="(\w+)"', expressions)
     assert all(f"`{name}`" in text for name in named)
+    # Every runbook says what to change if the alert fires wrongly.
+    assert named or "no threshold" in text
