@@ -79,6 +79,7 @@ def test_an_image_recipe_copies_what_the_package_links_to(recipe: str) -> None:
     sources = [ROOT / source for line in copied for source in line.split()]
     links = [it for it in (ROOT / "exporter").rglob("*") if it.is_symlink()]
     assert links
+    assert {ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE"} <= set(sources)
     for link in links:
         target = link.resolve()
         assert any(it == target or it in target.parents for it in sources), link.name

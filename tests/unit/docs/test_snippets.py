@@ -30,7 +30,7 @@ from ray_workflow_exporter.settings.settings import Settings, variable
 from support.monitoring import program
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 # Programs that are not ours. They are not run: they would install, start or change something.
