@@ -121,12 +121,9 @@ class Analyst:
         stages = tuple([tally.stage(tasks) for tally in tallies.values()])
         if len(dag.stage_edges) != len(self._stage_edges):
             rank = {name: number for number, name in enumerate(tallies)}
-            self._stage_edges = tuple(
-                sorted(
-                    dag.stage_edges.values(),
-                    key=lambda it: (rank[it.target], rank[it.source], it.kind),
-                )
-            )
+            edges = [(rank[it.target], rank[it.source], it.kind) for it in dag.stage_edges.values()]
+            by_rank = sorted(zip(edges, dag.stage_edges.values()))
+            self._stage_edges = tuple([edge for _, edge in by_rank])
         cause = root_cause(run, dag) if run.status is RunStatus.FAILED else None
         path = self._critical_path(run, cause)
         known = [tasks[task_id].duration for task_id in path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Optional
 
 from ..model import Failure, FailureKind, Run, RunStatus, TaskState, slotted
@@ -53,7 +54,7 @@ def root_cause(run: Run, dag: Dag) -> Optional[RootCause]:
         unstarted = all(it.start_time is None and not it.state.finished for it in tasks)
         blocked = len([task for task in tasks if task.state is TaskState.NOT_RUN])
         return RootCause("", "", _NO_TASK_STARTED if unstarted else _NO_TASK_FAILED, blocked)
-    failed.sort(key=lambda candidate: candidate[0])
+    failed.sort(key=itemgetter(0))
     caught = _caught(run, dag, [task.task_id for _, task, _ in failed]) if dag.creators else ()
     uncaught = (
         candidate
