@@ -1,6 +1,6 @@
 """Runs, tasks, edges, statuses and states as frozen dataclasses.
 
-Nothing here reads, writes or depends on another module of ours.
+Nothing here does I/O or imports another module of the package.
 """
 
 from __future__ import annotations

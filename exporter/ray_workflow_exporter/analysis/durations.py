@@ -1,4 +1,4 @@
-"""What a workflow's earlier runs took, to tell when the next one may end."""
+"""Durations of a workflow's earlier runs, and the expected end of a run from them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class History:
         return True
 
     def is_past(self, workflow: str, end: float) -> bool:
-        """Whether nothing more is learned from a run of the workflow that ended then."""
+        """Whether a run of the workflow that ended at `end` is too old to count."""
         past = self._workflows.get(workflow)
         return past is not None and past.oldest is not None and end <= past.oldest[1]
 

@@ -84,7 +84,7 @@ def root_cause(run: Run, dag: Dag) -> Optional[RootCause]:
 def _caught(run: Run, dag: Dag, failed: list[str]) -> set[str]:
     """Return those whose failure is caught by the task that returned their sub-DAG, or further out.
 
-    Ray looks for the catcher in the same way (`_iter_callstack` in
+    Ray searches for the catcher in the same way (`_iter_callstack` in
     `ray/workflow/workflow_executor.py`) and goes on with the run.
     """
     catches: dict[str, bool] = {}  # a task or one of its creators

@@ -1,4 +1,4 @@
-"""Who failed a FAILED run in which no task left a record of it, and what Ray says of it."""
+"""The failed task of a FAILED run in which no task has a record of its failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..sources.records import RayTaskDetail, StoredTask
 from .evidence import Evidence, clock_offset
 
 # Exception names of failures that left no file behind: of the culprit, and of each of several
-# tasks of which one is.
+# tasks of which one failed.
 NO_RECORD, SUSPECT = "NoRecord", "NoRecordSuspect"
 _CRASHED = (
     "The worker left no record: it crashed, exited, ran out of memory, or raised something that "
@@ -68,7 +68,7 @@ def attribute_failure(tasks: dict[str, Task], evidence: Evidence) -> None:
     elif unused:
         suspects, unrecorded = [max(unused, key=lambda task: task.end_time or 0.0)], _UNPICKLABLE
     if len(suspects) > 1 and unrecorded.exception == NO_RECORD:
-        text = f"One of {len(suspects)} tasks failed that may be the cause. {unrecorded.message}"
+        text = f"One of {len(suspects)} tasks that may have failed the run. {unrecorded.message}"
         unrecorded = replace(unrecorded, exception=SUSPECT, message=text)
     for task in suspects:
         end = task.end_time if task.state is TaskState.SUCCESSFUL else evidence.end_time

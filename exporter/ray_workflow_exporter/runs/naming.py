@@ -52,7 +52,7 @@ def workflow_name(workflow_id: str, user_metadata: Mapping[str, Any], key: str =
 
 
 def stage_name(task_id: str, base_names: Container[str]) -> str:
-    """Name the stage of a task: its id without the `_N` by which Ray tells equal names apart.
+    """Name the stage of a task: its id without the `_N` by which Ray numbers equal names.
 
     `base_names` are the names in `duplicate_name_counter/`; the first task of a name has no
     suffix (`gen_task_id` in `ray/workflow/workflow_access.py`). An id that is itself such a name

@@ -295,7 +295,7 @@ def _supported_ray() -> Any:
 def _address(wanted: str) -> str:
     """Return the host:port of a Ray. Raises NoManagerError when none answers there.
 
-    `ray.init` itself waits for ever for an address where nobody listens, and starts a Ray when
+    `ray.init` itself waits for ever if nothing listens at the address, and starts a Ray when
     RAY_ADDRESS is "local" (seen with 2.47.1).
     """
     address = (os.environ.get("RAY_ADDRESS") or "auto") if wanted == "auto" else wanted

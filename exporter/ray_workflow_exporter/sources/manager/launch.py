@@ -1,4 +1,4 @@
-"""How a process of ours is started with the running Python."""
+"""The command that starts a module of this package with the running Python."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ class RayLink:
     def act(self, action_id: str, verb: str, workflow_id: str, **options: Any) -> tuple[str, str]:
         """Do something to a run, as `ActionClient.act` does it; return its outcome.
 
-        Returns within a minute or so. An outcome that nobody knows counts as FAILED.
+        Returns within a minute or so. An unknown outcome counts as FAILED.
         """
         child = self._child
         if self._off or child is None:
