@@ -105,15 +105,15 @@ def limited(value):
     return value
 
 
-def refuse():
-    raise RuntimeError("no such table")
+def load(driver):
+    if os.getpid() != driver:
+        raise RuntimeError("no such table")
+    return LoadableInTheDriver()
 
 
-class Unloadable:
-    """Can be pickled, and not be loaded."""
-
+class LoadableInTheDriver:
     def __reduce__(self):
-        return refuse, ()
+        return load, (os.getpid(),)
 
 
 def options(task, **more):
@@ -143,7 +143,7 @@ DAGS = {
     "deleted": lambda: number.bind(1),
     "sleeper": lambda: workflow.sleep(1.0),
     "limited": lambda: add.bind(limited.bind(1)),
-    "bad input": lambda: add.bind(number.options(max_retries=0).bind(Unloadable())),
+    "bad input": lambda: add.bind(number.options(max_retries=0).bind(LoadableInTheDriver())),
     "bad environment": lambda: add.bind(
         number.options(max_retries=0, runtime_env={"conda": "no-such-environment"}).bind(1)
     ),
