@@ -171,11 +171,14 @@ def _header(run: Json, now: float, unsure: bool = False) -> Iterator[Text]:
     if run["user_metadata"]:
         pairs = (f"{key}={value}" for key, value in run["user_metadata"].items())
         rows.append(("metadata", _text(", ".join(pairs))))
+    if run.get("reason"):
+        rows.append(("stopped", _text(run["reason"])))
     if run["failure"] is not None:
         cause = run["failure"]
         count = cause["blocked"]
         kept = f", which kept {count} task{'s' * (count != 1)} from running" if count else ""
-        rows.append(("failed at", _text(f"{cause['task_id']} ({cause['kind']}){kept}")))
+        failed = cause["task_id"] or "no task that is known"
+        rows.append(("failed at", _text(f"{failed} ({cause['kind']}){kept}")))
         rows.append(("because", _failure(cause, message=True)))
     for name, value in rows:
         # Not in a table: it would fold an id that is longer than the terminal is wide.
