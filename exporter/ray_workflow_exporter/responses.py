@@ -17,6 +17,7 @@ from .catalog.snapshot import RunView
 from .redact import MASK, masked, names_a_secret
 
 MAX_METADATA = 65_536  # characters of the user metadata of one run or task
+MAX_LISTED_METADATA = 4096  # the same in a list, whose pages hold up to 1,000 runs
 MAX_TEXT = 8192  # characters of one text in it
 CUT = "[truncated]"  # stands where something was left out
 
@@ -122,7 +123,7 @@ class RunSummary(Shape):
     )
     user_metadata: Optional[dict[str, Any]] = field(
         "The run's user metadata: secrets masked, cut with `[truncated]` after 64 KiB. In lists "
-        "null unless `metadata=true` was given.",
+        "null unless `metadata=true` was given, and cut after 4 KiB.",
         lambda it, to: None,  # it may be long: see Responses
     )
 
@@ -270,7 +271,7 @@ class Responses:
         """Return a run as in a list, with its user metadata only if asked."""
         found = _build(RunSummary, view, self)
         if metadata:
-            found["user_metadata"] = _metadata(view.run.user_metadata)
+            found["user_metadata"] = _metadata(view.run.user_metadata, MAX_LISTED_METADATA)
         return found
 
     def run(self, view: RunView) -> Json:
@@ -339,9 +340,9 @@ def _counts(counts: Mapping[model.TaskState, int]) -> dict[str, int]:
     return {state.value: count for state, count in counts.items()}
 
 
-def _metadata(value: Mapping[str, Any]) -> Json:
+def _metadata(value: Mapping[str, Any], limit: int = MAX_METADATA) -> Json:
     """Return user metadata as plain JSON: secrets masked, what is too long cut with a mark."""
-    return _plain(value, [MAX_METADATA])  # type: ignore[no-any-return]
+    return _plain(value, [limit])  # type: ignore[no-any-return]
 
 
 def _plain(value: Any, left: list[int]) -> Any:

@@ -1,4 +1,4 @@
-"""The server on its sockets: TLS that is renewed while it runs, and limits on connections."""
+"""The sockets of the server: TLS that reloads its certificates, and limits on connections."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Addresses = Sequence[tuple[str, int]]
 MAX_CONNECTIONS = 2000
 FIRST_REQUEST_SECONDS = 15.0  # from the connection to the end of the first request's headers
 KEEP_ALIVE_SECONDS = 75.0
-SILENT_SECONDS = 60  # until a peer that takes nothing is cut off
+SILENT_SECONDS = 60  # until a client that reads nothing is disconnected
 BACKLOG = 512
 _SHUTDOWN_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Listener:
         """Use changed certificates for new connections."""
         while not self._over.is_set():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._over.wait(), _LOOK_SECONDS)
+                await asyncio.wait_for(self._over.wait(), _CHECK_SECONDS)
             try:
                 if self._gate.web_config().tls is not self.web_config.tls:
                     await self._open_again()

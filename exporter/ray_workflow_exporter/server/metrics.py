@@ -1,4 +1,4 @@
-"""`/metrics`: format, tiers and gzip, as the scraper asks."""
+"""`/metrics`: the format, tiers and compression that the scraper asks for."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     try:
         for chunk in body.chunks():
             await response.write(chunk)
-            # Writing waits only for a reader that is slow: with a fast one, the others must not.
+            # Writing waits only for a slow client; a fast one must not keep the others waiting.
             await asyncio.sleep(0)
     except ConnectionError:
-        pass  # the scraper gave up and is gone
+        pass  # the scraper has disconnected
     return response
 
 

@@ -1,4 +1,4 @@
-"""What the web server needs from the exporter: ready answers."""
+"""What the web server needs from the exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DAG of a run as shapes: what the page draws as SVG."""
+"""The DAG of a run as shapes that the page draws as SVG."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Drawing:
 
 
 def draw(view: RunView, level: str, now: float) -> Optional[Drawing]:
-    """Draw a run by `stage` or by `task`; None if it is too big to be read. `now` in seconds."""
+    """Draw a run by `stage` or by `task`; None if it is too large to be read. `now` in seconds."""
     count = len(view.run.tasks) if level == "task" else len(view.analysis.stages)
     edges = view.analysis.task_edges if level == "task" else view.analysis.stage_edges
     if count > MAX_NODES or len(edges) > MAX_EDGES:
@@ -164,5 +164,5 @@ def _path(points: Sequence[Point]) -> str:
 
 
 def _short(text: str) -> str:
-    # The end tells more than the middle: it holds the number of a task.
+    # The end is kept rather than the middle: it holds the number of a task.
     return text if len(text) <= _LABEL else f"{text[: _LABEL - 11]}…{text[-10:]}"

@@ -1,7 +1,7 @@
 """A layered layout of a DAG, left to right, that keeps its shape while the DAG grows.
 
-The layer of a node depends on what is upstream of it alone, and its place in the layer on the
-places of its upstream: what comes to a run later, downstream, does not stir what one has seen.
+The layer of a node depends only on its upstream, and its place in the layer on the places of its
+upstream: tasks that are added later, downstream, do not move the nodes that are already drawn.
 Edges over several layers bend around the nodes between them.
 """
 
@@ -21,7 +21,7 @@ Slot = Union[str, Bend]
 
 _BEND_HEIGHT = 6.0
 _MAX_BENDS = 20_000  # beyond, edges go straight
-_TALL = 12  # nodes in one layer, or edges of their height: more than one sees at once
+_TALL = 12  # nodes in one layer, or edges of their height: more than fit on a screen
 
 
 @dataclass(frozen=True)

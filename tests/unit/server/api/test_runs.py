@@ -132,6 +132,9 @@ async def test_user_metadata_is_bounded_and_says_so() -> None:
         answer = await client.get(f"{API}/train-7")
         shown = (await answer.json())["user_metadata"]
         assert len(await answer.read()) < 150_000
+        answer = await client.get(f"{API}?metadata=true")
+        (listed,) = (await answer.json())["items"]
+    assert re.fullmatch(r"x{4000,4096} \[truncated\]", listed["user_metadata"]["long"])
     assert shown["long"] == "x" * 8192 + " [truncated]"
     assert re.fullmatch(r"\[truncated\]: \d+ more", shown["many"][-1])
     assert shown["[truncated]"] == "2 more"

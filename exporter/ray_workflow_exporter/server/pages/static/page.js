@@ -9,8 +9,8 @@ const skew = Number(document.body.dataset.now) * 1000 - Date.now();
 
 // --- Live updates -------------------------------------------------------------
 
-// Makes `old` like `fresh` with as few changes as there are, so that focus, scroll positions and
-// what people type stay. Elements with an id are found again wherever they went.
+// Changes `old` into `fresh` in as few steps as possible, so that focus, scroll positions and
+// input stay. Elements with an id are found again wherever they moved.
 function morph(old, fresh) {
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name)) old.removeAttribute(name);
@@ -18,7 +18,7 @@ function morph(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
-  // What is gone goes first: what follows it then stays where it is, and so does the focus.
+  // Removed elements first: those after them then keep their place, and the focus.
   const ids = new Set(Array.from(fresh.children, (it) => it.id));
   const known = new Map();
   for (const child of [...old.children]) {
@@ -83,7 +83,7 @@ function show(page) {
   const focused = document.activeElement;
   morph(document.getElementById("main"), page.getElementById("main"));
   document.title = page.title;
-  // An element that moves to another place loses it.
+  // An element that moves loses the focus.
   if (focused.isConnected && focused !== document.activeElement) {
     focused.focus({ preventScroll: true });
   }
@@ -96,7 +96,7 @@ function sleep(milliseconds) {
 const LIVE = "Live";
 const AWAY = "Not live: the exporter does not answer. Trying again …";
 
-// Only a tab that one sees: a browser opens six connections to a server, for all tabs together.
+// Only in a visible tab: a browser opens six connections to a server, for all tabs together.
 function follow() {
   events?.close();
   if (document.hidden) return;
