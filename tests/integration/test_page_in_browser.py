@@ -257,15 +257,15 @@ def test_a_tab_that_nobody_sees_holds_no_connection_and_catches_up(
         feed = site.app[FEED]
         page.goto(of(f"http://127.0.0.1:{site.port}", "train-7"))
         expect(page.locator("#live")).to_have_text("Live")
-        wait_until(lambda: feed.readers == 1)
+        wait_until(lambda: feed.clients == 1)
         see(page, False)
-        wait_until(lambda: feed.readers == 0)
+        wait_until(lambda: feed.clients == 0)
         done = replace(running_run(), status=RunStatus.SUCCESSFUL, end_time=25.0)
         source.held["train-7"] = view(done)
         source.change("train-7", "SUCCESSFUL")
         see(page, True)
         expect(page.locator("h1")).to_contain_text("SUCCESSFUL")
-        wait_until(lambda: feed.readers == 1)
+        wait_until(lambda: feed.clients == 1)
         page.goto("about:blank")
 
 

@@ -167,7 +167,7 @@ function ask(button) {
   dialog.showModal();
 }
 
-async function act(request, token, startManager) {
+async function act(order, token, startManager) {
   sessionStorage.setItem(TOKEN, token);
   const what = `${order.label}${order.run ? ` ${order.run}` : ""}`;
   const headers = { Authorization: `Bearer ${token}`, "Idempotency-Key": unique() };
