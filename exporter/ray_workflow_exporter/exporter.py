@@ -96,6 +96,7 @@ class Exporter:
         self.actions.close()
         if self._thread is not None:
             self._thread.join(timeout=self._settings.manager_timeout + 1.0)
+        self._archive.close()
         self._poller.close()
         # A hanging poll may still write: the end of the process unlocks the files then.
         if self._files is not None and not (self._thread and self._thread.is_alive()):

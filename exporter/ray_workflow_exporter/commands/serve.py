@@ -7,6 +7,7 @@ import click
 from .. import logs
 from ..exporter import Exporter
 from ..server.listening import run_server
+from ..sources.storage.reader import leave_if_storage_hangs
 from .options import load_settings, settings_flags
 
 
@@ -34,3 +35,4 @@ def serve(ctx: click.Context) -> None:
         run_server(exporter, settings, lambda _: exporter.start())
     finally:
         exporter.close()
+    leave_if_storage_hangs()

@@ -44,3 +44,7 @@ class Archive:
             return None
         run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
         return RunView(run, analyse(run), True, tuple(run.tasks.values()))
+
+    def close(self) -> None:
+        """End the thread that reads storage."""
+        self._reader.close()

@@ -7,6 +7,7 @@ run is RESUMABLE or deleted only after two polls in a row find it so.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +16,18 @@ from typing import Any, Optional
 from ..catalog.catalog import Catalog
 from ..catalog.run_cache import RunCache
 from ..model import Run, RunStatus
+from ..redact import masked_uri
 from ..settings.settings import Settings
 from ..sources.manager.link import RayLink
 from ..sources.records import LinkCause, LinkState, LiveRun, ManagerView, Mark, StoredRun
+from ..sources.storage.filesystem import same_storage
 from ..sources.storage.reader import StorageReader
 from .assembler import Assembler
 from .loading import Progress, garbage_waits
 from .task_details import Details
 from .tracked import FOLLOWED_SECONDS, UNREADABLE_PAUSE, Pending, Tracked
+
+logger = logging.getLogger(__name__)
 
 _DISAGREEMENTS = 2  # polls
 _BATCH = 64  # runs that are read at once: the files of a live run must not wait for more
@@ -54,6 +59,7 @@ class Poller:
         self._progress = Progress()
         self.cache: Optional[RunCache] = None  # of an exporter with state files
         self._marks: Mapping[str, Mark] = {}  # as listed last
+        self._rays_storage: Optional[str] = None
         self._open: set[str] = set()  # runs with a mark that may have to be read
         self._missing: set[str] = set()  # runs that the last listing did not have
 
@@ -145,9 +151,10 @@ class Poller:
             self.cache.save()
 
     def close(self) -> None:
-        """Close the link to Ray and the cache."""
+        """Close storage, the link to Ray and the cache."""
         self._details.close()
         self._link.close()
+        self._reader.close()
         if self.cache is not None:
             self.cache.close()
 
@@ -160,6 +167,15 @@ class Poller:
             view = replace(view, runs=runs)
         self.manager = view
         self._reader.uri = self._reader.uri or view.storage_uri
+        if view.storage_uri != self._rays_storage:
+            self._rays_storage = view.storage_uri or self._rays_storage
+            if not same_storage(self._reader.uri, self._rays_storage):
+                logger.warning(
+                    "This exporter reads the storage %s, but Ray uses %s: finished runs of this "
+                    "cluster are not shown. Give --storage the value of Ray's --storage.",
+                    masked_uri(self._reader.uri or ""),
+                    masked_uri(self._rays_storage or ""),
+                )
         if view.state is not LinkState.UNREACHABLE:
             self._contact = time.monotonic()
         return view

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Container, Iterable
 from typing import Any, Callable, Optional
 
-from .filesystem import ABSENT, Stamp, StorageError, Tree, is_text, unreadable
+from .filesystem import ABSENT, ADVICE, Stamp, StorageError, Tree, is_text, unreadable
 
 # Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
 CONNECTIONS = 64
@@ -28,17 +28,21 @@ def prepare_arrow() -> None:
 class ArrowFiles:
     """Any file system of pyarrow. Its errors are of any type: it may be somebody's Python.
 
-    `answered` is called from time to time while answers come in.
+    `answered` is called from time to time while answers come in; `advice` is what to check when
+    a call fails.
     """
 
     backslash_divides = True
     lists_deep = True
     at_once = CONNECTIONS
 
-    def __init__(self, filesystem: Any, root: str, answered: Callable[[], None]) -> None:
+    def __init__(
+        self, filesystem: Any, root: str, answered: Callable[[], None], advice: str = ADVICE
+    ) -> None:
         self._fs = filesystem
         self._root = root
         self._answered = answered
+        self._advice = advice
 
     def tree(
         self,
@@ -58,7 +62,7 @@ class ArrowFiles:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in ABSENT:
                 return Tree({}, {})
-            raise unreadable("list", path, error) from None
+            raise unreadable("list", path, error, self._advice) from None
         # Some file systems answer with a leading slash that was not asked for, or without one.
         skip = len(path.strip("/")) + 1
         found: dict[str, dict[str, Stamp]] = {}
@@ -80,7 +84,7 @@ class ArrowFiles:
         except Exception as error:
             if not self._info(path).is_file:
                 return None
-            raise unreadable("read", path, error) from None
+            raise unreadable("read", path, error, self._advice) from None
 
     def size(self, path: str) -> Optional[int]:
         """Return the size of a file in bytes, None if there is none."""
@@ -99,7 +103,7 @@ class ArrowFiles:
         results: list[Any] = list(calls)
         done: queue.SimpleQueue[tuple[int, Any, bool]] = queue.SimpleQueue()
         while len(_threads) < min(len(results), CONNECTIONS):
-            _threads.append(threading.Thread(target=_make_calls, name="storage", daemon=True))
+            _threads.append(threading.Thread(target=_make_calls, name="object storage", daemon=True))
             _threads[-1].start()
         for number, call in enumerate(results):
             _calls.put((done, number, *call))
@@ -115,22 +119,32 @@ class ArrowFiles:
         try:
             return self._fs.get_file_info(path)
         except Exception as error:
-            raise unreadable("look at", path, error) from None
+            raise unreadable("look at", path, error, self._advice) from None
 
 
 # Daemon threads: those of a `concurrent.futures` pool are joined when Python exits, so that a
 # store that hangs would keep the process alive.
 _threads: list[threading.Thread] = []
 _calls: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+_busy: set[int] = set()  # threads with a call under way
+
+
+def calls_under_way() -> bool:
+    """Return whether a store has not answered yet; pyarrow waits for it when Python exits."""
+    return bool(_busy)
 
 
 def _make_calls() -> None:
+    me = threading.get_ident()
     while True:
         done, number, function, *arguments = _calls.get()
+        _busy.add(me)
         try:
-            done.put((number, function(*arguments), False))
+            result, failed = function(*arguments), False
         except StorageError as error:
-            done.put((number, error, False))
+            result, failed = error, False
         except BaseException as error:
-            done.put((number, error, True))
-        del done, function, arguments  # keep nothing alive while waiting
+            result, failed = error, True
+        _busy.discard(me)
+        done.put((number, result, failed))
+        del done, function, arguments, result  # keep nothing alive while waiting

@@ -90,8 +90,10 @@ def open_files(uri: str, answered: Callable[[], None]) -> Files:
     StorageError for what cannot be opened now; nothing says that the storage is there.
     `answered` is called while answers come in.
     """
+    from . import s3
     from .local_files import LocalFiles
 
+    advice, hint = ADVICE, "Give the same value as Ray's --storage."
     try:
         parts = urlsplit(uri)
         if not parts.scheme:
@@ -105,15 +107,32 @@ def open_files(uri: str, answered: Callable[[], None]) -> Files:
             module, _, function = parts.netloc.rpartition(".")
             filesystem, path = getattr(importlib.import_module(module), function)(parts.path)
         else:
+            if parts.scheme == "s3":
+                advice = hint = s3.advice(uri)
+                s3.check_credentials(uri)
             filesystem, path = FileSystem.from_uri(_as_ray_reads(uri))
+    except StorageError:
+        raise
     except Exception as error:
         # No cause is chained: a traceback in a log would show what is masked here.
-        raise StorageError(
-            f"Cannot open the storage {masked_uri(uri)}: {masked_uri(str(error))}. Give the same "
-            "value as Ray's --storage."
-        ) from None
+        cause = masked_uri(str(error)).rstrip(".")
+        raise StorageError(f"Cannot open the storage {masked_uri(uri)}: {cause}. {hint}") from None
     local = isinstance(filesystem, LocalFileSystem)
-    return LocalFiles(path) if local else ArrowFiles(filesystem, path, answered)
+    if local:
+        return LocalFiles(path)
+    return ArrowFiles(filesystem, path, answered, advice)
+
+
+def same_storage(uri: Optional[str], other: Optional[str]) -> bool:
+    """Return whether two values of `--storage` may be the same place; yes if one is not known."""
+    if uri is None or other is None:
+        return True
+    one, two = (urlsplit(it) for it in (uri, other))
+    if {one.scheme, two.scheme} <= {"", "file"}:
+        return os.path.realpath(unquote(one.path)) == os.path.realpath(unquote(two.path))
+    # Credentials and query may differ.
+    places = [(it.scheme, it.netloc.rpartition("@")[2], it.path.rstrip("/")) for it in (one, two)]
+    return places[0] == places[1]
 
 
 def _as_ray_reads(uri: str) -> str:
@@ -137,11 +156,11 @@ def is_text(name: str) -> bool:
     return True  # a name that is no text is not Ray's, and no label could hold it
 
 
-def unreadable(verb: str, path: str, error: Exception) -> StorageError:
+ADVICE = "Check that the storage is mounted or reachable and that the exporter may read it."
+
+
+def unreadable(verb: str, path: str, error: Exception, advice: str = ADVICE) -> StorageError:
     """Make the error for a path that is there and cannot be read."""
     cause = masked_uri(getattr(error, "strerror", None) or str(error))
-    return StorageError(
-        f"Cannot {verb} {path} in the workflow storage: {cause}. Check that the storage is "
-        "mounted or reachable and that the exporter may read it.",
-        cause,
-    )
+    sentence = f"Cannot {verb} {path} in the workflow storage: {cause.rstrip('.')}. {advice}"
+    return StorageError(sentence, cause)

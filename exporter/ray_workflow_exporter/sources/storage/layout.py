@@ -16,6 +16,7 @@ from ..records import StoredRun
 from .exceptions import read_exception
 from .filesystem import Files, StorageError, is_text
 
+VALID = "_valid"  # Ray writes it into the root of each storage (ray/_private/storage.py)
 RUNS = "workflows"
 MARKS = f"{RUNS}/__status__"
 DIRTY = "dirty"
@@ -32,6 +33,11 @@ EXCEPTION = "exception.pkl"
 
 JSON_LIMIT = 4 << 20  # bytes; inputs.json of a task with 50,000 arguments stays below
 EXCEPTION_LIMIT = (1 << 20) + 1  # one byte more than `read_exception` looks at
+
+# Characters of JSON that are kept of what users write about a run, about a task, and about a run
+# in outline: any number of runs is kept in outline.
+RUN_METADATA, TASK_METADATA, OUTLINE_METADATA = 16 << 10, 2 << 10, 1 << 10
+TRUNCATED = "(truncated)"
 
 # The decoder goes deeper than Python's stack allows to those who use what it returns.
 _MAX_DEPTH = 200
@@ -66,6 +72,29 @@ def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
         cause = f"the file is larger than {content.limit >> 20} MiB"
         raise StorageError(f"Cannot read {path} in the workflow storage: {cause}.", cause)
     return fields
+
+
+def truncated(metadata: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
+    """Keep the smallest entries of what users write, and say how much is left out.
+
+    Small entries are those that name a workflow, an owner or a deadline.
+    """
+    sizes = {key: len(key) + len(json.dumps(value)) for key, value in metadata.items()}
+    total = sum(sizes.values())
+    if total <= limit:
+        return metadata
+    kept, used = set(), 0
+    for key in sorted(sizes, key=lambda key: sizes[key]):
+        used += sizes[key]
+        if used > limit:
+            break
+        kept.add(key)
+    left_out = len(metadata) - len(kept)
+    text = (
+        f"{left_out} of {len(metadata)} entries are left out: of {total} characters of metadata, "
+        f"the exporter keeps at most {limit}."
+    )
+    return {**{key: value for key, value in metadata.items() if key in kept}, TRUNCATED: text}
 
 
 def clean(identifier: str, backslash_divides: bool) -> Optional[str]:
@@ -170,7 +199,9 @@ def _inputs(document: Mapping[str, Any]) -> Fields:
         "max_retries": retries if type(retries) is int and abs(retries) < 1 << 31 else None,
         "checkpoint": checkpoint if isinstance(checkpoint, bool) else None,
         "catch_exceptions": catches if isinstance(catches, bool) else None,
-        "user_metadata": user_metadata if isinstance(user_metadata, dict) else {},
+        "user_metadata": truncated(user_metadata, TASK_METADATA)
+        if isinstance(user_metadata, dict)
+        else {},
     }
 
 
@@ -200,7 +231,8 @@ RUN_FILES: Mapping[str, Content] = {
     ),
     "post_run_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
     "user_run_metadata.json": Content(
-        _json(lambda document: {"user_metadata": document}), ("user_metadata",)
+        _json(lambda document: {"user_metadata": truncated(document, RUN_METADATA)}),
+        ("user_metadata",),
     ),
     ENTRY: Content(_json(_output_of("output_task_id")), ("output_task_id",)),
 }

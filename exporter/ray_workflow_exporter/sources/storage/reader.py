@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import sys
 import threading
 import time
-import weakref
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -114,6 +115,10 @@ class StorageReader:
         """Forget what was logged of a run that is not expected to be read again."""
         self._reported.pop(workflow_id, None)
 
+    def close(self) -> None:
+        """End the thread after the call that it makes."""
+        self._box.close()
+
     def _report(self, runs: Iterable[Optional[StoredRun]]) -> None:
         """Count what cannot be read of runs, and log it once."""
         for run in runs:
@@ -135,13 +140,23 @@ class StorageReader:
         self.error = str(error)
 
 
+def leave_if_storage_hangs() -> None:
+    """End the process at once if a store has not answered yet; call this last.
+
+    pyarrow waits for the requests under way when Python exits, and S3 retries for minutes.
+    """
+    arrow_files = sys.modules.get(f"{__package__}.arrow_files")
+    if arrow_files is not None and arrow_files.calls_under_way():
+        logging.shutdown()
+        os._exit(0)
+
+
 class TimeBox:
     """Makes one call at a time on a daemon thread and gives up after `seconds` without a beat.
 
     A beat is the end of the call, or `beat` while it goes on: a long call that goes on does not
     hang. While a call hangs, further ones are refused at once, so that calls do not pile up. The
-    thread is a daemon, so that a hanging call cannot keep the process alive; it ends when nobody
-    holds this object any more.
+    thread is a daemon, so that a hanging call cannot keep the process alive.
     """
 
     def __init__(self, seconds: float, name: str) -> None:
@@ -151,7 +166,6 @@ class TimeBox:
         self._hanging: Optional[Future[Any]] = None
         self._last_beat = 0.0
         threading.Thread(target=_make_calls, args=(self._queue,), name=name, daemon=True).start()
-        weakref.finalize(self, self._queue.put, None)
 
     def beat(self) -> None:
         """Note that the call goes on; for any thread."""
@@ -175,6 +189,10 @@ class TimeBox:
                     raise
         self._hanging = future
         raise TimeoutError(f"{self._name} did not answer within {self._seconds:g} s.")
+
+    def close(self) -> None:
+        """End the thread after the call that it makes."""
+        self._queue.put(None)
 
 
 def _make_calls(calls: queue.SimpleQueue[Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional, Union
 from ...model import RunStatus
 from ...redact import masked_uri
 from ..records import Mark, StoredRun
+from . import s3
 from .filesystem import Files, StorageError, Tree, open_files
 from .layout import (
     DIRTY,
@@ -20,6 +21,7 @@ from .layout import (
     META,
     RUN_FILES,
     RUNS,
+    VALID,
     Fields,
     Steps,
     clean,
@@ -281,9 +283,18 @@ class WorkflowStorage:
 
     def _check_root(self, files: Files) -> None:
         if not files.exists(""):
+            advice = (
+                s3.advice(self._uri)
+                if self._uri.startswith("s3:")
+                else "Check that it is the value of Ray's --storage and that it is mounted; Ray "
+                "creates it when a cluster starts."
+            )
+            raise StorageError(f"The storage {masked_uri(self._uri)} does not exist. {advice}")
+        if not (files.exists(VALID) or files.exists(RUNS)):
             raise StorageError(
-                f"The storage {masked_uri(self._uri)} does not exist. Check that it is the value "
-                "of Ray's --storage and that it is mounted; Ray creates it when a cluster starts."
+                f"{masked_uri(self._uri)} is no storage of Ray: it has neither the file '{VALID}', "
+                f"which Ray writes when a cluster starts, nor a folder '{RUNS}'. Check that it is "
+                "the value of Ray's --storage."
             )
         if self._had_marks and not files.exists(RUNS):
             raise StorageError(

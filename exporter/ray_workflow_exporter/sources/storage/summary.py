@@ -10,6 +10,7 @@ from .filesystem import Files, StorageError
 from .layout import (
     COUNTERS,
     ENTRY,
+    OUTLINE_METADATA,
     OUTPUT,
     RUN_FILES,
     STARTED,
@@ -21,6 +22,7 @@ from .layout import (
     Steps,
     is_counted,
     read_file,
+    truncated,
 )
 
 OUTLINE_FILES = [name for name in RUN_FILES if name != ENTRY]
@@ -96,7 +98,7 @@ def outline(
         own.status,
         own.start_time,
         own.end_time,
-        own.user_metadata,
+        truncated(own.user_metadata, OUTLINE_METADATA),
         base_names=frozenset(base_names),
         tasks={task_id: StoredTask(task_id, output_bytes=size) for task_id, size in sizes.items()},
         outlined=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,8 +12,10 @@ from support.waiting import wait_until
 
 
 @pytest.fixture
-def box() -> TimeBox:
-    return TimeBox(0.2, "The clock")
+def box() -> Iterator[TimeBox]:
+    made = TimeBox(0.2, "The clock")
+    yield made
+    made.close()
 
 
 def test_an_answer_and_an_error_come_through(box) -> None:

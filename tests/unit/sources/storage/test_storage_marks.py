@@ -9,6 +9,7 @@ import pytest
 
 from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.sources.records import Mark
+from ray_workflow_exporter.sources.storage.filesystem import same_storage
 from ray_workflow_exporter.sources.storage.local_files import LocalFiles
 from ray_workflow_exporter.sources.storage.storage import StorageError, WorkflowStorage
 from support.stored import statuses
@@ -178,6 +179,39 @@ def test_a_missing_storage_is_an_error_until_it_is_there(tmp_path):
         storage.list_marks()
     StorageTree(str(tmp_path / "missing")).run("w").status("RUNNING")
     assert statuses(storage) == {"w": "RUNNING"}
+
+
+def test_a_folder_that_is_no_storage_is_an_error(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"x")
+    storage = WorkflowStorage(str(tmp_path / "photos"))
+    with pytest.raises(StorageError, match=r"photos is no storage of Ray: .*_valid.*--storage"):
+        storage.list_marks()
+    (tmp_path / "photos" / "_valid").write_bytes(b"")
+    assert storage.list_marks() == {}
+
+
+def test_a_copy_of_the_workflows_alone_is_a_storage(tree, storage):
+    tree.run("w").status("FAILED")
+    tree.delete("_valid")
+    assert statuses(storage) == {"w": "FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("/a/b", "/a/b/", True),
+        ("/a/b", "file:///a/b", True),
+        ("/a/b", "/a/c", False),
+        ("/a/b", "s3://a/b", False),
+        ("s3://key:secret@b/x?region=r", "s3://b/x/", True),
+        ("s3://b/x", "s3://b/y", False),
+        (None, "/a", True),
+        ("/a", None, True),
+    ],
+)
+def test_two_names_of_a_storage_are_compared_by_place(one, other, same):
+    assert same_storage(one, other) is same
 
 
 def test_a_storage_that_lost_its_mount_is_an_error_not_an_empty_one(local_tree, local_storage):

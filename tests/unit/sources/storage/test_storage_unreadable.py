@@ -182,7 +182,7 @@ DAMAGE = {
     "folder": lambda path: (os.unlink(path), os.makedirs(f"{path}/deeper")),
     "pipe": lambda path: (os.unlink(path), os.mkfifo(path)),
     "loop": lambda path: (os.unlink(path), os.symlink(path, path)),
-    "dead link": lambda path: (os.unlink(path), os.symlink("/no/where", path)),
+    "dead link": lambda path: (os.unlink(path), os.symlink("nowhere", path)),
     "link out": lambda path: (os.unlink(path), os.symlink("/etc/hostname", path)),
     "device": lambda path: (os.unlink(path), os.symlink("/dev/zero", path)),
     "empty": lambda path: os.truncate(path, 0),
@@ -259,3 +259,64 @@ def test_a_status_that_cannot_be_read_leaves_the_last_mark_in_force(local_tree, 
     assert marks["other"].status is RunStatus.SUCCESSFUL
     assert marks["w"].status is RunStatus.FAILED
     assert list(storage.errors) == ["workflows/w/workflow_meta.json"]
+
+
+@pytest.mark.parametrize("place", ["", "tasks", "tasks/f", "duplicate_name_counter"])
+def test_a_folder_that_is_a_link_out_of_the_storage_is_refused(local_tree, tmp_path, place):
+    plant(local_tree)
+    folder = f"{local_tree.uri}/workflows/w1/{place}".rstrip("/")
+    outside = tmp_path / "outside"
+    os.rename(folder, outside)
+    os.symlink(outside, folder)
+    storage = WorkflowStorage(local_tree.uri)
+    found = storage.read_runs(dict.fromkeys(IDS))
+    assert len(found["w0"].tasks) == 2
+    run = found["w1"]
+    if place == "tasks/f":
+        assert set(run.tasks) == {"g"}  # links to folders are not listed
+        run = storage.read_run("w1", found["w0"], only=["f"])
+        assert run.tasks["f"] == found["w0"].tasks["f"]
+    if not place:
+        assert (run.status, run.start_time, dict(run.tasks)) == (None, None, {})
+    assert any("link to a place outside" in it for it in run.unreadable)
+
+
+@pytest.mark.parametrize("place", ["", "tasks", "tasks/f/exception.pkl", "workflow_meta.json"])
+def test_a_link_within_the_storage_is_followed(local_tree, place):
+    plant(local_tree)
+    whole = WorkflowStorage(local_tree.uri).read_run("w1")
+    path = f"{local_tree.uri}/workflows/w1/{place}".rstrip("/")
+    os.rename(path, f"{local_tree.uri}/moved")
+    os.symlink(f"{local_tree.uri}/moved", path)
+    run = WorkflowStorage(local_tree.uri).read_run("w1")
+    assert run == whole
+
+
+def test_a_storage_may_itself_be_a_link(local_tree, tmp_path):
+    plant(local_tree)
+    os.symlink(local_tree.uri, tmp_path / "link")
+    storage = WorkflowStorage(str(tmp_path / "link"))
+    assert set(storage.list_marks()) == set(IDS)
+    assert storage.read_run("w1").unreadable == ()
+
+
+def test_a_store_whose_listing_has_no_times_is_read_whole_and_again(tree, monkeypatch):
+    for kind in (LocalFiles, ArrowFiles):
+
+        def without_times(self, *how, original=kind.tree):
+            found = original(self, *how)
+            files = {
+                folder: {name: (size, 0) for name, (size, _) in names.items()}
+                for folder, names in found.files.items()
+            }
+            return found._replace(files=files)
+
+        monkeypatch.setattr(kind, "tree", without_times)
+    plant(tree)
+    storage = WorkflowStorage(tree.uri)
+    assert statuses(storage) == dict.fromkeys(IDS, "FAILED")
+    first = storage.read_run("w1")
+    assert first.tasks["f"].exception == ("KeyError", "'x'")
+    assert first.tasks["f"].exception_time is None
+    tree.run("w1").fail("f", KeyError("z"))
+    assert storage.read_run("w1", first).tasks["f"].exception == ("KeyError", "'z'")
