@@ -103,7 +103,9 @@ class ArrowFiles:
         results: list[Any] = list(calls)
         done: queue.SimpleQueue[tuple[int, Any, bool]] = queue.SimpleQueue()
         while len(_threads) < min(len(results), CONNECTIONS):
-            _threads.append(threading.Thread(target=_make_calls, name="object storage", daemon=True))
+            _threads.append(
+                threading.Thread(target=_make_calls, name="object storage", daemon=True)
+            )
             _threads[-1].start()
         for number, call in enumerate(results):
             _calls.put((done, number, *call))
