@@ -243,6 +243,12 @@ class Action(Shape):
     )
 
 
+class Forgotten(Shape):
+    """A workflow whose counters were dropped."""
+
+    workflow: str = field("The workflow.")
+
+
 class ActionPage(Shape):
     """A page of actions, newest first. The newest 1,000 are kept until the exporter ends."""
 

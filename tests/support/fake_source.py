@@ -86,6 +86,7 @@ class FakeSource:
         self.feed: list[Change] = []
         self.counted: list[tuple[str, str]] = []
         self.outcome = ("SUCCEEDED", "It is done.")  # of each action
+        self.forgotten: list[str] = []
         self.acted: list[tuple[str, str]] = []
         self.manager = ManagerView(LinkState.UP)
         self.actions = Actions(
@@ -110,6 +111,12 @@ class FakeSource:
 
     def changes(self, after: int) -> list[Change]:
         return [change for change in self.feed if change.seq > after]
+
+    def forget_workflow(self, workflow: str) -> bool:
+        if any(it.run.workflow == workflow for it in self.held.values()):
+            raise ValueError(f"The workflow {workflow!r} still has runs.")
+        self.forgotten.append(workflow)
+        return workflow == "retired"
 
     def run(self, workflow_id: str) -> Optional[RunView]:
         return self.held.get(workflow_id)

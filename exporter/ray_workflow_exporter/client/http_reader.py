@@ -121,6 +121,11 @@ class HttpReader:
         path = f"/{verb.value}"
         return self._of_run("POST", workflow_id, path, content=options, holds="action_id")
 
+    def forget(self, workflow: str) -> bool:
+        """Drop the counters of a workflow; False if the exporter knows no such workflow."""
+        content = {"workflow": workflow}
+        return self._ask("POST", "/forget", content=content, holds="workflow") is not None
+
     def action(self, action_id: str) -> Any:
         """Return an action and its outcome so far."""
         answer = self._ask("GET", f"/actions/{action_id}", holds="action_id")

@@ -1,4 +1,4 @@
-"""`cancel`, `resume` and `delete`: act on runs."""
+"""`cancel`, `resume` and `delete`: act on runs; `forget`: drop the counters of a workflow."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Optional
 import click
 
 from ..actions import ActionState, Verb
+from ..client.http_reader import HttpReader
 from ..client.reader import Reader
 from ..display import printable
 from .options import Command
@@ -131,6 +132,29 @@ def delete(
     options = {"start_manager": start_manager}
     with reader(ctx, url) as source:
         _act(source, Verb.DELETE, workflow_id, options, yes, wait, output)
+
+
+@click.command()
+@click.argument("workflow")
+@look_options
+@click.pass_context
+def forget(ctx: click.Context, workflow: str, url: Optional[str], output: str) -> None:
+    """Forget a workflow that no longer exists: drop its counters.
+
+    Ask the exporter on this machine or at --url, with a token that may act. The workflow must have
+    no runs. Storage is not changed.
+
+    \b
+    Example:
+      ray-workflow-exporter forget retired-etl --url http://head-node:20729 --token-file token
+    """
+    with reader(ctx, url) as source:
+        if not isinstance(source, HttpReader):
+            raise click.UsageError("Only a running exporter has counters: name it with --url.")
+        if not source.forget(workflow):
+            raise click.ClickException(f"There is no workflow {workflow!r}.")
+    name = printable(workflow)
+    click.echo(json.dumps({"workflow": workflow}) if output == "json" else f"{name}: forgotten.")
 
 
 def _act(

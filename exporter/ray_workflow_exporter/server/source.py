@@ -46,6 +46,9 @@ class Source(Protocol):
     def actions(self) -> Actions:
         """What may be done to runs."""
 
+    def forget_workflow(self, workflow: str) -> bool:
+        """Drop the counters of a workflow; False if there are none. Raises ValueError."""
+
     @property
     def last_change(self) -> int:
         """The sequence number of the newest change."""

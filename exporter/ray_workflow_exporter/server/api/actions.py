@@ -15,7 +15,7 @@ from ..auth.gate import GATE, body_of
 from ..auth.tokens import Caller
 from ..source import API, SOURCE
 from . import parameters
-from .parameters import CancelOptions, Options, Query, ResumeOptions, query_of
+from .parameters import CancelOptions, ForgetOptions, Options, Query, ResumeOptions, query_of
 from .runs import next_page, reply
 
 ACTS: web.AppKey[bool] = web.AppKey("acts")  # whether this address takes orders
@@ -28,7 +28,7 @@ _STATUS: dict[Refusal, type[web.HTTPError]] = {
     Refusal.UNAVAILABLE: web.HTTPServiceUnavailable,
 }
 
-Shape = TypeVar("Shape", bound=Options)
+Shape = TypeVar("Shape", bound=pydantic.BaseModel)
 
 
 async def cancel(request: web.Request) -> web.Response:
@@ -59,6 +59,19 @@ async def resume_all(request: web.Request) -> web.Response:
     options = await _options(request, ResumeOptions)
     order = Order(Verb.RESUME_ALL, None, caller.name, **options.model_dump())
     return await _order(request, order)
+
+
+async def forget(request: web.Request) -> web.Response:
+    """Drop the counters of a workflow without runs."""
+    await _actor(request, Verb.DELETE)
+    workflow = (await _options(request, ForgetOptions)).workflow
+    try:
+        known = request.app[SOURCE].forget_workflow(workflow)
+    except ValueError as error:
+        raise web.HTTPConflict(text=str(error)) from None
+    if not known:
+        raise web.HTTPNotFound(text="There is no workflow of this name.")
+    return await reply(request, lambda: {"workflow": workflow})
 
 
 async def action(request: web.Request) -> web.Response:

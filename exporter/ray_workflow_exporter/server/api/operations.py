@@ -157,6 +157,20 @@ OPERATIONS = (
         "resumed does not stop the others.",
     ),
     Operation(
+        "POST",
+        f"{API}/forget",
+        "forgetWorkflow",
+        "Forget a workflow that no longer exists",
+        actions.forget,
+        {200: ("Its counters are dropped with the next poll.", responses.Forgotten)},
+        headers=(),
+        body=parameters.ForgetOptions,
+        role=Role.ACT,
+        errors=(404, 408, 409, 413),
+        description="Drops its counters, and frees its place under `max_workflows`. For a workflow "
+        "without runs that the settings do not name. Storage is not changed.",
+    ),
+    Operation(
         "GET",
         f"{API}/actions",
         "listActions",

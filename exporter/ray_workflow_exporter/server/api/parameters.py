@@ -141,6 +141,14 @@ class Options(BaseModel):
     )
 
 
+class ForgetOptions(BaseModel):
+    """What to forget."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workflow: str = Field(default="", description="The workflow, as in the label `workflow`.")
+
+
 class CancelOptions(Options):
     """Options of a cancellation."""
 

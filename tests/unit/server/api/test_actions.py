@@ -84,6 +84,20 @@ async def test_an_order_is_taken_and_its_outcome_told(
     assert [it["action_id"] for it in listed["items"]] == [action["action_id"]]
 
 
+async def test_a_workflow_without_runs_can_be_forgotten(client: Client, source: FakeSource) -> None:
+    async def forget(workflow: str, token: Optional[str]) -> ClientResponse:
+        head = {"Authorization": f"Bearer {token}"} if token else {}
+        return await client.post(f"{API}/forget", json={"workflow": workflow}, headers=head)
+
+    for token, status in ((None, 401), ("read-token", 403)):
+        await detail(await forget("retired", token), status)
+    assert source.forgotten == []
+    assert "still has runs" in await detail(await forget("train", "act-token"), 409)
+    await detail(await forget("unknown", "act-token"), 404)
+    answer = await forget("retired", "act-token")
+    assert (answer.status, await answer.json()) == (200, {"workflow": "retired"})
+
+
 @pytest.mark.parametrize(("method", "path"), ORDERS)
 @pytest.mark.parametrize("token", [None, "wrong", "act-toke", "act-token2", "read-token"])
 async def test_nobody_without_the_right_token_changes_anything(
