@@ -136,7 +136,7 @@ def delete(
 
 @click.command()
 @click.argument("workflow")
-@look_options
+@read_options
 @click.pass_context
 def forget(ctx: click.Context, workflow: str, url: Optional[str], output: str) -> None:
     """Forget a workflow that no longer exists: drop its counters.
