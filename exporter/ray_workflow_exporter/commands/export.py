@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import click
+
+from ..settings.problems import SettingsError, hint, read_yaml
 
 PACKAGE = "ray_workflow_exporter"
 
@@ -23,6 +27,14 @@ def ray_dashboards() -> Path:
     root = os.environ.get("RAY_METRICS_OUTPUT_ROOT")
     temp = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")  # noqa: S108
     return Path(root or temp / "session_latest" / "metrics", "grafana", "dashboards")
+
+
+def _url(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
+    if value is None:
+        return None
+    if not re.fullmatch(r"https?://[^\s/]\S*", value):
+        raise click.BadParameter("must be a URL that begins with http:// or https://", ctx, param)
+    return value.rstrip("/")
 
 
 def _write(texts: dict[str, str], folder: Path) -> None:
@@ -87,30 +99,100 @@ def prometheus() -> None:
 
     \b
     Example:
-      ray-workflow-exporter prometheus export rules --grafana https://grafana.example.org
+      ray-workflow-exporter prometheus export rules --grafana-url https://grafana.example.org
     """
 
 
 @prometheus.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--grafana", metavar="URL", help="URL of Grafana, for links in alerts.")
-@click.option("--runbooks", metavar="URL", help="URL of the runbooks, for links in alerts.")
-def export_rules(folder: Path, grafana: Optional[str], runbooks: Optional[str]) -> None:
+@click.option(
+    *("--grafana-url", "--grafana"), callback=_url, metavar="<url>", help="Link alerts to Grafana."
+)
+@click.option(
+    "--exporter-url", callback=_url, metavar="<url>", help="Link alerts to the exporter's page."
+)
+@click.option(
+    *("--runbook-url", "--runbooks"),
+    callback=_url,
+    metavar="<url>",
+    help="Link alerts to runbooks here. Default: /runbooks of the exporter.",
+)
+@click.option(
+    "--threshold",
+    "changes",
+    multiple=True,
+    metavar="<name=number>",
+    help="Change a threshold of the alerts, such as slow_factor=5; may be repeated.",
+)
+@click.option(
+    "--thresholds",
+    "thresholds_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="YAML file of thresholds to change, one `name: number` per line.",
+)
+def export_rules(
+    folder: Path,
+    grafana_url: Optional[str],
+    exporter_url: Optional[str],
+    runbook_url: Optional[str],
+    changes: tuple[str, ...],
+    thresholds_file: Optional[Path],
+) -> None:
     """Write alerts, recording rules and thresholds to FOLDER, for Prometheus's `rule_files`.
 
-    A `thresholds.yml` that exists already is kept.
+    A `thresholds.yml` that exists already is kept; only the thresholds that are given change.
 
     \b
-    Example:
-      ray-workflow-exporter prometheus export rules --grafana https://grafana.example.org
+    Examples:
+      ray-workflow-exporter prometheus export rules --grafana-url https://grafana.example.org
+      ray-workflow-exporter prometheus export rules --threshold slow_factor=5
     """
     texts = _shipped("rules")
-    links = (("dashboard_url", grafana, "/d/"), ("runbook_url", runbooks, "/RayWorkflow"))
-    for annotation, url, rest in links:
-        if url:
-            # All up to where a link begins to say what it leads to.
-            pattern = re.compile(rf"(?<={annotation}: )\S*?(?={rest})")
-            texts["alerts.yml"] = pattern.sub(url.rstrip("/"), texts["alerts.yml"])
-    if (folder / "thresholds.yml").exists():
-        del texts["thresholds.yml"]
+    if runbook_url is None and exporter_url is not None:
+        runbook_url = f"{exporter_url}/runbooks"
+    links = (
+        ("dashboard_url", "http://localhost:3000", grafana_url),
+        ("exporter_url", "http://localhost:20729", exporter_url),
+        ("runbook_url", "http://localhost:20729/runbooks", runbook_url),
+    )
+    for annotation, default, url in links:
+        if url is not None:
+            texts["alerts.yml"] = texts["alerts.yml"].replace(
+                f"{annotation}: {default}", f"{annotation}: {url}"
+            )
+    values = _from_file(thresholds_file) if thresholds_file is not None else {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        values[name] = value
+    existing = folder / "thresholds.yml"
+    if existing.exists():
+        text = existing.read_text(encoding="utf-8")
+        del texts["thresholds.yml"]  # it stays as it is
+    else:
+        text = texts["thresholds.yml"]
+    if values:
+        texts["thresholds.yml"] = _with_thresholds(text, values)
     _write(texts, folder)
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    content = read_yaml(file, f"The file {file}")
+    if not isinstance(content, dict):
+        raise SettingsError(f"The file {file} must hold `name: number` lines.")
+    return {str(name): value for name, value in content.items()}
+
+
+def _with_thresholds(text: str, values: Mapping[str, Any]) -> str:
+    known = re.findall(r"name: (\w+)\}, expr: vector\(", text)
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"There is no threshold {name!r}{hint(name, known)}")
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf or isinstance(value, bool):
+            raise SettingsError(f"The threshold {name} must be a number, such as {name}=3.")
+        row = rf"(name: {name}\}}, expr: vector\()[^)]*"
+        text = re.sub(row, rf"\g<1>{number:.15g}", text)
+    return text

@@ -79,3 +79,77 @@ def test_rules_get_the_links_one_asks_for_and_leave_ones_thresholds_alone(tmp_pa
     (tmp_path / "thresholds.yml").write_text("mine")
     assert run("prometheus", "export", str(tmp_path)).exit_code == 0
     assert (tmp_path / "thresholds.yml").read_text() == "mine"
+
+
+def thresholds(folder: Path) -> dict[str, str]:
+    (group,) = yaml.safe_load((folder / "thresholds.yml").read_text())["groups"]
+    return {it["labels"]["name"]: it["expr"] for it in group["rules"]}
+
+
+def test_the_page_of_the_exporter_has_the_runbooks_unless_another_place_is_given(
+    tmp_path: Path,
+) -> None:
+    assert (
+        run("prometheus", "export", str(tmp_path), "--exporter-url", "https://x.y/p/").exit_code
+        == 0
+    )
+    text = (tmp_path / "alerts.yml").read_text()
+    assert "exporter_url: https://x.y/p/" in text
+    assert "runbook_url: https://x.y/p/runbooks/RayWorkflow" in text
+    assert "localhost:20729" not in text
+    assert "dashboard_url: http://localhost:3000" in text
+    run(
+        *("prometheus", "export", str(tmp_path), "--exporter-url", "https://x.y"),
+        "--runbook-url",
+        "https://w/r",
+    )
+    assert "runbook_url: https://w/r/RayWorkflow" in (tmp_path / "alerts.yml").read_text()
+    for wrong in ("x.y", "ftp://x", "http://", "http://x y"):
+        assert run("prometheus", "export", str(tmp_path), "--grafana-url", wrong).exit_code == 2
+
+
+def test_thresholds_are_changed_without_a_checkout(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text("retry_ratio: 0.35\nslow_factor: 4\n")
+    folder = tmp_path / "rules"
+    flags = ("--thresholds", str(file), "--threshold", "slow_factor=5.5")
+    assert run("prometheus", "export", str(folder)).exit_code == 0
+    before = thresholds(folder)
+    result = run("prometheus", "export", str(folder), *flags)
+    assert result.exit_code == 0, result.output
+    changed = {key: value for key, value in thresholds(folder).items() if value != before[key]}
+    assert changed == {"retry_ratio": "vector(0.35)", "slow_factor": "vector(5.5)"}
+    # A later export keeps them, and changes only what is given.
+    assert run("prometheus", "export", str(folder), "--threshold", "retries=7").exit_code == 0
+    later = thresholds(folder)
+    assert {key for key in later if later[key] != before[key]} == {*changed, "retries"}
+    assert "# retry_ratio: " in (folder / "thresholds.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("slow_factr=5", "There is no threshold 'slow_factr'; did you mean 'slow_factor'?"),
+        ("slow_factor", "The threshold slow_factor must be a number"),
+        ("slow_factor=many", "The threshold slow_factor must be a number"),
+        ("slow_factor=nan", "The threshold slow_factor must be a number"),
+        ("slow_factor=-1", "The threshold slow_factor must be a number"),
+        ("slow_factor=1) or vector(2", "The threshold slow_factor must be a number"),
+    ],
+)
+def test_a_wrong_threshold_is_one_sentence_and_writes_nothing(
+    tmp_path: Path, flag: str, sentence: str
+) -> None:
+    result = run("prometheus", "export", str(tmp_path / "rules"), "--threshold", flag)
+    assert result.exit_code == 2
+    assert f"Error: {sentence}" in result.output
+    assert not (tmp_path / "rules").exists()
+
+
+def test_a_wrong_thresholds_file_is_one_sentence(tmp_path: Path) -> None:
+    for content, sentence in (("[1", "is not valid YAML"), ("- a", "must hold `name: number`")):
+        (tmp_path / "mine.yml").write_text(content)
+        flags = ("--thresholds", str(tmp_path / "mine.yml"))
+        result = run("prometheus", "export", str(tmp_path / "rules"), *flags)
+        assert result.exit_code == 2
+        assert sentence in result.output
