@@ -1,6 +1,6 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test unit test-all flakes test-ray bench soak lint format docs \
+.PHONY: help install demo test unit coverage test-all flakes test-ray bench soak lint format docs \
   docs-site prometheus3 rules dashboards dist system clean
 
 DURATION ?=
@@ -47,9 +47,12 @@ test: install system ## Run all tests but the slow ones, on 2 workers (ARGS=for 
 unit: install ## Run the tests that start no other process, in under a minute
 	$(BIN)/python -m pytest -n 2 -m "not (slow or process or prometheus)" $(ARGS) tests/unit
 
-test-all: install system ## Run all tests with many examples, older Rays and Prometheus 3
+coverage: install system ## Run all tests but the slow ones, and fail below 90 % of the lines
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: install system ## Run all tests with many examples, coverage, older Rays, Prometheus 3
 	@! command -v go >/dev/null || $(MAKE) prometheus3
-	$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci $(ARGS)
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=ci --cov --cov-report=term $(ARGS)
 	set -e; for ray in $(OLDER_RAYS); do $(MAKE) test-ray RAY=$$ray; done
 
 flakes: install system ## Run all tests N times in random order, every second time on a busy machine
@@ -109,4 +112,4 @@ dist: install ## Build wheel, sdist and SBOM into dist/, each twice to the same 
 	$(BIN)/python deploy/dist.py
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-ray-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ray-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -125,7 +125,7 @@ def test_with_tls_it_is_reached_all_the_same(inside: InsideRay, tmp_path: Path) 
 def test_a_second_node_starts_no_exporter(inside: InsideRay) -> None:
     node = inside.add_node()
     agent = wait_until(lambda: agent_among(node.processes()), timeout=60, message="no agent")
-    inside.logged("dashboard_agent.log", "This is not the head node")
+    inside.logged("dashboard_agent.log", "Not the head node")
     assert agent.children() == []
     inside.exporter()
     inside.lose(node)
@@ -185,9 +185,9 @@ FAULTS = {
     ),
     "exception in the constructors": (
         "modules.py",
-        "del _watch, address_file",
+        "del _supervise, address_file",
         {
-            "dashboard_agent.log": "name '_watch' is not defined",
+            "dashboard_agent.log": "name '_supervise' is not defined",
             "dashboard.log": "name 'address_file' is not defined",
         },
     ),

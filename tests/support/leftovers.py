@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import re
+import sys
 import threading
 import time
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PATIENCE = 15.0  # seconds
 # The S3 server of a module starts with its first test. Threads of storage may be waiting for an
 # answer that never comes: they are daemons, and hold nothing that another test uses.
 _SHARED = re.compile("_server_entry|storage$")
+_WAITING = {"_worker", "_make_calls"}  # of concurrent.futures, and of our storage
 _TASKS = Path("/proc/self/task")
 
 State = tuple[frozenset[threading.Thread], frozenset[str]]
@@ -38,27 +37,19 @@ def children() -> frozenset[str]:
 def left_since(before: State, *, processes: bool) -> str:
     """Wait for the end of all that has begun since `before`, and say what does not end."""
     deadline = time.monotonic() + PATIENCE
-    for thread in running()[0] - before[0]:
-        _end_pool_of(thread)
-    gc.collect()  # the thread of a reader of storage ends with the reader
     while True:
         threads, pids = running()
-        left = [
-            it.name for it in threads - before[0] if it.is_alive() and not _SHARED.search(it.name)
-        ]
+        left = [it.name for it in threads - before[0] if not _idle(it)]
         left += [_named(pid) for pid in pids - before[1]] if processes else []
         if not left or time.monotonic() > deadline:
             return ", ".join(sorted(left))
         time.sleep(0.01)
 
 
-def _end_pool_of(thread: threading.Thread) -> None:
-    """Let a pool that its test still holds do what it was given, and end."""
-    reference, *_ = getattr(thread, "_args", None) or (None,)
-    if isinstance(reference, weakref.ref):
-        pool = reference()
-        if isinstance(pool, ThreadPoolExecutor):
-            pool.shutdown(wait=False)
+def _idle(thread: threading.Thread) -> bool:
+    """Whether a thread has ended, or waits in a pool for something to do."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is None or frame.f_code.co_name in _WAITING or bool(_SHARED.search(thread.name))
 
 
 def _named(pid: str) -> str:
