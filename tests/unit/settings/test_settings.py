@@ -248,3 +248,10 @@ def test_a_run_belongs_to_the_same_shard_in_every_process() -> None:
         assert [key for key in owners if shard.holds(key)] == [
             key for key, owner in owners.items() if owner == index
         ]
+
+
+def test_the_web_config_is_named_in_the_file_as_well(file: Path) -> None:
+    file.write_text("web_config_file: /etc/web.yml\n")
+    assert Settings.load(file, {}, {}).web_config_file == Path("/etc/web.yml")
+    flags = {"web_config_file": "/etc/other.yml"}
+    assert Settings.load(file, {}, flags).web_config_file == Path("/etc/other.yml")
