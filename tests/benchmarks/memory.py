@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from ray_workflow_exporter.metrics.blocks import plain_body
 from ray_workflow_exporter.metrics.exposition import Renderer
 
 from .harness import Result, Row, Table, at_most, in_fresh_process, size, times
@@ -50,7 +51,8 @@ def peers(body: str) -> int:
 
 def write_body(series: int, path: str) -> None:
     """Write the exposition of so many series to a file."""
-    Path(path).write_bytes(Renderer().render(snapshot(filled(series))).body())
+    blocks = Renderer().render(snapshot(filled(series))).blocks()
+    Path(path).write_bytes(bytes(plain_body(blocks)))
 
 
 def measure() -> Result:

@@ -224,7 +224,7 @@ def test_its_log_is_not_written_through_a_link(node: Node, start: Start, tmp_pat
 
 
 def test_what_is_printed_beside_the_log_begins_anew_when_it_grew_large(
-    presence: child_module._Presence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    announcement: child_module._Announcement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_module, "LARGEST_OUTPUT", 100)
     before, output = os.dup(2), tmp_path / "output"
@@ -254,7 +254,7 @@ HANGING = """
 import threading
 from ray_workflow_exporter.inside_ray import child
 
-def serve(presence):
+def serve(announcement):
     threading.Thread(target=threading.Event().wait).start()
     return 2
 
@@ -274,7 +274,7 @@ def test_a_thread_that_hangs_does_not_keep_it(node: Node) -> None:
 
 
 @pytest.fixture
-def presence(node: Node, monkeypatch: pytest.MonkeyPatch) -> child_module._Presence:
+def announcement(node: Node, monkeypatch: pytest.MonkeyPatch) -> child_module._Announcement:
     """What keeps the files of a node, a hundred times a second."""
 
     def exit_now(code: int) -> None:
@@ -282,29 +282,29 @@ def presence(node: Node, monkeypatch: pytest.MonkeyPatch) -> child_module._Prese
 
     monkeypatch.setattr(child_module, "REFRESH_SECONDS", 0.01)
     monkeypatch.setattr(child_module.os, "_exit", exit_now)
-    return child_module._Presence(node)
+    return child_module._Announcement(node)
 
 
 def test_files_that_were_removed_are_written_again_until_they_are_withdrawn(
-    presence: child_module._Presence,
+    announcement: child_module._Announcement,
 ) -> None:
     args = (lambda: Listening([("0.0.0.0", 20729)]), lambda: True)
-    keeping = threading.Thread(target=presence.keep, args=args)
+    keeping = threading.Thread(target=announcement.keep, args=args)
     keeping.start()
     for _ in range(2):
-        wait_until(presence.node.discovery_file.exists, message="not written")
-        presence.node.discovery_file.unlink()
-    presence.withdraw()
+        wait_until(announcement.node.discovery_file.exists, message="not written")
+        announcement.node.discovery_file.unlink()
+    announcement.withdraw()
     keeping.join(10)
     assert not keeping.is_alive()
-    assert files(presence.node) == [False, False]
+    assert files(announcement.node) == [False, False]
 
 
 def test_a_poll_loop_that_hangs_ends_the_process_to_be_started_again(
-    presence: child_module._Presence, caplog: pytest.LogCaptureFixture
+    announcement: child_module._Announcement, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        presence.keep(lambda: Listening([("0.0.0.0", 20729)]), lambda: False)
+        announcement.keep(lambda: Listening([("0.0.0.0", 20729)]), lambda: False)
     assert ended.value.code == 3
     assert "No poll has finished in time" in caplog.text
 

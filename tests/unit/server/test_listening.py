@@ -24,8 +24,8 @@ from ray_workflow_exporter.server.auth.gate import Gate
 from ray_workflow_exporter.server.listening import Listener
 from ray_workflow_exporter.settings.settings import Settings, SettingsError
 from support.certificates import Authority
-from support.cluster import free_port
 from support.fake_source import FakeSource
+from support.ports import free_port
 from support.waiting import wait_until
 from support.websites import Site, write_tokens
 
