@@ -96,7 +96,7 @@ class Cluster:
         log = self.folder / "ray_start.log"
         for _ in range(STARTS):
             self._launch(log)
-            wait_until(self._up_or_ended, timeout=90, message=f"Ray did not start, see {log}")
+            wait_until(self._up_or_ended, timeout=300, message=f"Ray did not start, see {log}")
             if self.find("raylet"):
                 return
             self.kill_all()
