@@ -217,6 +217,13 @@ def test_a_query_names_metrics_that_exist_and_rates_only_counters(query: Query) 
         assert window == "$__rate_interval"
 
 
+@pytest.mark.parametrize("query", list(queries()), ids=str)
+def test_a_query_of_recorded_series_does_not_select_a_session_of_ray(query: Query) -> None:
+    # Recorded series add up over sessions and have no such label.
+    for matchers in re.findall(r"\b\w+:ray_workflow[\w:]*\{([^}]*)", query.expr):
+        assert "SessionName" not in matchers
+
+
 @by_dashboard
 def test_labels_of_variables_exist(name: str) -> None:
     labels = {label for family in FAMILIES for label in (*family.scope.labels, *family.labels)}
