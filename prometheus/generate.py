@@ -49,11 +49,13 @@ Replicas, two exporters of the same cluster, count as one, whatever their `insta
 the targets of each cluster a label `cluster`: every alert keeps it, and an alert inhibits only
 alerts of the same cluster. Give the targets of shards a label `shard`.
 
-Each alert links to Grafana (`{grafana}`), to the exporter's page (`{exporter}`), and to its
+Each alert links to Grafana (`{grafana}`), to the exporter's page
+(`{exporter}`), and to its
 runbook, which the exporter serves (`{runbooks}`). Write the rules with your addresses:
 
 ```console
-$ ray-workflow-exporter prometheus export FOLDER --grafana URL --runbooks URL
+$ ray-workflow-exporter prometheus export FOLDER --grafana-url https://grafana.example.org \\
+    --exporter-url http://head-node:20729
 ```
 
 The last value of a series, up to five minutes old, is used while an exporter restarts or a scrape
