@@ -18,15 +18,15 @@ hypothesis.settings.register_profile("dev", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("dev")
 
-# Fixtures that cost a server: the marks of their tests, and the name of those who share it.
+# Fixtures that cost a server, and the marks of their tests.
 SERVERS = {
-    "cluster": ("ray", "ray"),
-    "new_cluster": ("ray", ""),
-    "lab": ("ray", ""),
-    "own_ray": ("ray", ""),
-    "browser": ("browser", ""),
-    "stack": ("ray prometheus", ""),
-    "watched": ("ray prometheus", ""),
+    "cluster": "ray",
+    "new_cluster": "ray",
+    "lab": "ray",
+    "own_ray": "ray",
+    "browser": "browser",
+    "stack": "ray prometheus",
+    "watched": "ray prometheus",
 }
 
 
@@ -37,14 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.relative_to(TESTS).parts[0] == "unit" or not isinstance(item, pytest.Function):
             continue
         item.add_marker("process")
-        for fixture, (marks, group) in SERVERS.items():
-            if fixture not in item.fixturenames:
-                continue
-            for mark in marks.split():
-                item.add_marker(mark)
-            scope = item._fixtureinfo.name2fixturedefs[fixture][-1].scope
-            if scope != "function" and not item.get_closest_marker("xdist_group"):
-                item.add_marker(pytest.mark.xdist_group(group or item.path.stem))
+        for mark in {
+            mark for it in SERVERS.keys() & item.fixturenames for mark in SERVERS[it].split()
+        }:
+            item.add_marker(mark)
+        # One Ray at a time: two that start at once on two cores miss Ray's own time limits.
+        group = (
+            "ray" if item.get_closest_marker("ray") or "ray" in item.path.stem else item.path.stem
+        )
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
