@@ -26,7 +26,9 @@ COMMANDS = {
     "cancel": _Command("act", "cancel", "Cancel a live run, or give up a RESUMABLE one."),
     "resume": _Command("act", "resume", "Resume a run, or all RESUMABLE runs."),
     "delete": _Command("act", "delete", "Delete a run that is not live, with all its outputs."),
-    "forget": _Command("act", "forget", "Forget a workflow that no longer exists."),
+    "forget": _Command(
+        "act", "forget", "Forget a workflow that no longer exists: drop its counters."
+    ),
     "ray-dashboard": _Command("ray_dashboard", "ray_dashboard", "Run the exporter inside Ray."),
     "grafana": _Command("export", "grafana", "Export dashboards for Grafana."),
     "prometheus": _Command("export", "prometheus", "Export alerts and rules for Prometheus."),
