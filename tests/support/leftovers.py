@@ -34,13 +34,13 @@ def children() -> frozenset[str]:
     return frozenset(found)
 
 
-def left_since(before: State, *, processes: bool) -> str:
+def left_since(before: State) -> str:
     """Wait for the end of all that has begun since `before`, and say what does not end."""
     deadline = time.monotonic() + PATIENCE
     while True:
         threads, pids = running()
         left = [it.name for it in threads - before[0] if not _idle(it)]
-        left += [_named(pid) for pid in pids - before[1]] if processes else []
+        left += [_named(pid) for pid in pids - before[1]]
         if not left or time.monotonic() > deadline:
             return ", ".join(sorted(left))
         time.sleep(0.01)

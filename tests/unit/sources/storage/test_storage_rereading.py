@@ -65,9 +65,10 @@ def test_a_run_that_was_deleted_and_made_anew_is_read_anew(tree, storage):
     tree.run("w", {"life": 1}).task("f").succeed("f", 2.0, 3.0).status("RUNNING", 1.0)
     first = storage.read_run("w")
     tree.run("w").remove()
-    assert storage.read_run("w", first) is None
+    gone = storage.read_run("w", first)
+    assert gone is None
     tree.run("w", {"life": 2}).task("f", "e", max_retries=10).status("PENDING")
-    second = storage.read_run("w", first)
+    second = storage.read_run("w", gone)
     assert second == storage.read_run("w")
     assert second is not None
     assert second.tasks["f"].max_retries == 10
