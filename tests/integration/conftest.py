@@ -12,9 +12,12 @@ from ray_workflow_exporter.sources.manager.link import RayLink
 from support.cluster import Cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A Ray with a dashboard, shared by all tests that do it no damage."""
+    """A Ray with a dashboard, shared by the tests of a module that do it no damage.
+
+    Tasks that one module leaves at work must not take the CPUs of the next.
+    """
     with Cluster(num_cpus=4, dashboard=True) as cluster:
         yield cluster
 
