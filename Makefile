@@ -41,8 +41,9 @@ demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
 	@deploy/install-system-packages prometheus || true
 	@PYTHONPATH=tests $(BIN)/python deploy/demo/demo.py $(DURATION)
 
-test: install system ## Run all tests but the slow ones, on 2 workers (ARGS=for pytest)
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+test: install system ## Run all tests but the slow ones; those on a Ray alone, after the others (ARGS=for pytest)
+	$(BIN)/python -m pytest -n 2 -m "not (slow or ray)" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
+	$(BIN)/python -m pytest -m "ray and not slow" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 
 unit: install ## Run the tests that start no other process, in under a minute
 	$(BIN)/python -m pytest -n 2 -m "not (slow or process or prometheus)" $(ARGS) tests/unit
