@@ -45,7 +45,7 @@ test: install system ## Run all tests but the slow ones; those on a Ray alone, a
 	$(BIN)/python -m pytest -n 2 -m "not (slow or ray)" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 	$(BIN)/python -m pytest -m "ray and not slow" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 
-unit: install ## Run the tests that start no other process, in under a minute
+unit: install ## Run the tests that start no other process
 	$(BIN)/python -m pytest -n 2 -m "not (slow or process or prometheus)" $(ARGS) tests/unit
 
 coverage: install system ## Run all tests but the slow ones, and fail below 90 % of the lines
