@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
 from ray_workflow_exporter.sources.manager.link import RayLink
-from support.cluster import Cluster
+from support.cluster import STATE_API, Cluster
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def cluster() -> Iterator[Cluster]:
 
     Tasks that one module leaves at work must not take the CPUs of the next.
     """
-    with Cluster(num_cpus=4, dashboard=True) as cluster:
+    with Cluster(num_cpus=4, dashboard=True, modules=STATE_API) as cluster:
         yield cluster
 
 

@@ -56,7 +56,7 @@ def test_a_run_is_cancelled_resumed_and_deleted(cluster: Cluster, tmp_path: Path
         url = f"http://127.0.0.1:{port}"
         here = ("--url", url, *token)
         asked = command("cancel", name, *here)
-        assert (asked.returncode, "say --yes" in asked.stderr) == (2, True)
+        assert (asked.returncode, "add --yes" in asked.stderr) == (2, True)
         nobody = command("cancel", name, "--url", url, "--yes")
         assert (nobody.returncode, "bearer token" in nobody.stderr) == (1, True)
 
@@ -67,9 +67,9 @@ def test_a_run_is_cancelled_resumed_and_deleted(cluster: Cluster, tmp_path: Path
             cancelled = command("cancel", name, *here, "--yes", "--wait", "-o", "json")
             assert cancelled.returncode == 0, cancelled.stderr
             assert json.loads(cancelled.stdout)["state"] == "SUCCEEDED"
-            told = (json.loads(line[6:]) for line in lines if line.startswith("data: {"))
+            seen = (json.loads(line[6:]) for line in lines if line.startswith("data: {"))
             wanted = {"workflow_id": name, "status": "CANCELED"}
-            assert any(wanted.items() <= event.items() for event in told)
+            assert any(wanted.items() <= event.items() for event in seen)
         again = command("cancel", name, *here, "--yes")
         assert (again.returncode, "It is CANCELED already" in again.stderr) == (1, True)
         counted = "ray_workflow_exporter_actions_total"
@@ -79,7 +79,8 @@ def test_a_run_is_cancelled_resumed_and_deleted(cluster: Cluster, tmp_path: Path
 
         directly = ("--address", cluster.address, "--yes")
         resumed = command("resume", name, *directly)
-        assert (resumed.returncode, resumed.stdout) == (0, "SUCCEEDED: It is resumed.\n")
+        told = "SUCCEEDED: It is resumed: Ray has submitted a task of it.\n"
+        assert (resumed.returncode, resumed.stdout) == (0, told)
         wait_until(lambda: served.status(name) == "RUNNING")
         gate.touch()
         wait_until(lambda: served.status(name) == "SUCCESSFUL")

@@ -36,19 +36,31 @@ ray.init(sys.argv.pop(1), log_to_driver=False, configure_logging=False)
 
 
 # `ray start` with more patience: Ray gives its dashboard 200 steps of 0.1 s to come up, which is
-# less than a busy machine with two cores needs (ray/_private/services.py, 2.20 to 2.47).
+# less than a busy machine with two cores needs (ray/_private/services.py, 2.20 to 2.47). The first
+# argument names the modules of the dashboard, each of which takes seconds to start; "" for all.
 RAY_START = """
+import sys
 import ray._private.services as services
 services.range = lambda *steps: range(2000) if steps == (200,) else range(*steps)
+modules, start = sys.argv.pop(1), services.start_ray_process
+def start_with_modules(command, process_type, *arguments, **options):
+    if modules and process_type == services.ray_constants.PROCESS_TYPE_DASHBOARD:
+        command = [*command, f"--modules-to-load={modules}"]
+    return start(command, process_type, *arguments, **options)
+services.start_ray_process = start_with_modules
 from ray.scripts.scripts import main
 main()
 """
+# The same patience for each of these modules (ray/dashboard/consts.py).
+PATIENCE = {"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200"}
+STATE_API = "StateHead,JobHead"
 
 
 class Cluster:
     """A Ray head node in a session of its own; `address` is where a driver connects.
 
-    `start()` after `kill_all()` brings a new Ray up at the same address over the same storage.
+    With a dashboard, `modules` says which of its parts are needed. `start()` after `kill_all()`
+    brings a new Ray up at the same address over the same storage.
     """
 
     def __init__(
@@ -57,12 +69,14 @@ class Cluster:
         num_cpus: int = 2,
         resources: Optional[dict[str, float]] = None,
         dashboard: bool = False,
+        modules: str = "",
         python: str = "",
         environ: Optional[dict[str, str]] = None,
         storage: bool = True,
     ) -> None:
         self.num_cpus = num_cpus
         self.resources = resources or {}
+        self.modules = modules
         self.python = python or sys.executable
         self.environ = environ or {}
         self._with_storage = storage
@@ -107,7 +121,8 @@ class Cluster:
 
     def _launch(self, log: Path) -> None:
         command = [
-            *(self.python, "-c", RAY_START, "start", "--head", "--block"),
+            *(self.python, "-c", RAY_START, self.modules if self.dashboard_port else ""),
+            *("start", "--head", "--block"),
             *("--port", str(self.port), "--node-ip-address", "127.0.0.1"),
             *("--temp-dir", str(self.folder / "ray")),
             *(("--storage", str(self.storage)) if self._with_storage else ()),
@@ -127,7 +142,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**environment(), **self.environ},
+                env={**environment(), **PATIENCE, **self.environ},
                 start_new_session=True,
             )
         self._guard = Guard(self._head.pid, group=True, folder=self.folder)

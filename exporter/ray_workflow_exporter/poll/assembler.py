@@ -123,11 +123,7 @@ def _without_replay(previous: Run, run: Run) -> Run:
     """
     if not previous.status is run.status is RunStatus.SUCCESSFUL or not run.tasks:
         return run
-    same = previous.tasks.keys() == run.tasks.keys() and all(
-        (task.start_time, task.end_time) == (known.start_time, known.end_time)
-        for task, known in zip(run.tasks.values(), previous.tasks.values())
-    )
-    if not same:
+    if _spans(previous) != _spans(run):
         return run
     return replace(
         run,
@@ -135,6 +131,10 @@ def _without_replay(previous: Run, run: Run) -> Run:
         end_time=previous.end_time,
         last_transition=previous.last_transition,
     )
+
+
+def _spans(run: Run) -> dict[str, tuple[Optional[float], Optional[float]]]:
+    return {task_id: (task.start_time, task.end_time) for task_id, task in run.tasks.items()}
 
 
 def _failed_before(previous: Run, run: Run, end: Optional[float]) -> Optional[EndedLife]:

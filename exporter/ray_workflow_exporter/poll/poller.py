@@ -107,7 +107,7 @@ class Poller:
         if marks is not None:
             self._see_marks(marks, now, budget)
             self._see_gone(marks)
-        for workflow_id, reason in self._details.stop_reasons(view.state).items():
+        for workflow_id, reason in self._details.stop_reasons(view.state, now).items():
             run = self._catalog.get(workflow_id)
             if run is not None and run.status is RunStatus.RESUMABLE:
                 self._catalog.put(replace(run, reason=reason))

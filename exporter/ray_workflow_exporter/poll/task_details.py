@@ -34,22 +34,30 @@ class Details:
         self._known: dict[str, dict[str, RayTaskDetail]] = {}  # run -> Ray task id -> detail
         self._news: dict[str, set[str]] = {}
         self._next = 0.0
-        self._stopped: dict[str, Optional[float]] = {}  # runs whose stop is to be explained
+        self._stopped: dict[str, Optional[float]] = {}  # start of runs whose stop is unexplained
+        self._explained: dict[str, int] = {}  # questions asked about each of these
+        self._next_explaining = 0.0
         self._explaining: Optional[Future[Mapping[str, str]]] = None
 
     def explain_stop(self, workflow_id: str, start: Optional[float]) -> None:
         """Ask why a run that began at `start` is marked as running and is not held by Ray."""
         self._stopped[workflow_id] = start
+        self._explained[workflow_id] = 0
 
-    def stop_reasons(self, state: LinkState) -> Mapping[str, str]:
-        """Return the reasons that came since the last call, and ask for those to be explained."""
+    def stop_reasons(self, state: LinkState, now: float) -> Mapping[str, str]:
+        """Return the reasons that came since the last call, and ask for those still unknown."""
+        errors: Mapping[str, str] = {}
         if self._explaining is not None and self._explaining.done():
-            explained, self._explaining = self._explaining, None
-            return explained.result()
-        if self._explaining is None and self._stopped and state is LinkState.UP:
-            stopped, self._stopped = self._stopped, {}
-            self._explaining = self._pool.submit(self._link.stop_reasons, stopped)
-        return {}
+            errors, self._explaining = self._explaining.result(), None
+        for workflow_id in list(self._stopped):
+            if errors.get(workflow_id) or self._explained[workflow_id] >= _TRIES:
+                del self._stopped[workflow_id], self._explained[workflow_id]
+        idle = self._explaining is None and now >= self._next_explaining
+        if idle and self._stopped and state is LinkState.UP:
+            self._next_explaining = now + _PAUSE
+            self._explained = {it: count + 1 for it, count in self._explained.items()}
+            self._explaining = self._pool.submit(self._link.executor_errors, dict(self._stopped))
+        return {workflow_id: _left_by_executor(error) for workflow_id, error in errors.items()}
 
     def of(self, workflow_id: str) -> Mapping[str, RayTaskDetail]:
         """Return what is known of a run's tasks, by Ray task id."""
@@ -114,6 +122,11 @@ class Details:
         if owners:
             self._owners = owners
             self._asked = self._pool.submit(self._link.task_details, list(owners))
+
+
+def _left_by_executor(error: str) -> str:
+    cause = f": {error}" if error else "; the log of the management actor has the error."
+    return f"Ray's workflow executor failed and left the run{cause}"
 
 
 class _Open:

@@ -1,4 +1,4 @@
-"""The deadline of a run: its own, or that of its workflow."""
+"""The deadline of a run, its own or that of its workflow; the times of one that is run again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any, Callable, Optional
 import pytest
 
 from ray_workflow_exporter.exporter import Exporter
+from ray_workflow_exporter.model import RunStatus
+from ray_workflow_exporter.poll.assembler import _without_replay
 from ray_workflow_exporter.settings.settings import Settings, WorkflowSettings
+from support.runs import run, task
 from support.trees import StorageTree
 
 T0 = 1_600_000_000.0
@@ -51,3 +54,24 @@ def test_its_own_comes_first(deadline_of: Deadline, own: float) -> None:
 @pytest.mark.parametrize("wrong", [True, "tomorrow", None, [1.0]])
 def test_what_is_no_time_is_left_out(deadline_of: Deadline, wrong: object) -> None:
     assert deadline_of({"deadline": wrong}) == T0 + 60
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"], ids=["in the same order", "in another order"])
+def test_a_run_that_is_run_again_keeps_its_times(names: str) -> None:
+    spans = {"a": (T0, T0 + 1), "b": (T0 + 1, T0 + 2)}
+    tasks = [task(name, span=span) for name, span in spans.items()]
+    before = run(*tasks, status=RunStatus.SUCCESSFUL, start_time=T0 - 1, end_time=T0 + 3)
+    again = run(
+        *[task(name, span=spans[name]) for name in names],
+        status=RunStatus.SUCCESSFUL,
+        start_time=T0 + 60,
+        end_time=T0 + 61,
+    )
+    seen = _without_replay(before, again)
+    assert (seen.start_time, seen.end_time) == (T0 - 1, T0 + 3)
+
+
+def test_a_run_whose_tasks_ran_anew_has_new_times() -> None:
+    before = run(task("a", span=(T0, T0 + 1)), status=RunStatus.SUCCESSFUL, start_time=T0)
+    again = run(task("a", span=(T0 + 5, T0 + 6)), status=RunStatus.SUCCESSFUL, start_time=T0 + 5)
+    assert _without_replay(before, again) is again

@@ -24,9 +24,13 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
+        self.asked_for_errors = 0
+        self.known_from = 0  # the question from which on the error of an executor is known
 
-    def stop_reasons(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
-        return {workflow_id: f"It began at {start}." for workflow_id, start in starts.items()}
+    def executor_errors(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
+        self.asked_for_errors += 1
+        known = self.asked_for_errors > self.known_from
+        return {key: f"It began at {start}." if known else "" for key, start in starts.items()}
 
     def task_details(self, ray_task_ids: Collection[str]) -> Mapping[str, RayTaskDetail]:
         self.asked.append(set(ray_task_ids))
@@ -90,12 +94,34 @@ def test_a_run_that_is_cancelled_is_not_asked_about(details: Details, link: Fake
     assert link.asked == []
 
 
-def test_why_runs_stopped_is_asked_once_and_beside_the_polls() -> None:
-    details = Details(FakeLink())  # type: ignore[arg-type]
+def test_why_runs_stopped_is_asked_beside_the_polls_until_it_is_known(
+    details: Details, link: FakeLink
+) -> None:
+    link.known_from = 2
     details.explain_stop("w", 5.0)
-    assert details.stop_reasons(LinkState.ABSENT) == {}
-    assert details.stop_reasons(LinkState.UP) == {}
-    reasons = wait_until(lambda: details.stop_reasons(LinkState.UP))
-    assert reasons == {"w": "It began at 5.0."}
-    assert details.stop_reasons(LinkState.UP) == {}
-    details.close()
+    assert details.stop_reasons(LinkState.ABSENT, NOW) == {}
+    unknown = explained(details, NOW)
+    assert list(unknown) == ["w"]
+    assert unknown["w"].endswith("; the log of the management actor has the error.")
+    assert details.stop_reasons(LinkState.UP, NOW + 0.1) == {}, "asked again at once"
+    assert explained(details, NOW + 5.0) == unknown
+    known = explained(details, NOW + 10.0)
+    assert known["w"].endswith(" left the run: It began at 5.0.")
+    assert explained(details, NOW + 15.0) == {}
+    assert link.asked_for_errors == 3
+
+
+def test_why_runs_stopped_is_not_asked_for_ever(details: Details, link: FakeLink) -> None:
+    link.known_from = 100
+    details.explain_stop("w", 5.0)
+    for turn in range(10):
+        explained(details, NOW + 5.0 * turn)
+    assert link.asked_for_errors == 5
+
+
+def explained(details: Details, now: float) -> Mapping[str, str]:
+    """Ask if it is time to, and return the answer."""
+    assert details.stop_reasons(LinkState.UP, now) == {}
+    if details._explaining is not None:
+        wait_until(details._explaining.done, message="the link was not asked")
+    return details.stop_reasons(LinkState.UP, now)

@@ -242,23 +242,22 @@ class ManagerClient:
         """Return what `task_states` does. Needs a poll before."""
         return task_states(ray_task_ids, self._timeout) if self._ray and ray_task_ids else {}
 
-    def stop_reasons(self, starts: dict[str, Optional[float]]) -> dict[str, str]:
-        """Return why Ray's executor left runs as they were, for those that it did leave.
+    def executor_errors(self, starts: dict[str, Optional[float]]) -> dict[str, str]:
+        """Return the error with which Ray's executor left runs as they were, for those it did.
 
-        `starts` holds the start of each run (Unix seconds), by which its error is found.
+        `starts` holds the start of each run (Unix seconds), by which its error is found. The error
+        is "" where Ray's state API does not tell it, or not yet.
         """
         word, stopped = self.send(remote_actions.stopped, list(starts))
         if word != "ok" or not stopped:
             return {}
-        errors = executor_errors(self._timeout)
-        reasons = {}
+        known = executor_errors(self._timeout)
+        errors = {}
         for workflow_id in stopped:
             start = starts[workflow_id]
-            mine = {text for began, end, text in errors if start and began <= start <= end + 0.001}
-            said = next(iter(mine)).rpartition("\n")[2][:300] if len(mine) == 1 else ""
-            cause = f": {said}" if said else "; the log of the management actor has the error."
-            reasons[workflow_id] = f"Ray's workflow executor failed and left the run{cause}"
-        return reasons
+            mine = {text for began, end, text in known if start and began <= start <= end + 0.001}
+            errors[workflow_id] = mine.pop().rpartition("\n")[2][:300] if len(mine) == 1 else ""
+        return errors
 
     def close(self) -> None:
         """Disconnect from Ray."""
@@ -390,7 +389,7 @@ def main(address: str, client_id: str, timeout: str) -> None:
     operations: dict[str, Callable[..., Any]] = {
         "poll": client.poll,
         "task_details": client.task_details,
-        "stop_reasons": client.stop_reasons,
+        "executor_errors": client.executor_errors,
         "act": ActionClient(client).act,
     }
     writing = threading.Lock()

@@ -173,8 +173,8 @@ class RayLink:
         finally:
             self._asking_details.release()
 
-    def stop_reasons(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
-        """Return why runs that are marked as running are not, as `ManagerClient` does it.
+    def executor_errors(self, starts: Mapping[str, Optional[float]]) -> Mapping[str, str]:
+        """Return why Ray's executor left runs as they were, as `ManagerClient` does it.
 
         {} when the link is not up or does not answer in time.
         """
@@ -182,9 +182,9 @@ class RayLink:
         if child is None:
             return {}
         try:
-            wanted = child.ask("stop_reasons", starts=dict(starts))
-            reasons: Mapping[str, str] = wanted.result(self._timeout + GRACE_SECONDS)
-            return reasons
+            wanted = child.ask("executor_errors", starts=dict(starts))
+            errors: Mapping[str, str] = wanted.result(self._timeout + GRACE_SECONDS)
+            return errors
         except (FutureTimeoutError, _ChildLostError):
             return {}
 

@@ -46,7 +46,7 @@ def serve(request):
     if request["op"] == "task_details":
         {details}
         return
-    if request["op"] == "stop_reasons":
+    if request["op"] == "executor_errors":
         reply(request, {{"w": "It began at %g." % request["args"]["starts"]["w"]}})
         return
     if request["op"] == "act":
@@ -273,11 +273,11 @@ def test_details_are_empty_when_they_come_too_late_or_never(links: Links) -> Non
 
 def test_why_a_run_stopped_is_asked_of_the_child(links: Links) -> None:
     link = links()
-    assert link.stop_reasons({"w": 5.0}) == {}, "no child yet"
+    assert link.executor_errors({"w": 5.0}) == {}, "no child yet"
     link.poll()
-    assert link.stop_reasons({"w": 5.0}) == {"w": "It began at 5."}
+    assert link.executor_errors({"w": 5.0}) == {"w": "It began at 5."}
     link.close()
-    assert link.stop_reasons({"w": 5.0}) == {}
+    assert link.executor_errors({"w": 5.0}) == {}
 
 
 def test_an_action_is_answered_while_a_poll_waits(links: Links) -> None:
