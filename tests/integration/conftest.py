@@ -12,13 +12,10 @@ from ray_workflow_exporter.sources.manager.link import RayLink
 from support.cluster import STATE_API, Cluster
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A Ray with a dashboard, shared by the tests of a module that do it no damage.
-
-    Tasks that one module leaves at work must not take the CPUs of the next.
-    """
-    with Cluster(num_cpus=4, dashboard=True, modules=STATE_API) as cluster:
+    """A Ray with a dashboard, shared by all tests that do it no damage and end what they start."""
+    with Cluster(num_cpus=6, dashboard=True, modules=STATE_API) as cluster:
         yield cluster
 
 

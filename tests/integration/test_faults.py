@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.cluster import Cluster
-from support.served import Served
+from support.cluster import Cluster, environment
+from support.served import PROGRAM, Served
 from support.waiting import wait_until
 
 # `held` runs until a file appears; the actor that manages it is alive as long.
@@ -99,6 +99,7 @@ def test_the_management_actor_is_killed(cluster: Cluster, served: Served, tmp_pa
         wait_until(lambda: served.value("ray_workflow_manager_up") == 1)
 
 
+@pytest.mark.slow
 def test_the_whole_ray_is_killed(cluster: Cluster, served: Served, tmp_path: Path) -> None:
     do(cluster, "start", "run", str(tmp_path / "go"))
     becomes(served, "run", "RUNNING")
@@ -146,6 +147,7 @@ def test_the_exporter_is_killed_and_its_counters_go_on(cluster: Cluster, served:
     assert served.value("ray_workflow_runs_started_total") == 2
 
 
+@pytest.mark.slow
 def test_a_killed_exporter_takes_its_link_along(cluster: Cluster, served: Served) -> None:
     wait_until(lambda: len(served.links()) == 1)
     (link,) = served.links()
@@ -154,6 +156,7 @@ def test_a_killed_exporter_takes_its_link_along(cluster: Cluster, served: Served
     served.start()
 
 
+@pytest.mark.slow
 def test_without_ray_it_reads_storage_alone(cluster: Cluster, tmp_path: Path) -> None:
     do(cluster, "run", "done")
     do(cluster, "start", "left over", str(tmp_path / "never"))
@@ -170,15 +173,21 @@ def test_without_ray_it_reads_storage_alone(cluster: Cluster, tmp_path: Path) ->
         served.stop()
 
 
-def test_a_port_that_is_taken_is_said_in_one_sentence(served: Served, tmp_path: Path) -> None:
-    command = [served.process.args[0], "serve", "--listen", f"127.0.0.1:{served.port}"]  # type: ignore[union-attr,index]
-    outcome = subprocess.run(
-        [*command, "--address", "none", "--storage", str(tmp_path), "--state-dir", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "storage").mkdir()
+    alone = ("--address", "none", "--storage", str(tmp_path / "storage"))
+    served = Served(tmp_path, *alone).start()
+    try:
+        outcome = subprocess.run(
+            [str(PROGRAM), "serve", "--listen", f"127.0.0.1:{served.port}", *alone],
+            capture_output=True,
+            text=True,
+            env={**environment(), "XDG_STATE_HOME": str(tmp_path / "other")},
+            timeout=120,
+            check=False,
+        )
+    finally:
+        served.stop()
     assert outcome.returncode != 0
     assert str(served.port) in outcome.stderr
     assert "Traceback" not in outcome.stderr

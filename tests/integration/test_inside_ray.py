@@ -103,6 +103,7 @@ def test_prometheus_and_rays_log_viewer_find_it(inside: InsideRay) -> None:
     assert "listening on" in inside.get(f"/api/v0/logs/file?{where}").text
 
 
+@pytest.mark.slow
 def test_with_tls_it_is_reached_all_the_same(inside: InsideRay, tmp_path: Path) -> None:
     Authority(tmp_path).issue("server", "exporter.example")
     web_config = tmp_path / "web.yml"
@@ -122,6 +123,7 @@ def test_with_tls_it_is_reached_all_the_same(inside: InsideRay, tmp_path: Path) 
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_second_node_starts_no_exporter(inside: InsideRay) -> None:
     node = inside.add_node()
     agent = wait_until(lambda: agent_among(node.processes()), timeout=60, message="no agent")
@@ -141,6 +143,7 @@ def test_a_killed_exporter_is_back_and_leaves_no_zombie(inside: InsideRay) -> No
     inside.assert_ray_is_well()
 
 
+@pytest.mark.slow
 def test_whatever_keeps_it_from_starting_ray_goes_on_and_it_comes_back(inside: InsideRay) -> None:
     def away(reason: str, log: str = "workflow_exporter.log") -> None:
         inside.logged(log, reason)
@@ -203,7 +206,14 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("import error", marks=pytest.mark.slow),
+        pytest.param("exception in the constructors", marks=pytest.mark.slow),
+        "exception in run",
+    ],
+)
 def test_a_fault_of_ours_stays_ours(broken: InsideRay, fault: str) -> None:
     file, code, reasons = FAULTS[fault]
     with (broken.private.package / "inside_ray" / file).open("a") as module:
@@ -216,6 +226,7 @@ def test_a_fault_of_ours_stays_ours(broken: InsideRay, fault: str) -> None:
     assert broken.get("/api/workflows").status_code in (404, 500, 503)
 
 
+@pytest.mark.slow
 def test_ray_starts_without_the_exporter_that_its_shim_asks_for(broken: InsideRay) -> None:
     broken.private.uninstall_exporter()
     broken.cluster.start()

@@ -234,6 +234,7 @@ def test_link_follows_the_management_actor_through_its_lives(
     assert view.restarts == 0
 
 
+@pytest.mark.slow
 def test_link_recovers_when_ray_dies_and_comes_back_at_the_same_address(
     new_cluster: NewCluster, link_to: LinkTo
 ) -> None:
@@ -255,6 +256,7 @@ def test_link_recovers_when_ray_dies_and_comes_back_at_the_same_address(
     assert view.session_name != first.session_name
 
 
+@pytest.mark.slow
 def test_link_without_a_management_actor_recovers_too(
     new_cluster: NewCluster, link_to: LinkTo
 ) -> None:
@@ -269,6 +271,7 @@ def test_link_without_a_management_actor_recovers_too(
     )
 
 
+@pytest.mark.slow
 def test_link_survives_the_death_of_the_gcs(new_cluster: NewCluster, link_to: LinkTo) -> None:
     cluster = new_cluster()
     cluster.run_driver("workflow.init()")

@@ -38,9 +38,11 @@ ray.init(sys.argv.pop(1), log_to_driver=False, configure_logging=False)
 # `ray start` with more patience: Ray gives its dashboard 200 steps of 0.1 s to come up, which is
 # less than a busy machine with two cores needs (ray/_private/services.py, 2.20 to 2.47). The first
 # argument names the modules of the dashboard, each of which takes seconds to start; "" for all.
+# Nobody here uses Ray's client server.
 RAY_START = """
 import sys
 import ray._private.services as services
+from ray._private.node import Node
 services.range = lambda *steps: range(2000) if steps == (200,) else range(*steps)
 modules, start = sys.argv.pop(1), services.start_ray_process
 def start_with_modules(command, process_type, *arguments, **options):
@@ -48,12 +50,15 @@ def start_with_modules(command, process_type, *arguments, **options):
         command = [*command, f"--modules-to-load={modules}"]
     return start(command, process_type, *arguments, **options)
 services.start_ray_process = start_with_modules
+Node.start_ray_client_server = lambda node: None
 from ray.scripts.scripts import main
 main()
 """
 # The same patience for each of these modules (ray/dashboard/consts.py).
 PATIENCE = {"RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "200"}
 STATE_API = "StateHead,JobHead"
+# Without Ray's own autoscaler and log monitor, each a process that imports Ray.
+LEAN = ("--no-monitor", "--include-log-monitor", "false")
 
 
 class Cluster:
@@ -129,6 +134,7 @@ class Cluster:
             *("--num-cpus", str(self.num_cpus), "--object-store-memory", "100000000"),
             # 0: the kernel chooses, so that clusters side by side do not take each other's.
             *("--min-worker-port", "0", "--max-worker-port", "0"),
+            *(LEAN if self.modules or not self.dashboard_port else ()),
             *("--ray-client-server-port", str(free_port())),
             *("--dashboard-agent-listen-port", str(free_port())),
             *("--include-dashboard", "true" if self.dashboard_port else "false"),
