@@ -317,6 +317,7 @@ class Poller:
         tracked = self._tracked[workflow_id]
         if stored is None:  # a mark without a folder
             tracked.mark, tracked.recheck_at = mark, now + UNREADABLE_PAUSE
+            tracked.stored = None  # if it is written anew, nothing of it is to be taken from before
         elif mark.status.finished:
             self._see_finished(stored, tracked, mark, now)
         elif self._in_grace():

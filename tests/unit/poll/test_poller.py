@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, Optional
@@ -171,3 +172,28 @@ def test_a_silent_actor_is_waited_for_by_the_monotonic_clock(
     run = polled.catalog.get("etl")
     assert run is not None
     assert run.status is RunStatus.RUNNING
+
+
+def test_a_folder_that_vanished_and_was_written_anew_keeps_nothing_of_before(
+    polled: Polled, tmp_path
+) -> None:
+    now, folder = time.time(), tmp_path / "workflows/etl"
+
+    def write(owner: str) -> None:
+        run = polled.tree.run("etl", {"owner": owner}).task("f").entry("f").status("RUNNING", now)
+        run.start("f", now).fail("f", ValueError(owner)).status("FAILED", now + 1)
+        for path in (folder / "tasks/f").iterdir():  # as a store whose clock is behind
+            os.utime(path, (now - 60, now - 60))
+
+    write("one")
+    polled.look()
+    polled.tree.delete_folder("workflows/etl")
+    polled.poller.poll(now + 10, 1.0)
+    assert not folder.exists()
+    write("two")
+    polled.poller.poll(now + 100, 1.0)
+    run = polled.catalog.get("etl")
+    assert run is not None
+    failure = run.tasks["f"].failure
+    assert failure is not None
+    assert (failure.message, run.user_metadata) == ("two", {"owner": "two"})

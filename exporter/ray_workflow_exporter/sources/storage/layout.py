@@ -59,7 +59,6 @@ class Content(NamedTuple):
     parse: Callable[[bytes], Optional[Fields]]
     fields: tuple[str, ...]
     limit: int = JSON_LIMIT
-    immutable: bool = False
 
 
 def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
@@ -243,7 +242,6 @@ TASK_FILES: Mapping[str, Content] = {
     INPUTS: Content(
         _json(_inputs),
         ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
-        immutable=True,
     ),
     STARTED: Content(_json(_time("start_time", "start_time")), ("start_time", "start_file_time")),
     "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),

@@ -225,7 +225,7 @@ class _Reading:
             result = self.read[folder, name]
             if isinstance(result, dict):
                 fields.update(result)
-                if stamp[1] and (contents[name].immutable or stamp[1] <= self.request.rested):
+                if 0 < stamp[1] <= self.request.rested:
                     stamps[name] = stamp
             elif old is not None:
                 from_old.append(name)
