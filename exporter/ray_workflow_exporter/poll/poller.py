@@ -291,7 +291,7 @@ class Poller:
     def _see_batch(self, batch: Sequence[str], now: float, until: float) -> int:
         """Read some runs at once; return how many were read or found in the cache."""
         unread = [key for key in batch if not self._remembered(key, self._marks[key], now)]
-        found = self._reader.read_many(
+        found = self._reader.read_runs(
             {key: self._tracked[key].stored for key in unread},
             until,
             lambda it: self._assembler.outline_suffices(it, self._marks[it.workflow_id], now),

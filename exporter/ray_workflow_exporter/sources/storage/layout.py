@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Generator, Mapping
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from ...model import RunStatus
@@ -45,32 +46,51 @@ _MAX_DEPTH = 200
 Fields = dict[str, Any]
 File = tuple[str, str]  # the folder below tasks/ ("": the run's own), and the file's name
 Read = Union[Fields, StorageError, None]  # what `read_file` returned, or its failure
-# Yields calls to make, (function, *arguments), receives their results, and returns a run.
-Steps = Generator[list[tuple[Any, ...]], list[Any], Optional[StoredRun]]
+Call = tuple[Any, ...]  # (function, *arguments)
+Steps = Generator[list[Call], list[Any], Optional[StoredRun]]  # receives what the calls returned
 
 
 class Content(NamedTuple):
     """What one file of a run or a task is good for.
 
-    `parse` turns its bytes into fields of the record, or None if it is only half written: Ray
-    writes in place, so that a reader sees empty and cut files. `fields` names those fields.
+    `parse` turns its JSON document, or a pickle's bytes, into the `fields` of the record.
     """
 
-    parse: Callable[[bytes], Optional[Fields]]
+    parse: Callable[[Any], Fields]
     fields: tuple[str, ...]
     limit: int = JSON_LIMIT
+    pickled: bool = False
 
 
 def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
-    """Return the fields that a file holds: none if it is not there, None if it is half written."""
+    """Return the fields that a file holds: none if it is not there, None if it is half written.
+
+    Ray writes in place, so that a reader sees empty and cut files.
+    """
     data = files.read(path, content.limit)
     if data is None:
         return {}
-    fields = content.parse(data)
-    if fields is None and len(data) >= content.limit:
+    if content.pickled:
+        # Every pickle ends with the opcode STOP, a dot.
+        whole = data.endswith(b".") or len(data) == content.limit
+        return content.parse(data) if whole else None
+    try:
+        text = data.decode().strip()
+        document, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise ValueError("more than one document")
+        if "\\ud" in text or "\\uD" in text:
+            # Half of a surrogate pair is legal in JSON, but no text that could be served.
+            document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError):
+        if len(data) < content.limit:
+            return None
         cause = f"the file is larger than {content.limit >> 20} MiB"
-        raise StorageError(f"Cannot read {path} in the workflow storage: {cause}.", cause)
-    return fields
+        raise StorageError(f"Cannot read {path} in the workflow storage: {cause}.", cause) from None
+    nested = data.count(b"{") + data.count(b"[") > _MAX_DEPTH
+    if not isinstance(document, dict) or (nested and _too_deep(document)):
+        document = {}
+    return content.parse(document)
 
 
 def truncated(metadata: Mapping[str, Any], limit: int) -> Mapping[str, Any]:
@@ -146,26 +166,6 @@ _DECODER = json.JSONDecoder(
 )  # json.loads would make one for each call
 
 
-def _json(read: Callable[[Mapping[str, Any]], Fields]) -> Callable[[bytes], Optional[Fields]]:
-    def parse(data: bytes) -> Optional[Fields]:
-        try:
-            text = data.decode().strip()
-            value, end = _DECODER.raw_decode(text)
-            if end != len(text):
-                return None
-            if "\\ud" in text or "\\uD" in text:
-                # Half of a surrogate pair is legal in JSON, but no text that could be served.
-                value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
-        except (ValueError, RecursionError):
-            return None  # only half written
-        nested = data.count(b"{") + data.count(b"[") > _MAX_DEPTH
-        if not isinstance(value, dict) or (nested and _too_deep(value)):
-            return read({})
-        return read(value)
-
-    return parse
-
-
 def _status(document: Mapping[str, Any]) -> Fields:
     try:
         return {"status": RunStatus(document.get("status"))}
@@ -173,80 +173,69 @@ def _status(document: Mapping[str, Any]) -> Fields:
         return {"status": None}
 
 
-def _time(key: str, field: str) -> Callable[[Mapping[str, Any]], Fields]:
-    def read(document: Mapping[str, Any]) -> Fields:
-        value = document.get(key)
-        sane = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return {field: float(value) if value is not None and sane and 0 < value < 1e11 else None}
+def _time(key: str, document: Mapping[str, Any]) -> Fields:
+    value = document.get(key)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e11:
+        return {key: float(value)}
+    return {key: None}
 
-    return read
+
+def _metadata(document: Mapping[str, Any]) -> Fields:
+    return {"user_metadata": truncated(document, RUN_METADATA)}
 
 
 def _inputs(document: Mapping[str, Any]) -> Fields:
-    options = document.get("task_options")
+    task_id, refs = document.get("task_id"), document.get("workflow_refs")
+    options, metadata = document.get("task_options"), document.get("user_metadata")
     options = options if isinstance(options, dict) else {}
-    refs = document.get("workflow_refs")
-    retries = options.get("max_retries")
-    checkpoint, catches = options.get("checkpoint"), options.get("catch_exceptions")
-    user_metadata = document.get("user_metadata")
+    retries, checkpoint = options.get("max_retries"), options.get("checkpoint")
+    catches = options.get("catch_exceptions")
+    upstream = None
+    if isinstance(refs, list):  # an argument used twice is listed twice
+        upstream = tuple(dict.fromkeys([it for it in refs if it and isinstance(it, str)]))
     return {
-        "task_id": _identifier(document.get("task_id")),
-        # An argument used twice is listed twice.
-        "upstream": tuple(dict.fromkeys(ref for ref in refs if _identifier(ref)))
-        if isinstance(refs, list)
-        else None,
+        "task_id": task_id if task_id and isinstance(task_id, str) else None,
+        "upstream": upstream,
         "max_retries": retries if type(retries) is int and abs(retries) < 1 << 31 else None,
         "checkpoint": checkpoint if isinstance(checkpoint, bool) else None,
         "catch_exceptions": catches if isinstance(catches, bool) else None,
-        "user_metadata": truncated(user_metadata, TASK_METADATA)
-        if isinstance(user_metadata, dict)
-        else {},
+        "user_metadata": truncated(metadata, TASK_METADATA) if isinstance(metadata, dict) else {},
     }
 
 
-def _output_of(field: str) -> Callable[[Mapping[str, Any]], Fields]:
-    def read(document: Mapping[str, Any]) -> Fields:
-        # Ray writes only the dynamic id when the returning task skipped its checkpoint.
-        names = (document.get("output_task_id"), document.get("dynamic_output_task_id"))
-        return {field: _identifier(names[0]) or _identifier(names[1])}
-
-    return read
-
-
-def _identifier(value: Any) -> Optional[str]:
-    return value if isinstance(value, str) and value else None
-
-
-def _exception(data: bytes) -> Optional[Fields]:
-    # Every pickle ends with the opcode STOP, a dot.
-    whole = data.endswith(b".") or len(data) == EXCEPTION_LIMIT
-    return {"exception": read_exception(data)} if whole else None
+def _output(field: str, document: Mapping[str, Any]) -> Fields:
+    # Ray writes only the dynamic id when the returning task skipped its checkpoint.
+    for key in ("output_task_id", "dynamic_output_task_id"):
+        task_id = document.get(key)
+        if task_id and isinstance(task_id, str):
+            return {field: task_id}
+    return {field: None}
 
 
 RUN_FILES: Mapping[str, Content] = {
-    META: Content(_json(_status), ("status",)),
-    RUN_STARTED: Content(
-        _json(_time("start_time", "start_time")), ("start_time", "start_file_time")
-    ),
-    "post_run_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
-    "user_run_metadata.json": Content(
-        _json(lambda document: {"user_metadata": truncated(document, RUN_METADATA)}),
-        ("user_metadata",),
-    ),
-    ENTRY: Content(_json(_output_of("output_task_id")), ("output_task_id",)),
+    META: Content(_status, ("status",)),
+    RUN_STARTED: Content(partial(_time, "start_time"), ("start_time", "start_file_time")),
+    "post_run_metadata.json": Content(partial(_time, "end_time"), ("end_time",)),
+    "user_run_metadata.json": Content(_metadata, ("user_metadata",)),
+    ENTRY: Content(partial(_output, "output_task_id"), ("output_task_id",)),
 }
 
 # user_task_metadata.json says again what inputs.json says; func_body.pkl and args.pkl are never
 # opened, and of output.pkl only the size counts.
 TASK_FILES: Mapping[str, Content] = {
     INPUTS: Content(
-        _json(_inputs),
+        _inputs,
         ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
     ),
-    STARTED: Content(_json(_time("start_time", "start_time")), ("start_time", "start_file_time")),
-    "post_task_metadata.json": Content(_json(_time("end_time", "end_time")), ("end_time",)),
-    "outputs.json": Content(_json(_output_of("continuation")), ("continuation",)),
-    EXCEPTION: Content(_exception, ("exception", "exception_time"), limit=EXCEPTION_LIMIT),
+    STARTED: Content(partial(_time, "start_time"), ("start_time", "start_file_time")),
+    "post_task_metadata.json": Content(partial(_time, "end_time"), ("end_time",)),
+    "outputs.json": Content(partial(_output, "continuation"), ("continuation",)),
+    EXCEPTION: Content(
+        lambda data: {"exception": read_exception(data)},
+        ("exception", "exception_time"),
+        limit=EXCEPTION_LIMIT,
+        pickled=True,
+    ),
 }
 
 _NAMES_IN_A_RUN = frozenset((TASKS, COUNTERS, OBJECTS, *RUN_FILES))

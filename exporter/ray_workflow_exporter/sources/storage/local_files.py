@@ -13,6 +13,7 @@ from .filesystem import ABSENT, NOT_MEASURED, Stamp, StorageError, Tree, is_text
 
 # Never wait for a pipe's writer; a link is looked at before it is followed.
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 16 << 10  # bytes: all that most files have, in one call
 _CHECKED_SECONDS = 1.0  # that a folder counts as no link
 
@@ -50,14 +51,12 @@ class LocalFiles:
             self._plain_until = now + _CHECKED_SECONDS
         while pending:
             within = pending.pop()
+            files = found.setdefault(within, {})
             path = f"{self._root}/{folder}/{within}"
-            files = found[within] = {}
             try:
                 if not within and folder not in self._plain:
                     self._check_folder(folder)
-                elif within and folder in self._plain:
-                    self._plain.add(f"{folder}/{within}")
-                folders = self._list(path, files, names, measured)
+                inner = self._list(path, files, names, measured)
             except OSError as error:
                 if error.errno in ABSENT:
                     continue
@@ -66,12 +65,13 @@ class LocalFiles:
                     raise problem from None
                 errors[within] = problem
                 continue
+            folders = [f"{within}/{name}" for name in inner] if within else inner
+            if folder in self._plain:
+                self._plain.update([f"{folder}/{it}" for it in folders])
             if recursive:
-                pending += [f"{within}/{name}" if within else name for name in folders]
+                pending += folders
             else:
-                found.update({name: {} for name in folders})
-                if folder in self._plain:
-                    self._plain.update([f"{folder}/{name}" for name in folders])
+                found.update({it: {} for it in folders})
         return Tree(found, errors)
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
@@ -89,10 +89,9 @@ class LocalFiles:
                 file = os.open(self._target(path), _OPEN)
             try:
                 data = os.read(file, _CHUNK)
-                if len(data) < _CHUNK:
-                    return data
-                with open(file, "rb", closefd=False) as rest:
-                    return data + rest.read(limit - len(data))
+                while _CHUNK <= len(data) < limit and (more := os.read(file, limit - len(data))):
+                    data += more
+                return data
             finally:
                 os.close(file)
         except OSError as error:
@@ -136,49 +135,35 @@ class LocalFiles:
         measured: Optional[Container[str]],
     ) -> list[str]:
         """Put the files of one folder among `files`; return the names of the folders in it."""
-        if measured is not None:
-            with os.scandir(path) as items:
-                return self._sort(path, items, files, names, measured)
-        # Opened, so that no measuring walks the path; for few files, it does not pay.
-        opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folders = []
+        opened = os.open(path, _OPEN_FOLDER)  # so that no measuring walks the path
         try:
             with os.scandir(opened) as items:
-                return self._sort(path, items, files, names, measured)
+                for item in items:
+                    name = item.name
+                    if not name.isascii() and not is_text(name):
+                        continue
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    elif names is not None and name not in names:
+                        continue
+                    elif item.is_symlink():
+                        stamp = self._stamp_of_link(f"{path}/{name}")
+                        if stamp is not None:
+                            files[name] = stamp
+                    elif not item.is_file(follow_symlinks=False):
+                        continue
+                    elif measured is None or name in measured:
+                        try:
+                            info = item.stat(follow_symlinks=False)
+                            files[name] = info.st_size, info.st_mtime_ns
+                        except OSError as error:
+                            if error.errno not in ABSENT:  # else deleted since it was listed
+                                files[name] = NOT_MEASURED
+                    else:
+                        files[name] = NOT_MEASURED
         finally:
             os.close(opened)
-
-    def _sort(
-        self,
-        path: str,
-        items: Iterable[os.DirEntry[str]],
-        files: dict[str, Stamp],
-        names: Optional[Container[str]],
-        measured: Optional[Container[str]],
-    ) -> list[str]:
-        folders = []
-        for item in items:
-            name = item.name
-            if not name.isascii() and not is_text(name):
-                continue
-            if item.is_dir(follow_symlinks=False):
-                folders.append(name)
-            elif names is not None and name not in names:
-                continue
-            elif item.is_symlink():
-                stamp = self._stamp_of_link(f"{path}/{name}")
-                if stamp is not None:
-                    files[name] = stamp
-            elif not item.is_file(follow_symlinks=False):
-                continue
-            elif measured is None or name in measured:
-                try:
-                    info = item.stat(follow_symlinks=False)
-                    files[name] = info.st_size, info.st_mtime_ns
-                except OSError as error:
-                    if error.errno not in ABSENT:  # else deleted since it was listed
-                        files[name] = NOT_MEASURED
-            else:
-                files[name] = NOT_MEASURED
         return folders
 
     def _check_folder(self, folder: str) -> None:

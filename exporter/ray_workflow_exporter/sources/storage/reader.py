@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Callable, Optional, TypeVar
@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 class StorageReader:
     """Reads storage on a thread of its own and gives up after `timeout` seconds of silence.
 
+    A call that goes on does not hang: answers that come in count as signs of life. While a call
+    hangs, further ones are refused at once, so that they do not pile up. The thread is a daemon,
+    so that a hanging call cannot keep the process alive.
+
     `error` says why storage could not be read the last time; after a failure, nothing more is
     read until a listing succeeds. Runs that are not `ours` are neither listed nor read.
     """
@@ -31,12 +35,18 @@ class StorageReader:
     def __init__(self, uri: Optional[str], timeout: float, ours: Callable[[str], bool]) -> None:
         self.uri = uri
         self.error: Optional[str] = "The workflow storage has not been read yet."
+        self.unreadable = 0  # how often a single file or folder could not be read
+        self._timeout = timeout
         self._ours = ours
-        self._box = TimeBox(timeout, "The workflow storage")
         self._storage: Optional[WorkflowStorage] = None
         self._ahead: dict[str, Optional[StoredRun]] = {}
-        self.unreadable = 0  # how often a single file or folder could not be read
         self._reported: dict[str, object] = {}  # what the log says of a run, or of a mark
+        self._last_sign = 0.0
+        self._hanging: Optional[Future[Any]] = None
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(
+            target=_make_calls, args=(self._calls,), name="The workflow storage", daemon=True
+        ).start()
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Return `function(storage, *args)`, for any thread; raise StorageError or TimeoutError."""
@@ -45,9 +55,24 @@ class StorageReader:
                 "No workflow storage is known yet: Ray has not told its storage. Name it with "
                 "--storage if this cluster cannot be reached."
             )
+        if self._hanging is not None and not self._hanging.done():
+            raise TimeoutError("The workflow storage still has not answered an earlier call.")
         if self._storage is None:
-            self._storage = WorkflowStorage(self.uri, self._box.beat, self._ours)
-        return self._box.call(function, self._storage, *args)
+            self._storage = WorkflowStorage(self.uri, self._note_sign, self._ours)
+        future: Future[T] = Future()
+        called = time.monotonic()
+        self._calls.put((future, function, self._storage, *args))
+        while True:
+            left = max(called, self._last_sign) + self._timeout - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                return future.result(left)
+            except FutureTimeoutError:
+                if future.done():  # the call itself raised a TimeoutError
+                    raise
+        self._hanging = future
+        raise TimeoutError(f"The workflow storage did not answer within {self._timeout:g} s.")
 
     def list(self) -> Optional[Mapping[str, Mark]]:
         """Return the marks of all runs, None on a failure. Unchanged, it is the same object."""
@@ -60,10 +85,7 @@ class StorageReader:
             logger.info("Reading workflow storage: %d runs.", len(marks))
         self.error = None
         for path, problem in self._storage.errors.items() if self._storage else ():
-            self.unreadable += 1
-            if self._reported.get(path) != problem.cause:
-                self._reported[path] = problem.cause
-                logger.warning("%s", problem)
+            self._report(path, problem.cause, str(problem))
         return marks
 
     def read(
@@ -75,41 +97,37 @@ class StorageReader:
         """Read a run's folder; on a failure return what was read before."""
         if only is None and workflow_id in self._ahead:
             return self._ahead.pop(workflow_id)
-        if self.error is not None:
-            return previous
-        try:
-            run = self.call(WorkflowStorage.read_run, workflow_id, previous, only)
-        except ValueError:
-            return None  # Ray runs what is called "." or "", and nothing of it can be stored
-        except (StorageError, TimeoutError) as error:
-            self._fail(error)
-            return previous
-        self._report([run])
-        return run
+        found = self.read_runs({workflow_id: previous}, only=only, measure=True)
+        return found.get(workflow_id, previous)
 
-    def read_many(
+    def read_ahead(self, wanted: Mapping[str, Optional[StoredRun]]) -> None:
+        """Read at once what will be read one by one."""
+        self._ahead = self.read_runs(wanted)
+
+    def read_runs(
         self,
         wanted: Mapping[str, Optional[StoredRun]],
         until: float = float("inf"),
         enough: Optional[Callable[[StoredRun], bool]] = None,
-    ) -> Mapping[str, Optional[StoredRun]]:
-        """Read many runs with what was read of them before; those not reached are left out.
-
-        `enough` returns whether the outline of a run suffices.
-        """
+        only: Optional[Collection[str]] = None,
+        measure: bool = False,
+    ) -> dict[str, Optional[StoredRun]]:
+        """Read runs as `WorkflowStorage.read_runs` does; those not reached are left out."""
         if self.error is not None or not wanted:
             return {}
         try:
-            found = self.call(WorkflowStorage.read_runs, wanted, until, enough)
+            found = self.call(WorkflowStorage.read_runs, wanted, until, enough, only, measure)
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return {}
-        self._report(found.values())
+        for workflow_id, run in found.items():
+            if run is not None and run.unreadable:
+                message = (
+                    f"The run {workflow_id!r} is shown without what cannot be read: "
+                    f"{'; '.join(run.unreadable)}. Check that the exporter may read it."
+                )
+                self._report(workflow_id, run.unreadable, message)
         return found
-
-    def read_ahead(self, wanted: Mapping[str, Optional[StoredRun]]) -> None:
-        """Read at once what will be read one by one."""
-        self._ahead = dict(self.read_many(wanted))
 
     def forget(self, workflow_id: str) -> None:
         """Forget what was logged of a run that is not expected to be read again."""
@@ -117,27 +135,22 @@ class StorageReader:
 
     def close(self) -> None:
         """End the thread after the call that it makes."""
-        self._box.close()
+        self._calls.put(None)
 
-    def _report(self, runs: Iterable[Optional[StoredRun]]) -> None:
-        """Count what cannot be read of runs, and log it once."""
-        for run in runs:
-            if run is None or not run.unreadable:
-                continue
-            self.unreadable += 1
-            if self._reported.get(run.workflow_id) != run.unreadable:
-                self._reported[run.workflow_id] = run.unreadable
-                logger.warning(
-                    "The run %r is shown without what cannot be read: %s. Check that the "
-                    "exporter may read it.",
-                    run.workflow_id,
-                    "; ".join(run.unreadable),
-                )
+    def _report(self, name: str, causes: object, message: str) -> None:
+        """Count what cannot be read, and log it once."""
+        self.unreadable += 1
+        if self._reported.get(name) != causes:
+            self._reported[name] = causes
+            logger.warning("%s", message)
 
     def _fail(self, error: Exception) -> None:
         if str(error) != self.error:
             logger.warning("%s", error)
         self.error = str(error)
+
+    def _note_sign(self) -> None:
+        self._last_sign = time.monotonic()
 
 
 def leave_if_storage_hangs() -> None:
@@ -151,53 +164,9 @@ def leave_if_storage_hangs() -> None:
         os._exit(0)
 
 
-class TimeBox:
-    """Makes one call at a time on a daemon thread and gives up after `seconds` without a beat.
-
-    A beat is the end of the call, or `beat` while it goes on: a long call that goes on does not
-    hang. While a call hangs, further ones are refused at once, so that calls do not pile up. The
-    thread is a daemon, so that a hanging call cannot keep the process alive.
-    """
-
-    def __init__(self, seconds: float, name: str) -> None:
-        self._seconds = seconds
-        self._name = name
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._hanging: Optional[Future[Any]] = None
-        self._last_beat = 0.0
-        threading.Thread(target=_make_calls, args=(self._queue,), name=name, daemon=True).start()
-
-    def beat(self) -> None:
-        """Note that the call goes on; for any thread."""
-        self._last_beat = time.monotonic()
-
-    def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Return function(*args); raise TimeoutError when it takes, or still takes, too long."""
-        if self._hanging is not None and not self._hanging.done():
-            raise TimeoutError(f"{self._name} still has not answered an earlier call.")
-        future: Future[T] = Future()
-        called = time.monotonic()
-        self._queue.put((future, function, args))
-        while True:
-            left = max(called, self._last_beat) + self._seconds - time.monotonic()
-            if left <= 0:
-                break
-            try:
-                return future.result(left)
-            except FutureTimeoutError:
-                if future.done():  # the call itself raised a TimeoutError
-                    raise
-        self._hanging = future
-        raise TimeoutError(f"{self._name} did not answer within {self._seconds:g} s.")
-
-    def close(self) -> None:
-        """End the thread after the call that it makes."""
-        self._queue.put(None)
-
-
 def _make_calls(calls: queue.SimpleQueue[Any]) -> None:
     while (item := calls.get()) is not None:
-        future, function, args = item
+        future, function, *args = item
         try:
             future.set_result(function(*args))
         except BaseException as error:

@@ -7,13 +7,12 @@ result: it costs what that file or folder says, never the run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, NamedTuple, Optional, Union
 
 from ..records import StoredRun, StoredTask
 from .exceptions import UNREADABLE
-from .filesystem import NOT_MEASURED, Files, Stamp, StorageError, Tree
+from .filesystem import NOT_MEASURED, Files, Stamp, StorageError
 from .layout import (
     COUNTERS,
     EXCEPTION,
@@ -24,6 +23,7 @@ from .layout import (
     STARTED,
     TASK_FILES,
     TASKS,
+    Call,
     Fields,
     File,
     Read,
@@ -32,7 +32,7 @@ from .layout import (
     is_counted,
     read_file,
 )
-from .summary import OUTLINE_FILES, judged, outline, read_outline
+from .summary import outline_of_listing, read_outline
 
 _IN_A_TASK = frozenset((*TASK_FILES, OUTPUT))
 _BY_STAMP = (EXCEPTION, OUTPUT, STARTED)  # their size or time is of interest
@@ -57,248 +57,197 @@ class Request(NamedTuple):
     only: Optional[Collection[str]]
     measure: bool
     rested: int
-    enough: Optional[Callable[[StoredRun], bool]] = None
+    enough: Optional[Callable[[StoredRun], bool]]
 
 
-@dataclass
-class _Listed:
+class _Listed(NamedTuple):
     """What was listed of a run: its own files, those of each task's folder, and base names.
 
-    `own` is None where the run's own folder was not listed; `base_names` where the folder of the
-    counters cannot be. `blind` are the folders of tasks that cannot be listed.
+    `base_names` are None where the folder of the counters cannot be listed. `errors` are of
+    folders that cannot, by path below the run's folder.
     """
 
-    own: Optional[dict[str, Stamp]] = None
-    tasks: dict[str, Mapping[str, Stamp]] = field(default_factory=dict)
-    base_names: Optional[frozenset[str]] = frozenset()
-    blind: set[str] = field(default_factory=set)
-    all_blind: bool = False
-    errors: dict[str, StorageError] = field(default_factory=dict)  # by path below the run's folder
+    own: Mapping[str, Stamp]
+    tasks: Mapping[str, Mapping[str, Stamp]]
+    base_names: Optional[frozenset[str]]
+    errors: Mapping[str, StorageError]
 
 
 def read_folder(files: Files, request: Request) -> Steps:
     """Yield calls until the run is read, and return it; None if there is no such run."""
-    previous = request.previous
-    before: Mapping[str, StoredTask] = previous.tasks if previous is not None else {}
-    only = request.only if previous is not None else None
-    folder_ids = {
-        path: task_id
-        for task_id in (before if only is None else only)
-        if (path := clean(task_id, files.backslash_divides)) is not None
-    }
-    base = f"{RUNS}/{request.path}"
-    paths = None if only is None else list(folder_ids)
+    previous, base = request.previous, f"{RUNS}/{request.path}"
+    enough = request.enough if previous is None else None
     read: dict[File, Read] = {}
-    if request.enough is not None and previous is None and not files.lists_deep:
-        made = yield from read_outline(files, request.workflow_id, base, request.enough, read)
+    if enough is not None and not files.lists_deep:
+        made = yield from read_outline(files, request.workflow_id, base, enough, read)
         if made is not None:
             return made
-    # The whole folder, if that takes fewer requests than to list the folders of the tasks.
-    pages = 1 + len(before) * _FILES_OF_A_TASK // _PAGE
-    if files.lists_deep and (paths is None or pages <= 1 + len(paths)):
-        listed = _sort_whole((yield [(files.tree, base)])[0], paths)
-    else:
-        names = (_IN_A_TASK, _IN_A_TASK if request.measure else _BY_STAMP)
-        tasks = f"{base}/{TASKS}"
-        calls: list[tuple[Any, ...]] = [(files.tree, f"{base}/{COUNTERS}", True, None, ())]
-        if paths is None:
-            calls.append((files.tree, tasks, True, *names))
-        else:
-            calls += [(files.tree, f"{tasks}/{path}", False, *names) for path in paths]
-        listed = _sort((yield calls), paths)
-
-    own = _NOT_LISTED if listed.own is None else listed.own
-    stamps = previous.stamps if previous is not None else {}
-    partial = only is not None
-    reading = _Reading(files, request, listed, before, folder_ids, own, stamps, partial, read)
-    wanted = reading.wanted()
-    all_left_outputs = listed.tasks and all(OUTPUT in names for names in listed.tasks.values())
-    if request.enough is not None and previous is None and files.lists_deep and all_left_outputs:
-        first = min(listed.tasks)
-        outlined = {*(("", name) for name in OUTLINE_FILES), (first, STARTED)}
-        calls = [call for file, call in wanted.items() if file in outlined]
-        read.update(zip([file for file in wanted if file in outlined], (yield calls)))
-        whole = judged(request.workflow_id, request.enough, read)
-        sizes = {folder: names[OUTPUT][0] for folder, names in sorted(listed.tasks.items())}
-        made = outline(whole, listed.base_names or (), sizes, read.get((first, STARTED)))
-        if made is not None:
-            return made
-        wanted = reading.wanted()
-    read.update(zip(wanted, (yield list(wanted.values()))))
-    return reading.run()
-
-
-@dataclass
-class _Reading:
-    """One reading of a run after its listing: the files to read, what they say, and the run."""
-
-    files: Files
-    request: Request
-    listed: _Listed
-    before: Mapping[str, StoredTask]
-    folder_ids: Mapping[str, str]  # task ids by folder
-    own: Mapping[str, Stamp]  # the run's own files
-    old_stamps: Mapping[str, Mapping[str, Stamp]]
-    partial: bool  # some tasks only
-    read: dict[File, Read]
-
-    def wanted(self) -> dict[File, tuple[Any, ...]]:
-        """Return the calls that read the files which may say something new."""
-        base, stamps = f"{RUNS}/{self.request.path}", self.old_stamps
-        calls: dict[File, tuple[Any, ...]] = {}
-        for folder, names in (("", self.own), *sorted(self.listed.tasks.items())):
-            known = stamps.get(folder, {})
-            contents = TASK_FILES if folder else RUN_FILES
-            prefix = f"{base}/{TASKS}/{folder}" if folder else base
-            for name, stamp in names.items():
-                if (
-                    name in contents
-                    and known.get(name) != stamp
-                    and (folder, name) not in self.read
-                ):
-                    call = (read_file, self.files, f"{prefix}/{name}", contents[name])
-                    calls[folder, name] = call
-        return calls
-
-    def run(self) -> Optional[StoredRun]:
-        """Make the run of all that was read, None if there is none."""
-        previous, listed = self.request.previous, self.listed
-        keep_all = self.partial or listed.all_blind
-        tasks = dict(self.before) if keep_all else {}
-        stamps = dict(self.old_stamps) if keep_all else {}
-        base_names = listed.base_names
-        if base_names is None and previous is not None:
-            base_names = previous.base_names
-        for folder, names in sorted(listed.tasks.items()):
-            old = self.before.get(self.folder_ids.get(folder, ""))
-            fields, stamps[folder] = self._fields(folder, names, old)
-            claimed = fields.pop("task_id", None)
-            is_proven = claimed is not None and (
-                claimed == folder or clean(claimed, self.files.backslash_divides) == folder
-            )
-            is_task = is_proven or base_names is None or is_counted(folder, base_names)
-            if is_task and folder in listed.blind:
-                tasks.setdefault(folder, old or StoredTask(folder))
-            elif is_task and names:
-                output = names.get(OUTPUT)
-                if output is not None:
-                    fields.update(output_bytes=output[0], output_time=_seconds(output))
-                task_id = claimed if is_proven else folder
-                tasks[task_id] = StoredTask(task_id=task_id, **fields)
-            elif old is not None:
-                tasks.pop(old.task_id, None)
-        fields, stamps[""] = self._fields("", self.own, previous)
-        errors = {path: error.cause for path, error in listed.errors.items()}
-        for (folder, name), result in self.read.items():
-            if isinstance(result, StorageError):
-                errors[f"{TASKS}/{folder}/{name}" if folder else name] = result.cause
-        half_written = any(self.read.get(("", name), {}) is None for name in RUN_FILES)
-        if not (fields or tasks or base_names or errors or half_written):
-            return None
-        unreadable = [f"{path}: {cause}" for path, cause in sorted(errors.items())]
-        if len(unreadable) > _MAX_UNREADABLE:
-            unreadable[_MAX_UNREADABLE:] = [f"and {len(unreadable) - _MAX_UNREADABLE} more"]
-        return StoredRun(
-            self.request.workflow_id,
-            base_names=base_names or frozenset(),
-            tasks=tasks,
-            unreadable=tuple(unreadable),
-            stamps=stamps,
-            **fields,
-        )
-
-    def _fields(
-        self, folder: str, listed: Mapping[str, Stamp], old: Union[StoredRun, StoredTask, None]
-    ) -> tuple[Fields, Mapping[str, Stamp]]:
-        """Return what a folder's files say, and the stamps of those not to be read again."""
+    listed = yield from _list(files, request, base)
+    wanted: dict[File, Call] = {}
+    for folder, names in (("", listed.own), *sorted(listed.tasks.items())):
         contents = TASK_FILES if folder else RUN_FILES
-        known = self.old_stamps.get(folder, {})
-        fields: Fields = {}
-        stamps: dict[str, Stamp] = {}
-        from_old = []
-        for name, stamp in listed.items():
-            if (folder, name) not in self.read:
-                if known.get(name) == stamp and name in contents:
-                    stamps[name] = stamp
-                    from_old.append(name)
-                continue
-            result = self.read[folder, name]
-            if isinstance(result, dict):
-                fields.update(result)
-                if 0 < stamp[1] <= self.request.rested:
-                    stamps[name] = stamp
-            elif old is not None:
-                from_old.append(name)
-            if isinstance(result, StorageError) and name == EXCEPTION:
-                text = f"The exporter cannot read the error of this task: {result.cause}."
-                fields["exception"] = (UNREADABLE, text)
-            if name == EXCEPTION and "exception" in fields:
-                fields["exception_time"] = _seconds(stamp)
-            if name in (STARTED, RUN_STARTED) and "start_time" in fields:
-                fields["start_file_time"] = _seconds(stamp)
-        for name in from_old:
-            for it in contents[name].fields:
-                value = getattr(old, it)
-                if value is not None or it not in fields:
-                    fields[it] = value
-        return fields, stamps
-
-
-def _sort(results: list[Union[Tree, StorageError]], paths: Optional[list[str]]) -> _Listed:
-    """Sort the listings of the counters and of the tasks' folders."""
-    listed = _Listed()
-    counters, *trees = results
-    if isinstance(counters, StorageError):
-        listed.errors[COUNTERS] = counters
-        listed.base_names = None
-    else:
-        listed.base_names = frozenset(
-            [
-                f"{path}/{name}" if path else name
-                for path, files in counters.files.items()
-                for name in files
-            ]
+        known = previous.stamps.get(folder, {}) if previous is not None else {}
+        prefix = f"{base}/{TASKS}/{folder}" if folder else base
+        for name, stamp in names.items():
+            if name in contents and known.get(name) != stamp and (folder, name) not in read:
+                wanted[folder, name] = (read_file, files, f"{prefix}/{name}", contents[name])
+    if enough is not None and files.lists_deep:
+        sizes = {folder: names.get(OUTPUT) for folder, names in sorted(listed.tasks.items())}
+        made = yield from outline_of_listing(
+            request.workflow_id, enough, listed.base_names or (), sizes, wanted, read
         )
-    folders = [""] if paths is None else paths
-    for path, tree in zip(folders, trees):
+        if made is not None:
+            return made
+    read.update(zip(wanted, (yield list(wanted.values()))))
+    return _make(files, request, listed, read)
+
+
+def _list(files: Files, request: Request, base: str) -> Generator[list[Call], list[Any], _Listed]:
+    """List all of a run's folder on a store, what is of interest on a disk, or some tasks of it."""
+    paths = None
+    deep = files.lists_deep
+    if request.previous is not None and request.only is not None:
+        cleaned = [clean(task_id, files.backslash_divides) for task_id in request.only]
+        paths = [path for path in cleaned if path is not None]
+        pages = 1 + len(request.previous.tasks) * _FILES_OF_A_TASK // _PAGE
+        deep = deep and pages <= 1 + len(paths)
+    calls: list[Call] = [(files.tree, base)]
+    places = [""]
+    if not deep:
+        places = [TASKS] if paths is None else [f"{TASKS}/{path}" for path in paths]
+        how = (paths is None, _IN_A_TASK, _IN_A_TASK if request.measure else _BY_STAMP)
+        calls = [(files.tree, f"{base}/{COUNTERS}", True, None, ())]
+        calls += [(files.tree, f"{base}/{place}", *how) for place in places]
+        places.insert(0, COUNTERS)
+    found: dict[str, Mapping[str, Stamp]] = {}
+    errors: dict[str, StorageError] = {}
+    for place, tree in zip(places, (yield calls)):
         if isinstance(tree, StorageError):
-            listed.errors[f"{TASKS}/{path}".rstrip("/")] = tree
-            listed.all_blind = listed.all_blind or paths is None
-            if path:
-                listed.blind.add(path)
-                listed.tasks[path] = {}
-        elif paths is not None:
-            listed.tasks[path] = tree.files.get("", {})
-        else:
-            # tasks/outputs.json belongs to the run.
-            listed.tasks = {path: files for path, files in tree.files.items() if path and files}
-            for folder, error in tree.errors.items():
-                listed.errors[f"{TASKS}/{folder}"] = error
-                listed.blind.add(folder)
-                listed.tasks[folder] = {}
-    return listed
+            errors[place] = tree
+            continue
+        found.update({f"{place}/{path}".strip("/"): it for path, it in tree.files.items()})
+        errors.update({f"{place}/{path}".strip("/"): it for path, it in tree.errors.items()})
 
-
-def _sort_whole(tree: Union[Tree, StorageError], paths: Optional[list[str]]) -> _Listed:
-    """Sort the listing of the run's whole folder."""
-    if isinstance(tree, StorageError):
-        return _Listed(base_names=None, all_blind=True, errors={"": tree})
-    own: dict[str, Stamp] = {}
-    tasks: dict[str, Mapping[str, Stamp]] = {path: {} for path in paths or ()}
+    tasks: dict[str, Mapping[str, Stamp]] = {}
+    if paths is not None and "" not in errors:
+        tasks.update({path: {} for path in paths})
     base_names = []
-    for path, files in tree.files.items():
+    for path, names in found.items():
         top, _, rest = path.partition("/")
-        if path in ("", TASKS):
-            prefix = f"{path}/" if path else ""
-            named = {prefix + name: stamp for name, stamp in files.items()}
-            own.update((name, named[name]) for name in named.keys() & RUN_FILES.keys())
-        elif top == COUNTERS:
-            base_names += [f"{rest}/{name}" if rest else name for name in files]
-        elif top == TASKS and (paths is None or rest in tasks):
-            known = {name: files[name] for name in files.keys() & _IN_A_TASK}
+        if top == COUNTERS:
+            base_names += [f"{rest}/{name}" if rest else name for name in names]
+        elif top == TASKS and rest and (paths is None or rest in tasks):
+            known = {name: stamp for name, stamp in names.items() if name in _IN_A_TASK}
             if known:
                 tasks[rest] = known
-    return _Listed(own, tasks, frozenset(base_names))
+    tasks.update({path[len(TASKS) + 1 :]: {} for path in errors if path.startswith(f"{TASKS}/")})
+    own: Mapping[str, Stamp] = _NOT_LISTED
+    if deep and not errors:
+        own = {
+            name: found[folder][file]
+            for name in RUN_FILES
+            for folder, _, file in [name.rpartition("/")]
+            if file in found.get(folder, {})
+        }
+    counted = "" not in errors and COUNTERS not in errors
+    return _Listed(own, tasks, frozenset(base_names) if counted else None, errors)
+
+
+def _make(
+    files: Files, request: Request, listed: _Listed, read: Mapping[File, Read]
+) -> Optional[StoredRun]:
+    """Make the run of all that was read, None if there is none."""
+    previous, rested = request.previous, request.rested
+    before: Mapping[str, StoredTask] = {}
+    stamps: dict[str, Mapping[str, Stamp]] = {}
+    tasks: dict[str, StoredTask] = {}
+    known: Mapping[str, Mapping[str, Stamp]] = {}
+    base_names = listed.base_names
+    if previous is not None:
+        before, known = previous.tasks, previous.stamps
+        base_names = previous.base_names if base_names is None else base_names
+        if request.only is not None or "" in listed.errors or TASKS in listed.errors:
+            tasks, stamps = dict(before), dict(known)
+    folders = before if request.only is None else request.only
+    ids = {clean(task_id, files.backslash_divides): task_id for task_id in folders}
+    for folder, names in sorted(listed.tasks.items()):
+        old = before.get(ids.get(folder, ""))
+        fields, stamps[folder] = _fields(folder, names, read, known.get(folder, {}), old, rested)
+        claimed = fields.pop("task_id", None)
+        is_proven = claimed is not None and (
+            claimed == folder or clean(claimed, files.backslash_divides) == folder
+        )
+        is_task = is_proven or base_names is None or is_counted(folder, base_names)
+        if is_task and f"{TASKS}/{folder}" in listed.errors:
+            tasks.setdefault(folder, old or StoredTask(folder))
+        elif is_task and names:
+            output = names.get(OUTPUT)
+            if output is not None:
+                fields.update(output_bytes=output[0], output_time=_seconds(output))
+            task_id = claimed if is_proven else folder
+            tasks[task_id] = StoredTask(task_id=task_id, **fields)
+        elif old is not None:
+            tasks.pop(old.task_id, None)
+    fields, stamps[""] = _fields("", listed.own, read, known.get("", {}), previous, rested)
+    errors = {path: error.cause for path, error in listed.errors.items()}
+    for (folder, name), result in read.items():
+        if isinstance(result, StorageError):
+            errors[f"{TASKS}/{folder}/{name}" if folder else name] = result.cause
+    half_written = any(read.get(("", name), {}) is None for name in RUN_FILES)
+    if not (fields or tasks or base_names or errors or half_written):
+        return None
+    unreadable = [f"{path}: {cause}" for path, cause in sorted(errors.items())]
+    if len(unreadable) > _MAX_UNREADABLE:
+        unreadable[_MAX_UNREADABLE:] = [f"and {len(unreadable) - _MAX_UNREADABLE} more"]
+    return StoredRun(
+        request.workflow_id,
+        base_names=base_names or frozenset(),
+        tasks=tasks,
+        unreadable=tuple(unreadable),
+        stamps=stamps,
+        **fields,
+    )
+
+
+def _fields(
+    folder: str,
+    listed: Mapping[str, Stamp],
+    read: Mapping[File, Read],
+    known: Mapping[str, Stamp],
+    old: Union[StoredRun, StoredTask, None],
+    rested: int,
+) -> tuple[Fields, Mapping[str, Stamp]]:
+    """Return what a folder's files say, and the stamps of those not to be read again."""
+    contents = TASK_FILES if folder else RUN_FILES
+    fields: Fields = {}
+    stamps: dict[str, Stamp] = {}
+    from_old = []
+    for name, stamp in listed.items():
+        if (folder, name) not in read:
+            if name in contents and known.get(name) == stamp:
+                stamps[name] = stamp
+                from_old.append(name)
+            continue
+        result = read[folder, name]
+        if isinstance(result, dict):
+            fields.update(result)
+            if 0 < stamp[1] <= rested:
+                stamps[name] = stamp
+        elif old is not None:
+            from_old.append(name)
+        if isinstance(result, StorageError) and name == EXCEPTION:
+            text = f"The exporter cannot read the error of this task: {result.cause}."
+            fields["exception"] = (UNREADABLE, text)
+        if name == EXCEPTION and "exception" in fields:
+            fields["exception_time"] = _seconds(stamp)
+        if name in (STARTED, RUN_STARTED) and "start_time" in fields:
+            fields["start_file_time"] = _seconds(stamp)
+    for name in from_old:
+        for it in contents[name].fields:
+            value = getattr(old, it)
+            if value is not None or it not in fields:
+                fields[it] = value
+    return fields, stamps
 
 
 def _seconds(stamp: Stamp) -> Optional[float]:

@@ -6,9 +6,9 @@ Everything here only reads. One object belongs to one thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
-from typing import Any, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from ...model import RunStatus
 from ...redact import masked_uri
@@ -22,6 +22,7 @@ from .layout import (
     RUN_FILES,
     RUNS,
     VALID,
+    Call,
     Fields,
     Steps,
     clean,
@@ -38,8 +39,6 @@ _YOUNG_NS = 2_000_000_000
 # Files of several runs that are read at once: many more than there are connections, so that few
 # of them wait idly for the last answers, and few enough to be there within seconds.
 _FILES_AT_ONCE = 1024
-
-_Waiting = list[tuple[Steps, list[tuple[Any, ...]]]]  # readings, and the calls that they wait for
 
 
 class _Marks(NamedTuple):
@@ -122,53 +121,65 @@ class WorkflowStorage:
         `previous` is what the last call returned for this run: files that did not change since
         are not read again, and its values stand in for files that are only half written or
         cannot be read. With it, `only` names the tasks whose folders are read; all others are
-        taken from it. Raises ValueError for an id that leads out of the storage.
+        taken from it. An id that leads out of the storage has no folder.
         """
-        path = clean(workflow_id, self._files().backslash_divides)
-        if path is None:
-            raise ValueError(
-                f"{workflow_id!r} cannot be a workflow id: it is empty or leads out of the storage."
-            )
-        request = Request(workflow_id, path, previous, only, True, self._rested())
-        return next(self._read([request]))
+        return self.read_runs({workflow_id: previous}, only=only, measure=True)[workflow_id]
 
     def read_runs(
         self,
         wanted: Mapping[str, Optional[StoredRun]],
         until: float = float("inf"),
         enough: Optional[Callable[[StoredRun], bool]] = None,
+        only: Optional[Collection[str]] = None,
+        measure: bool = False,
     ) -> dict[str, Optional[StoredRun]]:
         """Read the folders of many runs, each as `read_run` does with its previous reading.
 
-        For runs that are not expected to change. They are read in the order of `wanted`, and no
-        further once the clock (`time.monotonic`) has passed `until`, or after a failure of the
-        whole storage, which is raised if nothing was read before it. An id that leads out of the
-        storage has no folder. Of a run without a previous reading of which all went well, only
-        an outline is read if `enough` returns true for what the run's own files say.
+        They are read about in the order of `wanted`, and no further once the clock
+        (`time.monotonic`) has passed `until`, or after a failure of the whole storage, which is
+        raised if nothing was read before it. Of a run without a previous reading of which all went
+        well, only an outline is read if `enough` returns true for what the run's own files say.
+        Without `measure`, runs are not expected to change.
         """
+        files, rested = self._files(), time.time_ns() - _YOUNG_NS
         runs: dict[str, Optional[StoredRun]] = {}
-        ids = iter(wanted)
-        files = self._files()
-        while chunk := list(islice(ids, files.at_once)):
-            requests = []
-            for workflow_id in chunk:
-                path, previous = clean(workflow_id, files.backslash_divides), wanted[workflow_id]
-                if path is None:
-                    runs[workflow_id] = None
-                    continue
-                measure = previous is not None
-                requests.append(
-                    Request(workflow_id, path, previous, None, measure, self._rested(), enough)
-                )
-            try:
-                for request, run in zip(requests, self._read(requests, until)):
-                    runs[request.workflow_id] = run
-            except StorageError:
+        waiting: list[tuple[str, Steps]] = []
+        for workflow_id, previous in wanted.items():
+            path = clean(workflow_id, files.backslash_divides)
+            if path is None:
+                runs[workflow_id] = None
+                continue
+            stamped = measure or previous is not None
+            request = Request(workflow_id, path, previous, only, stamped, rested, enough)
+            waiting.append((workflow_id, read_folder(files, request)))
+        waiting.reverse()
+        going: list[tuple[str, Steps, list[Call]]] = []  # readings, and the calls they wait for
+        while waiting or going:
+            while waiting and len(going) < files.at_once:
+                workflow_id, reading = waiting.pop()
+                going.append((workflow_id, reading, next(reading)))
+            count = number = 0
+            while count < len(going) and number < _FILES_AT_ONCE:
+                number += len(going[count][2])
+                count += 1
+            now, later = going[:count], going[count:]
+            results = files.call_all([call for *_, calls in now for call in calls])
+            failed = [it for it in results if isinstance(it, StorageError)]
+            # One file, or all of the storage?
+            if failed and isinstance(files.call_all([(files.tree, MARKS, False)])[0], StorageError):
                 if not runs:
-                    raise
+                    raise failed[0]
                 break
+            answers, going = iter(results), []
+            for workflow_id, reading, calls in now:
+                try:
+                    answer = list(islice(answers, len(calls)))
+                    going.append((workflow_id, reading, reading.send(answer)))
+                except StopIteration as end:
+                    runs[workflow_id] = end.value
+            going += later
             self._answered()
-            if time.monotonic() > until:
+            if runs and time.monotonic() > until:
                 break
         return {workflow_id: runs[workflow_id] for workflow_id in wanted if workflow_id in runs}
 
@@ -176,56 +187,6 @@ class WorkflowStorage:
         if self._opened is None:
             self._opened = open_files(self._uri, self._answered)
         return self._opened
-
-    def _rested(self) -> int:
-        return time.time_ns() - _YOUNG_NS
-
-    def _read(
-        self, requests: list[Request], until: float = float("inf")
-    ) -> Iterator[Optional[StoredRun]]:
-        """Read these runs, with the calls that they need made at once; yield them in order.
-
-        Raises the StorageError of a call if the storage as a whole does not answer any more.
-        """
-        files = self._files()
-        readings = [read_folder(files, request) for request in requests]
-        runs: dict[Steps, Optional[StoredRun]] = {}
-        waiting = self._step(files, [(reading, next(reading)) for reading in readings], runs)
-        while readings:
-            group: _Waiting = []
-            while waiting and sum(len(calls) for _, calls in group) < _FILES_AT_ONCE:
-                group.append(waiting.pop(0))
-            while group:
-                group = self._step(files, group, runs)
-            while readings and readings[0] in runs:
-                yield runs.pop(readings.pop(0))
-            if time.monotonic() > until:
-                return
-
-    def _step(
-        self, files: Files, waiting: _Waiting, runs: dict[Steps, Optional[StoredRun]]
-    ) -> _Waiting:
-        """Make the next calls of these readings; return those that go on, add `runs` of others."""
-        answers = self._call(files, [calls for _, calls in waiting])
-        going = []
-        for (reading, _), answer in zip(waiting, answers):
-            try:
-                going.append((reading, reading.send(answer)))
-            except StopIteration as end:
-                runs[reading] = end.value
-        return going
-
-    def _call(self, files: Files, calls: list[list[tuple[Any, ...]]]) -> list[list[Any]]:
-        """Make the calls of several runs, and return the results of each run."""
-        results = files.call_all([call for its in calls for call in its])
-        errors = [it for it in results if isinstance(it, StorageError)]
-        if errors:
-            # One file, or all of the storage?
-            (answer,) = files.call_all([(files.tree, MARKS, False)])
-            if isinstance(answer, StorageError):
-                raise errors[0]
-        rest = iter(results)
-        return [list(islice(rest, len(its))) for its in calls]
 
     def _checked(self, path: str, tree: Union[Tree, StorageError], before: Tree) -> Tree:
         """Return what was listed; for folders that cannot be listed, what was there before."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Optional
+from typing import Optional
 
 from ..records import RERUN_GAP, StoredRun, StoredTask
-from .filesystem import Files, StorageError
+from .filesystem import Files, Stamp, StorageError
 from .layout import (
     COUNTERS,
     ENTRY,
@@ -16,6 +16,7 @@ from .layout import (
     STARTED,
     TASK_FILES,
     TASKS,
+    Call,
     Fields,
     File,
     Read,
@@ -25,7 +26,7 @@ from .layout import (
     truncated,
 )
 
-OUTLINE_FILES = [name for name in RUN_FILES if name != ENTRY]
+_FILES = [name for name in RUN_FILES if name != ENTRY]
 
 
 def read_outline(
@@ -39,10 +40,9 @@ def read_outline(
 
     None if an outline does not suffice; `read` then holds the run's own files.
     """
-    calls: list[tuple[Any, ...]]
-    calls = [(read_file, files, f"{base}/{name}", RUN_FILES[name]) for name in OUTLINE_FILES]
-    read.update(zip([("", name) for name in OUTLINE_FILES], (yield calls)))
-    own = judged(workflow_id, enough, read)
+    calls: list[Call] = [(read_file, files, f"{base}/{name}", RUN_FILES[name]) for name in _FILES]
+    read.update(zip([("", name) for name in _FILES], (yield calls)))
+    own = _judged(workflow_id, enough, read)
     if own is None:
         return None
     tasks = f"{base}/{TASKS}"
@@ -64,12 +64,34 @@ def read_outline(
     return outline(own, counters.files[""], dict(zip(folders, sizes)), first)
 
 
-def judged(
+def outline_of_listing(
+    workflow_id: str,
+    enough: Callable[[StoredRun], bool],
+    base_names: Collection[str],
+    outputs: Mapping[str, Optional[Stamp]],
+    wanted: dict[File, Call],
+    read: dict[File, Read],
+) -> Steps:
+    """Read a run in outline from a store, after its listing: `outputs` are those of its tasks.
+
+    None if an outline does not suffice; what was read for it is in `read`, no more in `wanted`.
+    """
+    sizes = {folder: stamp[0] for folder, stamp in outputs.items() if stamp is not None}
+    if not sizes or len(sizes) < len(outputs):
+        return None
+    first = (min(sizes), STARTED)
+    early = [file for file in (*(("", name) for name in _FILES), first) if file in wanted]
+    read.update(zip(early, (yield [wanted.pop(file) for file in early])))
+    own = _judged(workflow_id, enough, read)
+    return None if own is None else outline(own, base_names, sizes, read.get(first))
+
+
+def _judged(
     workflow_id: str, enough: Callable[[StoredRun], bool], read: Mapping[File, Read]
 ) -> Optional[StoredRun]:
     """Return what the run's own files say, None if an outline does not suffice by that."""
     fields: Fields = {}
-    for name in OUTLINE_FILES:
+    for name in _FILES:
         result = read.get(("", name), {})
         if isinstance(result, StorageError):
             return None
@@ -79,7 +101,7 @@ def judged(
 
 
 def outline(
-    own: Optional[StoredRun], base_names: Collection[str], sizes: Mapping[str, int], first: Read
+    own: StoredRun, base_names: Collection[str], sizes: Mapping[str, int], first: Read
 ) -> Optional[StoredRun]:
     """Make an outline of what the run's own files say, and of the sizes of its tasks' outputs.
 
@@ -87,7 +109,7 @@ def outline(
     start, as the start of its `first` task shows. Only the tasks have the true times then.
     """
     first_start = first.get("start_time") if isinstance(first, dict) else None
-    if own is None or own.start_time is None or first_start is None:
+    if own.start_time is None or first_start is None:
         return None
     if first_start < own.start_time - RERUN_GAP:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -218,7 +219,11 @@ def test_a_run_that_is_read_again_and_again_reads_as_if_for_the_first_time(round
 @given(rounds=st.lists(steps, min_size=1, max_size=5))
 def test_a_file_whose_size_differs_is_read_again_however_old_it_is(rounds):
     with pytest.MonkeyPatch.context() as patch, new_tree() as tree:
-        patch.setattr(storage_module, "time", SimpleNamespace(time_ns=lambda: 1 << 62))
+        patch.setattr(
+            storage_module,
+            "time",
+            SimpleNamespace(time_ns=lambda: 1 << 62, monotonic=time.monotonic),
+        )
         run = tree.run("w")
         storage = WorkflowStorage(tree.uri)
         stored = storage.read_run("w")
