@@ -113,7 +113,7 @@ class Exporter:
             workflow = self._to_forget.popleft()
             if self._catalog.may_forget(workflow):
                 self._catalog.forget_workflow(workflow)
-                self._poller.release_names([workflow])
+                self._poller.names.release(workflow)
         self._poller.poll(now, budget)
         if self._poller.settled:
             self._counters.advance(now)
@@ -138,7 +138,7 @@ class Exporter:
         while True:
             self.poll_once(budget=float("inf"))
             waiting = self._link.starting and time.monotonic() < deadline
-            if not waiting and (self._poller.settled or self._poller.storage_error is not None):
+            if not waiting and (self._poller.settled or self._poller.reader.error is not None):
                 return
             if not self._poller.loading:
                 self._stop.wait(0.1)
@@ -163,8 +163,8 @@ class Exporter:
         """Facts about the exporter itself, by name, for users to read."""
         poller = self._poller
         return {
-            "storage": poller.storage_uri,
-            "storage_error": poller.storage_error,
+            "storage": poller.reader.uri,
+            "storage_error": poller.reader.error,
             "manager": poller.manager.state.value,
             "manager_reason": poller.manager.reason,
             "ray_version": poller.manager.ray_version,
@@ -193,7 +193,7 @@ class Exporter:
         A run too old to be exposed is read from storage again, which may take some time. Raises
         StorageError or TimeoutError if that fails.
         """
-        old = self._archive.read(workflow_id, self._poller.storage_uri)
+        old = self._archive.read(workflow_id, self._poller.reader.uri)
         return old or self._catalog.view(workflow_id)
 
     def runs(self) -> Sequence[RunView]:
@@ -243,14 +243,15 @@ class Exporter:
         files = None
         if self._keep:
             try:
-                files = self._files = StateFiles(self._settings, self._poller.storage_uri)
+                files = self._files = StateFiles(self._settings, self._poller.reader.uri)
             except RuntimeError as error:  # `~` for a user without a home directory
                 logger.error(
                     "There is no folder for the state files (%s). The exporter keeps its counters "
                     "in memory and starts at zero after a restart. Set --state-dir.", error,
                 )  # fmt: skip
         self._counters.begin(marks, now, files.counters if files else None)
-        self._poller.reserve_names(self._counters.workflows)
+        for workflow in self._counters.workflows:  # their names from before a restart
+            self._poller.names.name(workflow)
         if files is not None:
             self._poller.cache = RunCache(files.runs, marks)
 
@@ -261,7 +262,8 @@ class Exporter:
             self._catalog.check_last_runs()
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRY_SECONDS
-            self._poller.release_names(self._catalog.expire_workflows(now))
+            for workflow in self._catalog.expire_workflows(now):
+                self._poller.names.release(workflow)
 
     def _observe_state_files(self) -> None:
         """Expose whether the state files can be used."""
@@ -278,11 +280,11 @@ class Exporter:
         poller, view = self._poller, self._poller.manager
         snapshot = self._catalog.snapshot(
             now,
-            storage_up=poller.storage_error is None,
+            storage_up=poller.reader.error is None,
             manager_up=self._manager_up(),
             running_limit=view.running_limit,
             pending_limit=view.pending_limit,
-            folded_workflows=poller.folded_workflows,
+            folded_workflows=poller.names.folded,
         )
         if snapshot.runs is not self._snapshot.runs or self._shown(snapshot) != self._shown(
             self._snapshot
@@ -295,11 +297,11 @@ class Exporter:
             self._own.set_ray_version(view.ray_version)
         if view.state is LinkState.UP:
             self._own.observe_probe(poller.manager_seconds)
-        if poller.storage_error is not None:
+        if poller.reader.error is not None:
             self._own.count_poll_error("list")
-        for _ in range(poller.unreadable - self._unreadable):
+        for _ in range(poller.reader.unreadable - self._unreadable):
             self._own.count_poll_error("read")
-        self._unreadable = poller.unreadable
+        self._unreadable = poller.reader.unreadable
         if view.state is LinkState.UNREACHABLE:
             self._own.count_poll_error("manager")
         self._own.set_link_restarts(view.restarts)

@@ -11,6 +11,7 @@ which only a part runs there: comprehensions and generator expressions.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 import tempfile
 import threading
@@ -74,7 +75,9 @@ class Trace:
         if event == "call":
             self.all.setdefault(function)
         if function not in self.held:
-            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 2]
+            variable = bool(code.co_flags & inspect.CO_VARARGS)
+            variable += bool(code.co_flags & inspect.CO_VARKEYWORDS)
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + variable]
             values = [frame.f_locals.get(it) for it in names if it in frame.f_locals]
             if holds_task([*values, result]):
                 self.held[function] = None

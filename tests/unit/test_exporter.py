@@ -473,7 +473,7 @@ def test_an_end_in_the_folder_of_a_run_is_shown_before_its_mark(watch, tmp_path)
     tree = StorageTree(str(tmp_path / "storage"))
     run = tree.run("w").task("f").entry("f").status("RUNNING", time.time())
     exporter = watch(tree)
-    exporter._poller._track("w").was_live = True
+    exporter._poller._tracked["w"].was_live = True
     run.succeed("f", time.time(), time.time()).meta("SUCCESSFUL")
     run.put("post_run_metadata.json", {"end_time": time.time()})
     exporter.poll_once()

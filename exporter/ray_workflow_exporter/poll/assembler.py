@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -14,6 +15,7 @@ from ..runs.naming import WorkflowNames, workflow_name
 from ..settings.settings import Settings
 from ..sources.records import EndedLife, LiveRun, Mark, StoredRun
 from .task_details import Details
+from .tracked import FOLLOWED_SECONDS, Tracked
 
 
 class Assembler:
@@ -23,23 +25,10 @@ class Assembler:
         self._settings = settings
         self._catalog = catalog
         self._details = details
-        self._names = WorkflowNames(settings.max_workflows)
-        self.reserve_names(settings.workflows)  # expectations never apply to `other`
-
-    @property
-    def folded_workflows(self) -> int:
-        """How many workflows are named `other` because of the limit."""
-        return self._names.folded
-
-    def reserve_names(self, workflows: Iterable[str]) -> None:
-        """Keep the names of workflows that were counted before a restart."""
-        for name in workflows:
-            self._names.name(name)
-
-    def release_names(self, workflows: Iterable[str]) -> None:
-        """Give the places of workflows that no longer exist to others."""
-        for name in workflows:
-            self._names.release(name)
+        self.manager_up = False  # whether Ray's management actor answered the last poll
+        self.names = WorkflowNames(settings.max_workflows)
+        for name in settings.workflows:  # expectations never apply to `other`
+            self.names.name(name)
 
     def outline_suffices(self, stored: StoredRun, mark: Mark, now: float) -> bool:
         """Whether it is enough to read a finished run in outline."""
@@ -58,28 +47,32 @@ class Assembler:
         self,
         stored: StoredRun,
         status: RunStatus,
+        tracked: Tracked,
         *,
-        ended: Optional[EndedLife] = None,
-        **more: Any,
+        mark_time: Optional[float],
+        live: Optional[LiveRun] = None,
+        touched: Optional[Collection[str]] = None,
     ) -> Run:
-        """Merge what storage says with `more`, the other fields of the evidence.
-
-        `ended` is the end of the life before this one, if it is known and was not observed.
-        """
+        """Merge what is known of a run, and put it into the catalog."""
         name, deadline = self._expected(stored.workflow_id, stored.user_metadata, stored.start_time)
         previous = self._catalog.get(stored.workflow_id)
-        live: Optional[LiveRun] = more.get("live")
+        followed = time.time() - (mark_time or 0.0) < FOLLOWED_SECONDS
         run = merge(
             Evidence(
                 workflow=name,
                 status=status,
                 stored=stored,
+                live=live,
                 previous=previous,
+                mark_time=mark_time,
+                may_still_write=status is RunStatus.FAILED and self.manager_up and followed,
                 deadline=deadline,
                 details=self._details.of(stored.workflow_id),
-                **more,
+                touched=touched,
             )
         )
+        # The end of the life before this one, if it is known and was not observed.
+        ended, tracked.ended = tracked.ended, None
         if previous is not None:
             run = _without_replay(previous, run)
             failed = _failed_before(previous, run, stored.end_time)
@@ -88,7 +81,7 @@ class Assembler:
                 # The actor cannot tell a failure from a cancel, of which storage notes no end.
                 ended = failed or (ended and EndedLife(RunStatus.CANCELED, None))
         number = live.life if live is not None else None
-        self._catalog.put(run, more.get("mark_time"), number, ended)
+        self._catalog.put(run, mark_time, number, ended)
         return run
 
     def restore(self, run: Run, mark_time: float, now: float) -> bool:
@@ -106,7 +99,7 @@ class Assembler:
     ) -> tuple[str, Optional[float]]:
         """Return workflow and deadline (Unix seconds), the run's own or that of its workflow."""
         key = self._settings.workflow_key
-        name = self._names.name(workflow_name(workflow_id, user_metadata, key))
+        name = self.names.name(workflow_name(workflow_id, user_metadata, key))
         own = user_metadata.get("deadline")
         if isinstance(own, (int, float)) and not isinstance(own, bool):
             return name, float(own)

@@ -78,18 +78,17 @@ class Tracked:
     touched: set[str] = field(default_factory=set)
     pending: Pending = field(default_factory=Pending)
 
-    def plan_recheck(self, run: Run, mark: Mark, now: float, *, again: bool) -> bool:
-        """Plan when to read a finished run again; return whether that is needed.
 
-        `again` is whether its mark was known before.
-        """
-        self.recheck = self.recheck + 1 if again else 0
-        if self.stored is not None and self.stored.unreadable:
-            self.recheck_at = now + min(UNREADABLE_PAUSE * 2**self.recheck, _LONGEST_PAUSE)
-            return True
-        still = any(it.state is TaskState.RUNNING for it in run.tasks.values())
-        unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
-        young = now - mark.time < _RECHECKS[-1]
-        needed = unsettled and (still or young) and self.recheck < len(_RECHECKS)
-        self.recheck_at = now + _RECHECKS[self.recheck] if needed else None
-        return needed
+def recheck_time(
+    mark: Mark, now: float, rechecks: int, *, unreadable: bool, at_work: bool
+) -> Optional[float]:
+    """Return when to read a finished run again after so many `rechecks`, None if never.
+
+    `at_work` is whether tasks of it still run.
+    """
+    if unreadable:
+        return now + min(UNREADABLE_PAUSE * 2.0**rechecks, _LONGEST_PAUSE)
+    unsettled = mark.status in (RunStatus.FAILED, RunStatus.CANCELED)
+    young = now - mark.time < _RECHECKS[-1]
+    needed = unsettled and (at_work or young) and rechecks < len(_RECHECKS)
+    return now + _RECHECKS[rechecks] if needed else None

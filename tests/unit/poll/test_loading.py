@@ -299,7 +299,7 @@ def test_a_live_run_with_an_id_that_no_folder_can_have_is_shown_without_storage(
     link.holds(workflow_id, "w")
     for _ in range(2):
         poller.poll(time.time(), 1.0)
-        assert poller.storage_error is None
+        assert poller.reader.error is None
         assert set(catalog.ids()) == {workflow_id, "w"}
         assert catalog.get(workflow_id).status is RunStatus.RUNNING
         assert list(catalog.get(workflow_id).tasks) == ["f"]
