@@ -23,7 +23,13 @@ def merge_task(evidence: Evidence, task_id: str, before: Optional[Task]) -> Task
     """Make one task of what both sources say now, and of what was known `before`."""
     stored = evidence.stored.tasks.get(task_id) or StoredTask(task_id)
     past = before or _NO_TASK
-    raised = _raised(stored)
+    offset = clock_offset(stored)
+    # Ray never removes the exception of an earlier attempt: its file is older than the last start.
+    raised = stored.exception is not None and (
+        offset is None
+        or stored.exception_time is None
+        or stored.exception_time >= (stored.start_file_time or 0.0)
+    )
     if evidence.live is None:
         live = _NO_LIVE_TASK
         state = _stored_state(stored, raised, evidence)
@@ -74,16 +80,6 @@ def merge_task(evidence: Evidence, task_id: str, before: Optional[Task]) -> Task
         node_id=(detail.node_id if detail else None) or past.node_id,
         user_metadata=stored.user_metadata or NO_METADATA,
     )
-
-
-def _raised(stored: StoredTask) -> bool:
-    """Whether exception.pkl belongs to the last attempt; Ray never removes an earlier one."""
-    if stored.exception is None:
-        return False
-    if stored.exception_time is None or clock_offset(stored) is None:
-        return True  # nothing speaks against it
-    assert stored.start_file_time is not None
-    return stored.exception_time >= stored.start_file_time
 
 
 def _stored_state(stored: StoredTask, raised: bool, evidence: Evidence) -> TaskState:

@@ -42,45 +42,29 @@ _MAX_WRAPPED = 4  # errors whose text is that of another error: each may ask for
 
 # What classes with a __str__ of their own say: those of Ray 2.47 (ray/exceptions.py), without
 # their long hints, and of the standard library. The fields are attributes of the error.
-_LOST_OBJECT = "Failed to retrieve object {object_ref_hex}."
 _TEXTS = {
-    "ray.exceptions.ActorDiedError": "{error_msg}",
-    "ray.exceptions.ActorPlacementGroupRemoved": (
-        "The placement group corresponding to this Actor has been removed."
-    ),
-    "ray.exceptions.ActorUnavailableError": "{error_msg}",
-    "ray.exceptions.ActorUnschedulableError": "The actor is not schedulable: {error_message}",
-    "ray.exceptions.LocalRayletDiedError": (
-        "The task's local raylet died. Check raylet.out for more information."
-    ),
-    "ray.exceptions.ObjectFetchTimedOutError": _LOST_OBJECT,
-    "ray.exceptions.ObjectFreedError": _LOST_OBJECT,
-    "ray.exceptions.ObjectLostError": _LOST_OBJECT,
-    "ray.exceptions.ObjectReconstructionFailedError": _LOST_OBJECT,
-    "ray.exceptions.ObjectReconstructionFailedLineageEvictedError": _LOST_OBJECT,
-    "ray.exceptions.ObjectReconstructionFailedMaxAttemptsExceededError": _LOST_OBJECT,
-    "ray.exceptions.OwnerDiedError": _LOST_OBJECT,
-    "ray.exceptions.RayActorError": "{error_msg}",
-    "ray.exceptions.RaySystemError": "System error: {client_exc}",
-    "ray.exceptions.ReferenceCountingAssertionError": _LOST_OBJECT,
-    "ray.exceptions.RpcError": "{message}",
-    "ray.exceptions.RuntimeEnvSetupError": (
-        "Failed to set up runtime environment.\n{error_message}"
-    ),
-    "ray.exceptions.TaskCancelledError": "The task was cancelled.",
-    "ray.exceptions.TaskPlacementGroupRemoved": (
-        "The placement group corresponding to this task has been removed."
-    ),
-    "ray.exceptions.TaskUnschedulableError": "The task is not schedulable: {error_message}",
-    "ray.exceptions.WorkerCrashedError": (
-        "The worker died unexpectedly while executing this task. "
-        "Check python-core-worker-*.log files for more information."
-    ),
     "subprocess.CalledProcessError": (
         "Command '{cmd}' returned non-zero exit status {returncode}."
     ),
     "subprocess.TimeoutExpired": "Command '{cmd}' timed out after {timeout} seconds",
 }
+for _text, _names in {
+    "{error_msg}": "ActorDied ActorUnavailable RayActor",
+    "Failed to retrieve object {object_ref_hex}.": (
+        "ObjectFetchTimedOut ObjectFreed ObjectLost ObjectReconstructionFailed OwnerDied"
+    ),
+    "Failed to set up runtime environment.\n{error_message}": "RuntimeEnvSetup",
+    "System error: {client_exc}": "RaySystem",
+    "The task is not schedulable: {error_message}": "TaskUnschedulable",
+    "The task was cancelled.": "TaskCancelled",
+    "The task's local raylet died. Check raylet.out for more information.": "LocalRayletDied",
+    "The worker died unexpectedly while executing this task. "
+    "Check python-core-worker-*.log files for more information.": "WorkerCrashed",
+}.items():
+    _TEXTS.update({f"ray.exceptions.{it}Error": _text for it in _names.split()})
+_ATTRIBUTES = (
+    "client_exc", "cmd", "error_message", "error_msg", "object_ref_hex", "returncode", "timeout",
+)  # fmt: skip
 _SOCKET_ERRORS = ("socket.gaierror", "socket.herror")  # kinds of OSError
 _MESSAGE_ATTRIBUTES = ("message", "msg", "error_message", "error_msg", "detail", "reason")
 
@@ -172,7 +156,9 @@ def _message(error: Object, wrapped: int = 0) -> str:
     for symbol in symbols:
         if symbol.name in _TEXTS:
             try:
-                return _TEXTS[symbol.name].format_map(_Fields(error, wrapped))
+                values = {key: error.get(key) for key in _ATTRIBUTES}
+                known = {key: _str(it, wrapped) for key, it in values.items() if it is not None}
+                return _TEXTS[symbol.name].format_map(known)
             except KeyError:  # made by another version of the class
                 break
 
@@ -218,20 +204,6 @@ def _message(error: Object, wrapped: int = 0) -> str:
     if not args:
         return ""
     return text(0) if len(args) == 1 else _repr(args)
-
-
-class _Fields:
-    """The attributes of an error, as text, for `str.format_map`."""
-
-    def __init__(self, error: Object, wrapped: int) -> None:
-        self.error = error
-        self.wrapped = wrapped
-
-    def __getitem__(self, attribute: str) -> str:
-        value = self.error.get(attribute)
-        if value is None:
-            raise KeyError(attribute)
-        return _str(value, self.wrapped)
 
 
 def _unicode_error(args: tuple[Any, ...]) -> Optional[str]:

@@ -192,28 +192,9 @@ def _build(machine: Machine, _: Any) -> None:
         machine.stack[-1].state = state
 
 
-def _persistent(machine: Machine, _: Any) -> None:
-    machine.stack.append(Object(Symbol("pickle", "persistent_id"), ()))
-
-
-def _extension(machine: Machine, code: int) -> None:
-    machine.stack.append(Symbol("copyreg", f"extension_{code}"))
-
-
 def _global(machine: Machine, name: str) -> None:
     module, _, qualname = name.partition(" ")
     machine.stack.append(Symbol(module, qualname))
-
-
-def _inst(machine: Machine, name: str) -> None:
-    args = tuple(machine.marked())
-    _global(machine, name)
-    machine.stack.append(Object(machine.stack.pop(), args))
-
-
-def _obj(machine: Machine, _: Any) -> None:
-    symbol, *args = machine.marked()
-    machine.stack.append(Object(symbol, tuple(args)))
 
 
 def _call(function: Any, args: Any) -> Any:
@@ -289,9 +270,13 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "REDUCE": lambda m, _: m.stack.append(_call(*m.top(2))),
     "NEWOBJ": lambda m, _: m.stack.append(Object(*m.top(2))),
     "NEWOBJ_EX": lambda m, _: m.stack.append(Object(*m.top(3)[:2])),
-    "INST": _inst,
-    "OBJ": _obj,
     "BUILD": _build,
-    **dict.fromkeys(("PERSID", "BINPERSID"), _persistent),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _extension),
+    **dict.fromkeys(
+        ("PERSID", "BINPERSID"),
+        lambda m, _: m.stack.append(Object(Symbol("pickle", "persistent_id"), ())),
+    ),
+    **dict.fromkeys(
+        ("EXT1", "EXT2", "EXT4"),
+        lambda m, code: m.stack.append(Symbol("copyreg", f"extension_{code}")),
+    ),
 }
