@@ -79,7 +79,7 @@ def read_file(files: Files, path: str, content: Content) -> Optional[Fields]:
         document, end = _DECODER.raw_decode(text)
         if end != len(text):
             raise ValueError("more than one document")
-        if "\\ud" in text or "\\uD" in text:
+        if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             # Half of a surrogate pair is legal in JSON, but no text that could be served.
             document = json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
     except (ValueError, RecursionError):

@@ -136,9 +136,10 @@ class LocalFiles:
     ) -> list[str]:
         """Put the files of one folder among `files`; return the names of the folders in it."""
         folders = []
-        opened = os.open(path, _OPEN_FOLDER)  # so that no measuring walks the path
+        # Opened, so that no measuring walks the path; for few files, it does not pay.
+        opened = os.open(path, _OPEN_FOLDER) if measured is None else -1
         try:
-            with os.scandir(opened) as items:
+            with os.scandir(path if opened < 0 else opened) as items:
                 for item in items:
                     name = item.name
                     if not name.isascii() and not is_text(name):
@@ -163,7 +164,8 @@ class LocalFiles:
                     else:
                         files[name] = NOT_MEASURED
         finally:
-            os.close(opened)
+            if opened >= 0:
+                os.close(opened)
         return folders
 
     def _check_folder(self, folder: str) -> None:
