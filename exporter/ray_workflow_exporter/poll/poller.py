@@ -73,13 +73,13 @@ class Poller:
     def poll(self, now: float, budget: float) -> None:
         """Poll once; read new finished runs for at most about `budget` seconds."""
         if self.reader.uri is None:
-            self._ask_manager(now)  # only Ray knows where storage is
+            self._ask_manager()  # only Ray knows where storage is
             if self.reader.uri is None:
                 self.reader.error = no_storage(self.manager)
                 return
         with garbage_waits():
             marks = self.reader.list()
-        view = self._ask_manager(now)
+        view = self._ask_manager()
         if marks is not None:
             if self.listed_at is None:
                 self._first_listing(marks, now)
@@ -89,10 +89,10 @@ class Poller:
         for workflow_id, ended in view.ended.items():
             if workflow_id in self._tracked:
                 self._tracked[workflow_id].ended = ended
-        fresh = {key: it for key in view.runs if not (it := self._tracked[key]).was_live}
-        self.reader.read_ahead({key: it.stored for key, it in fresh.items()})
+        fresh = {key: it.stored for key in view.runs if not (it := self._tracked[key]).was_live}
+        ahead = self.reader.read_runs(fresh)
         for live in view.runs.values():
-            self._see_live(live, marks)
+            self._see_live(live, marks, ahead)
         if marks is not None:
             self._see_marks(marks, now, budget)
             self._see_gone(marks)
@@ -132,7 +132,7 @@ class Poller:
         if self.cache is not None:
             self.cache.close()
 
-    def _ask_manager(self, now: float) -> ManagerView:
+    def _ask_manager(self) -> ManagerView:
         asked = time.monotonic()
         view = self._link.poll()
         self.manager_seconds = time.monotonic() - asked
@@ -155,7 +155,13 @@ class Poller:
             self._contact = time.monotonic()
         return view
 
-    def _see_live(self, live: LiveRun, marks: Optional[Mapping[str, Mark]]) -> None:
+    def _see_live(
+        self,
+        live: LiveRun,
+        marks: Optional[Mapping[str, Mark]],
+        ahead: Mapping[str, Optional[StoredRun]],
+    ) -> None:
+        """Put a run of the management actor; those new to it are read `ahead`, all at once."""
         workflow_id = live.workflow_id
         tracked = self._tracked[workflow_id]
         known = self._catalog.get(workflow_id)
@@ -163,7 +169,10 @@ class Poller:
         old = tracked.stored if tracked.was_live else None
         touched: Optional[set[str]] = None
         if old is None:
-            tracked.stored = self.reader.read(workflow_id, tracked.stored)
+            if workflow_id in ahead:
+                tracked.stored = ahead[workflow_id]
+            else:
+                tracked.stored = self.reader.read(workflow_id, tracked.stored)
             if tracked.stored is None and self.reader.error is not None:
                 return  # its workflow is in storage, and it must not be counted under another name
         else:

@@ -29,9 +29,7 @@ class Details:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ray-state-api")
         self._asked: Optional[Future[Mapping[str, RayTaskDetail]]] = None
         self._owners: dict[str, tuple[str, str]] = {}  # Ray task id -> (run, task) asked for
-        self._tries: dict[str, Counter[str]] = {}  # run -> Ray task id -> questions
-        self._open: dict[str, _Open] = {}
-        self._known: dict[str, dict[str, RayTaskDetail]] = {}  # run -> Ray task id -> detail
+        self._runs: dict[str, _Asked] = {}
         self._news: dict[str, set[str]] = {}
         self._next = 0.0
         self._stopped: dict[str, Optional[float]] = {}  # start of runs whose stop is unexplained
@@ -61,7 +59,7 @@ class Details:
 
     def of(self, workflow_id: str) -> Mapping[str, RayTaskDetail]:
         """Return what is known of a run's tasks, by Ray task id."""
-        return self._known.get(workflow_id, {})
+        return self._runs[workflow_id].known if workflow_id in self._runs else {}
 
     def news(self, workflow_id: str) -> set[str]:
         """Return the tasks of a run that the last update learned something about."""
@@ -91,33 +89,29 @@ class Details:
         news: defaultdict[str, set[str]] = defaultdict(set)
         for ray_task_id, detail in answer.items():
             workflow_id, task_id = self._owners[ray_task_id]
-            known = self._known.setdefault(workflow_id, {})
-            if known.get(ray_task_id) != detail:
-                known[ray_task_id] = detail
+            run = self._runs.get(workflow_id)
+            if run is not None and run.known.get(ray_task_id) != detail:
+                run.known[ray_task_id] = detail
                 news[workflow_id].add(task_id)
         self._news = dict(news)
         return list(news)
 
     def _ask(self, runs: Iterable[Run], now: float) -> None:
         owners: dict[str, tuple[str, str]] = {}
-        held = set()
+        held: dict[str, _Asked] = {}
         for run in runs:
-            held.add(run.workflow_id)
+            it = held[run.workflow_id] = self._runs.get(run.workflow_id) or _Asked()
             if run.status not in (RunStatus.RUNNING, RunStatus.FAILED):
                 continue
-            it = self._open.setdefault(run.workflow_id, _Open())
             it.see(run)
-            tries = self._tries.setdefault(run.workflow_id, Counter())
-            for task in it.tasks.values():
+            for task in it.open.values():
                 if len(owners) >= _BATCH:
                     break
                 ray_task_id = task.ray_task_id
-                if ray_task_id and _is_due(task, now) and tries[ray_task_id] < _TRIES:
+                if ray_task_id and _is_due(task, now) and it.tries[ray_task_id] < _TRIES:
                     owners[ray_task_id] = (run.workflow_id, task.task_id)
-                    tries[ray_task_id] += 1
-        self._open = {key: value for key, value in self._open.items() if key in held}
-        self._known = {key: value for key, value in self._known.items() if key in held}
-        self._tries = {key: value for key, value in self._tries.items() if key in held}
+                    it.tries[ray_task_id] += 1
+        self._runs = held
         self._next = now + _PAUSE
         if owners:
             self._owners = owners
@@ -129,11 +123,13 @@ def _left_by_executor(error: str) -> str:
     return f"Ray's workflow executor failed and left the run{cause}"
 
 
-class _Open:
-    """The tasks of one run of which something is still to be known."""
+class _Asked:
+    """What was asked and learned of one run. In `open` are tasks to be asked about."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
+        self.open: dict[str, Task] = {}
+        self.tries: Counter[str] = Counter()  # questions, by Ray task id
+        self.known: dict[str, RayTaskDetail] = {}
         self._seen: Mapping[str, Task] = {}
 
     def see(self, run: Run) -> None:
@@ -142,18 +138,14 @@ class _Open:
             return
         changed = changed_tasks(self._seen, run.tasks)
         if changed is None:
-            self.tasks, changed = {}, list(run.tasks)
+            self.open, changed = {}, list(run.tasks)
         for task_id in changed:
             task = run.tasks[task_id]
-            if _is_open(task):
-                self.tasks[task_id] = task
+            if _left_no_record(task) or (task.state is TaskState.RUNNING and task.node_id is None):
+                self.open[task_id] = task
             else:
-                self.tasks.pop(task_id, None)
+                self.open.pop(task_id, None)
         self._seen = run.tasks
-
-
-def _is_open(task: Task) -> bool:
-    return (task.state is TaskState.RUNNING and task.node_id is None) or _left_no_record(task)
 
 
 def _left_no_record(task: Task) -> bool:

@@ -39,7 +39,6 @@ class StorageReader:
         self._timeout = timeout
         self._ours = ours
         self._storage: Optional[WorkflowStorage] = None
-        self._ahead: dict[str, Optional[StoredRun]] = {}
         self._reported: dict[str, object] = {}  # what the log says of a run, or of a mark
         self._last_sign = 0.0
         self._hanging: Optional[Future[Any]] = None
@@ -95,14 +94,8 @@ class StorageReader:
         only: Optional[Collection[str]] = None,
     ) -> Optional[StoredRun]:
         """Read a run's folder; on a failure return what was read before."""
-        if only is None and workflow_id in self._ahead:
-            return self._ahead.pop(workflow_id)
         found = self.read_runs({workflow_id: previous}, only=only, measure=True)
         return found.get(workflow_id, previous)
-
-    def read_ahead(self, wanted: Mapping[str, Optional[StoredRun]]) -> None:
-        """Read at once what will be read one by one."""
-        self._ahead = self.read_runs(wanted)
 
     def read_runs(
         self,
