@@ -136,10 +136,7 @@ def _failed_before(previous: Run, run: Run, end: Optional[float]) -> Optional[En
     A resume leaves the end of the life before it; only a failed run has one and can be resumed.
     """
     start, was = run.start_time, previous.start_time
-    if run.status.finished or None in (start, was, end):
+    if run.status.finished or start is None or was is None or end is None:
         return None
-    assert start is not None
-    assert was is not None
-    assert end is not None
     between = was <= end <= start or (start == was <= end)  # the new start may not be written yet
     return EndedLife(RunStatus.FAILED, end) if between else None

@@ -39,7 +39,6 @@ class Evidence:
     deadline: Optional[float] = None
     details: Optional[Mapping[str, RayTaskDetail]] = None
     touched: Optional[Collection[str]] = None
-    reason: Optional[str] = None  # why the run cannot go on by itself
     offset: Optional[float] = field(init=False)  # of the file server's clock to the actor's
     end_time: Optional[float] = field(init=False)  # of the run, by the actor's clock
     ended_at: Optional[float] = field(init=False)  # the same, by the clock of the file server

@@ -28,13 +28,11 @@ def merge(evidence: Evidence) -> Run:
     What did not change stays the same object: tasks, and the Run itself. So `changed_tasks` finds
     out what did.
     """
-    if evidence.stored.outlined:
-        return _outlined(evidence)
     status, stored, live = evidence.status, evidence.stored, evidence.live
     start, end = stored.start_time, evidence.end_time
     previous = evidence.previous
-    if previous is not None and previous.start_time not in (None, start):
-        previous = None  # another life of the same id
+    if previous is not None and (stored.outlined or previous.start_time not in (None, start)):
+        previous = None  # replaced by an outline, or another life of the same id
     known = previous.tasks if previous is not None else {}
 
     # In a stable order: as known before, then as Ray has them, then by id.
@@ -48,7 +46,12 @@ def merge(evidence: Evidence) -> Run:
     transitions = [start, end, previous.last_transition if previous is not None else None]
     for task_id in ids:
         before = known.get(task_id)
-        task = merge_task(evidence, task_id, before)
+        if stored.outlined:  # of it, it is known that all went well, once
+            stage = sys.intern(stage_name(task_id, stored.base_names))
+            size = stored.tasks[task_id].output_bytes
+            task = Task(task_id, stage, TaskState.SUCCESSFUL, output_bytes=size)
+        else:
+            task = merge_task(evidence, task_id, before)
         if before is None or task != before:
             tasks[task_id] = task
             changed.append(task)
@@ -68,37 +71,11 @@ def merge(evidence: Evidence) -> Run:
         last_transition=max([it for it in transitions if it is not None], default=None),
         deadline=evidence.deadline,
         user_metadata=stored.user_metadata,
-        reason=evidence.reason,
+        outlined=stored.outlined,
     )
     if previous is not None and not changed and replace(run, tasks=known) == previous:
         return previous
     return run
-
-
-def _outlined(evidence: Evidence) -> Run:
-    """Make a run of which it is known that all went well, once."""
-    stored = evidence.stored
-    tasks = {
-        task_id: Task(
-            task_id,
-            sys.intern(stage_name(task_id, stored.base_names)),
-            TaskState.SUCCESSFUL,
-            output_bytes=task.output_bytes,
-        )
-        for task_id, task in stored.tasks.items()
-    }
-    return Run(
-        workflow_id=stored.workflow_id,
-        workflow=evidence.workflow,
-        status=evidence.status,
-        tasks=tasks,
-        start_time=stored.start_time,
-        end_time=stored.end_time,
-        last_transition=stored.end_time,
-        deadline=evidence.deadline,
-        user_metadata=stored.user_metadata,
-        outlined=True,
-    )
 
 
 def outline_suffices(stored: StoredRun) -> bool:

@@ -477,7 +477,7 @@ def test_what_was_interrupted_will_run_again_and_is_not_cancelled() -> None:
         returned("not stored yet"),
         stored_task("waiting", upstream=("interrupted",)),
     )
-    tasks = merged(RunStatus.RESUMABLE, stored, reason="The actor died.").tasks
+    tasks = merged(RunStatus.RESUMABLE, stored).tasks
     assert {key: it.state.value for key, it in tasks.items()} == {
         "kept": "SUCCESSFUL",
         "interrupted": "NOT_RUN",
