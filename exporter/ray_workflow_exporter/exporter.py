@@ -18,7 +18,6 @@ from .catalog.feed import Change
 from .catalog.run_cache import RunCache
 from .catalog.snapshot import RunView, Snapshot
 from .catalog.state_files import StateFiles, StateInUseError
-from .metrics.blocks import Body
 from .metrics.exposition import Renderer, page
 from .metrics.family import Options, Tier
 from .metrics.own import SelfMetrics
@@ -66,7 +65,7 @@ class Exporter:
             self._link.act,
             self._catalog.get,
             self._catalog.ids,
-            self._own.count_action,
+            lambda *labels: self._own.count("actions_total", *labels),
             lambda: self._poller.manager,
         )
         self._stop = threading.Event()
@@ -79,7 +78,7 @@ class Exporter:
         self._to_forget: deque[str] = deque()
         self._state_error: Optional[str] = None
         self._phase = "read"  # of the poll
-        self._unreadable = 0
+        self._unreadable = self._restarts = 0  # of the poll before
         self._ray_version = ""
         self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
         self._exposition = self._renderer.render(self._snapshot)
@@ -124,8 +123,9 @@ class Exporter:
         self._phase = "render"
         self._publish(now)
         self.actions.retry_waiting()
-        self._own.set_runs_to_read(self._poller.loading)
-        self._own.observe_poll(time.time(), time.monotonic() - started)
+        self._own.set("runs_to_read", self._poller.loading)
+        self._own.set("last_poll_timestamp_seconds", time.time())
+        self._own.observe("poll_duration_seconds", time.monotonic() - started)
         self._own.prepare()
         self._heartbeat = time.monotonic()
 
@@ -180,7 +180,7 @@ class Exporter:
         openmetrics: bool = False,
         tiers: Optional[Collection[Tier]] = None,
         gzip: bool = False,
-    ) -> Body:
+    ) -> Sequence[bytes]:
         """Return the exposition of `tiers` (None: all), in text 0.0.4 or OpenMetrics 1.0."""
         exposition = self._exposition
         if self._is_stale():
@@ -233,7 +233,7 @@ class Exporter:
             except Exception as error:
                 # An error in one poll must not end all polls.
                 failures.add(error)
-                self._own.count_poll_error(self._phase)
+                self._own.count("poll_errors_total", self._phase)
                 self._heartbeat = time.monotonic()
             else:
                 failures.end()
@@ -274,7 +274,7 @@ class Exporter:
         if not saved or (cache is not None and cache.error is not None):
             what = "counters" if not saved else "the cache of finished runs"
             self._state_error = f"The state folder cannot be used for {what}; see the log."
-        self._own.set_state_up(self._state_error is None)
+        self._own.set("state_up", self._state_error is None)
 
     def _publish(self, now: float) -> None:
         poller, view = self._poller, self._poller.manager
@@ -290,27 +290,28 @@ class Exporter:
             self._snapshot
         ):
             self._exposition = self._renderer.render(snapshot)
-            self._own.set_series(self._exposition.series())
+            for row in self._exposition:
+                self._own.set("series", row.samples.lines, row.family.name)
         self._snapshot = snapshot
         if view.ray_version is not None and view.ray_version != self._ray_version:
             self._ray_version = view.ray_version
             self._own.set_ray_version(view.ray_version)
         if view.state is LinkState.UP:
-            self._own.observe_probe(poller.manager_seconds)
+            self._own.observe("probe_duration_seconds", poller.manager_seconds)
         if poller.reader.error is not None:
-            self._own.count_poll_error("list")
-        for _ in range(poller.reader.unreadable - self._unreadable):
-            self._own.count_poll_error("read")
+            self._own.count("poll_errors_total", "list")
+        self._own.count("poll_errors_total", "read", by=poller.reader.unreadable - self._unreadable)
         self._unreadable = poller.reader.unreadable
         if view.state is LinkState.UNREACHABLE:
-            self._own.count_poll_error("manager")
-        self._own.set_link_restarts(view.restarts)
+            self._own.count("poll_errors_total", "manager")
+        self._own.count("link_restarts_total", by=max(0, view.restarts - self._restarts))
+        self._restarts = view.restarts
         self._observe_state_files()
         visible = time.time()
         for change in self._catalog.feed.after(self._seen_change):
             # What happened before the exporter started says nothing about its latency.
             if change.moment is not None and self._begun < change.moment <= visible:
-                self._own.observe_change_latency(visible - change.moment)
+                self._own.observe("change_latency_seconds", visible - change.moment)
         self._seen_change = self._catalog.feed.last
 
     def _manager_up(self) -> Optional[bool]:

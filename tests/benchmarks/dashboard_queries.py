@@ -110,7 +110,8 @@ def measure() -> Result:
 @contextmanager
 def _exporter() -> Iterator[int]:
     catalog = population.filled(SERIES)
-    body = bytes(page(Renderer().render(population.snapshot(catalog)), SelfMetrics("1.0.0")))
+    exposition = Renderer().render(population.snapshot(catalog))
+    body = b"".join(page(exposition, SelfMetrics("1.0.0")))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

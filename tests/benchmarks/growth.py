@@ -12,6 +12,7 @@ from ray_workflow_exporter.model import Run, TaskState
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
+from support.expositions import series as series_of
 from support.trees import StorageTree
 
 from .harness import RUNS, Result, Table, duration, in_fresh_process, median_seconds, seconds, size
@@ -55,7 +56,7 @@ def scraped_and_updated(series: int) -> list[str]:
     share = f"{duration(update)} ({len(changing.changing)})"
     del changing.changing[1:]
     return [
-        f"{sum(scraped.exposition.series().values()):,}",
+        f"{sum(series_of(scraped.exposition).values()):,}",
         f"{len(changing.catalog.ids()):,}",
         size(len(scraped.body(gzip=False))),
         duration(plain),
@@ -92,7 +93,7 @@ def _poll(live: list[Run]) -> tuple[float, int]:
         poll.return_value = replace(view, runs=known)
         exporter.poll_once()
         taken = statistics.median(seconds(exporter.poll_once) for _ in range(15))
-        shown = count_lines(bytes(exporter.metrics()))
+        shown = count_lines(b"".join(exporter.metrics()))
         exporter.close()
     return taken, shown
 

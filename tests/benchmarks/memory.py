@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from ray_workflow_exporter.metrics.blocks import plain_body
 from ray_workflow_exporter.metrics.exposition import Renderer
+from support.expositions import body
+from support.expositions import series as series_of
 
 from .harness import Result, Row, Table, at_most, in_fresh_process, size, times
 from .peer import registry_of
@@ -37,7 +38,7 @@ def ours(series: int) -> tuple[int, int]:
     shown = snapshot(catalog)
     exposition = renderer.render(shown)
     used = resident()
-    return sum(exposition.series().values()), used
+    return sum(series_of(exposition).values()), used
 
 
 def peers(body: str) -> int:
@@ -51,8 +52,7 @@ def peers(body: str) -> int:
 
 def write_body(series: int, path: str) -> None:
     """Write the exposition of so many series to a file."""
-    blocks = Renderer().render(snapshot(filled(series))).blocks()
-    Path(path).write_bytes(bytes(plain_body(blocks)))
+    Path(path).write_bytes(body(Renderer().render(snapshot(filled(series)))))
 
 
 def measure() -> Result:

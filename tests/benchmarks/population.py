@@ -13,6 +13,7 @@ from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
+from support.expositions import series as series_of
 
 NOW = 1_750_000_000.0
 WORKFLOWS = (
@@ -163,7 +164,7 @@ def runs_for(series: int) -> int:
     sample = Catalog(SETTINGS, Counters())
     for run in runs(200):
         sample.put(run)
-    found = sum(Renderer().render(snapshot(sample)).series().values())
+    found = sum(series_of(Renderer().render(snapshot(sample))).values())
     return max(1, round(series * 200 / found))
 
 

@@ -9,6 +9,7 @@ from prometheus_client import generate_latest
 
 from ray_workflow_exporter.metrics.exposition import Exposition, Renderer, page
 from ray_workflow_exporter.metrics.own import SelfMetrics
+from ray_workflow_exporter.server.metrics import chunks
 
 from .harness import Result, Row, at_least, at_most, duration, faster, in_turns, size, times
 from .peer import registry_of
@@ -27,11 +28,11 @@ class Scraped:
 
     def answer(self, *, gzip: bool) -> None:
         """Make each chunk that the web server would write, and let it go as a socket does."""
-        deque(page(self.exposition, self._own, gzip=gzip).chunks(), maxlen=0)
+        deque(chunks(page(self.exposition, self._own, gzip=gzip)), maxlen=0)
 
     def body(self, *, gzip: bool) -> bytes:
         """Return the whole answer."""
-        return bytes(page(self.exposition, self._own, gzip=gzip))
+        return b"".join(page(self.exposition, self._own, gzip=gzip))
 
 
 def count_lines(body: bytes) -> int:
@@ -57,7 +58,7 @@ def _measure(series: int, result: Result) -> None:
     count = count_lines(body)
     registry = registry_of(body.splitlines())
     # Pieces of the same number as those that the exporter joins.
-    pieces = list(page(scraped.exposition, SelfMetrics("1.0.0")).pieces)
+    pieces = page(scraped.exposition, SelfMetrics("1.0.0"))
 
     text = generate_latest(registry)
     ours, joined, rendered, ours_zipped, compressed = in_turns(

@@ -116,7 +116,7 @@ def trace() -> Trace:
         found.on = True
         try:
             exporter.poll_once()
-            body = bytes(exporter.metrics())
+            body = b"".join(exporter.metrics())
         finally:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]

@@ -311,7 +311,7 @@ def test_a_live_run_is_in_the_metrics_while_it_runs(lab: Lab) -> None:
     lab.until("live", lambda run: states(run).get("held") == "RUNNING")
 
     def series() -> set[tuple[str, ...]]:
-        families = text_string_to_metric_families(bytes(lab.exporter.metrics()).decode())
+        families = text_string_to_metric_families(b"".join(lab.exporter.metrics()).decode())
         return {
             (sample.name, sample.labels.get("task_id", ""), sample.labels.get("state", ""))
             for family in families

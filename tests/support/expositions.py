@@ -13,7 +13,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from ray_workflow_exporter.catalog.snapshot import RunView, Snapshot
 from ray_workflow_exporter.metrics import exposition, text
-from ray_workflow_exporter.metrics.blocks import plain_body
+from ray_workflow_exporter.metrics.blocks import EMPTY, Block
 from ray_workflow_exporter.metrics.exposition import Exposition, Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import DEFAULTS, Options, Tier
@@ -21,9 +21,22 @@ from ray_workflow_exporter.metrics.own import SelfMetrics
 from support.snapshots import START, make_snapshot
 
 
+class _NoOwnMetrics(SelfMetrics):
+    def __init__(self) -> None:
+        pass
+
+    def block(self, *, openmetrics: bool = False) -> Block:
+        return EMPTY
+
+
+def series(exposition: Exposition) -> dict[str, int]:
+    """Return the number of series of each family."""
+    return {row.family.name: row.samples.lines for row in exposition}
+
+
 def body(exposition: Exposition, **wanted: Any) -> bytes:
     """Return headers and samples in one piece, without the exporter's own metrics."""
-    return bytes(plain_body(exposition.blocks(**wanted)))
+    return page(exposition, _NoOwnMetrics(), **wanted).removesuffix(b"# EOF\n")
 
 
 def render(snapshot: Snapshot, *, options: Options = DEFAULTS, **wanted: Any) -> bytes:
@@ -34,19 +47,20 @@ def render(snapshot: Snapshot, *, options: Options = DEFAULTS, **wanted: Any) ->
 def own_metrics() -> SelfMetrics:
     own = SelfMetrics("1.2.3")
     own.set_ray_version("2.47.1")
-    own.observe_poll(START, 0.02)
-    own.count_poll_error("read")
-    own.observe_probe(0.0007)
-    own.observe_change_latency(0.75)
-    own.set_series({"ray_workflow_storage_up": 1})
-    own.count_action("cancel", "done")
-    own.set_link_restarts(2)
+    own.set("last_poll_timestamp_seconds", START)
+    own.observe("poll_duration_seconds", 0.02)
+    own.count("poll_errors_total", "read")
+    own.observe("probe_duration_seconds", 0.0007)
+    own.observe("change_latency_seconds", 0.75)
+    own.set("series", 1, "ray_workflow_storage_up")
+    own.count("actions_total", "cancel", "done")
+    own.count("link_restarts_total", by=2)
     return own
 
 
 def page(*about: Any, **wanted: Any) -> bytes:
     """Return a whole answer in one piece."""
-    return bytes(exposition.page(*about, **wanted))
+    return b"".join(exposition.page(*about, **wanted))
 
 
 def parsed(body: bytes, *, openmetrics: bool = False) -> list[Metric]:

@@ -9,7 +9,7 @@ from ray_workflow_exporter.actions import Actions
 from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.catalog.feed import Change
 from ray_workflow_exporter.catalog.snapshot import RunView
-from ray_workflow_exporter.metrics.blocks import Body, block, gzip_body, plain_body
+from ray_workflow_exporter.metrics.blocks import block, gzip_pieces
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
@@ -124,7 +124,8 @@ class FakeSource:
     def runs(self) -> Sequence[RunView]:
         return list(self.held.values())
 
-    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
+    def metrics(
+        self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool
+    ) -> Sequence[bytes]:
         self.asked.append((openmetrics, tiers))
-        blocks = [block(self.body)]
-        return gzip_body(blocks) if gzip else plain_body(blocks)
+        return gzip_pieces([block(self.body)]) if gzip else [self.body]

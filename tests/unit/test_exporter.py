@@ -107,7 +107,7 @@ def settled(exporter: Exporter) -> str:
     """Return the exposition, with all that the tree's files took from the clock made alike."""
     # A scrape has objects in the order in which they became known, which is another each time.
     body = render(exporter.snapshot, tiers=OBJECTS).decode()
-    scraped = bytes(exporter.metrics(tiers=OBJECTS)).decode()
+    scraped = b"".join(exporter.metrics(tiers=OBJECTS)).decode()
     assert sorted(scraped.splitlines()) == sorted(body.splitlines())
     # Marks and exceptions bear the time at which the test wrote them, years after T0.
     return re.sub(
@@ -132,7 +132,7 @@ def test_polling_changes_nothing_in_storage(tree, watch) -> None:
 
 
 def shown(exporter: Exporter) -> dict[str, str]:
-    families = text_string_to_metric_families(bytes(exporter.metrics()).decode())
+    families = text_string_to_metric_families(b"".join(exporter.metrics()).decode())
     return {
         sample.labels["workflow_id"]: sample.labels["status"]
         for family in families
@@ -142,7 +142,7 @@ def shown(exporter: Exporter) -> dict[str, str]:
 
 
 def up(exporter: Exporter) -> float:
-    families = text_string_to_metric_families(bytes(exporter.metrics()).decode())
+    families = text_string_to_metric_families(b"".join(exporter.metrics()).decode())
     return next(it.samples[0].value for it in families if it.name == "ray_workflow_storage_up")
 
 
@@ -298,11 +298,11 @@ def test_nothing_ticks_while_nothing_happens(watch, tmp_path, monkeypatch) -> No
     plant(tree)
     exporter = watch(tree, finished_retention="50y", task_retention="50y")
     exporter.load()
-    before = bytes(exporter.metrics(tiers=OBJECTS))
+    before = b"".join(exporter.metrics(tiers=OBJECTS))
     later = time.time() + 7200
     monkeypatch.setattr(time, "time", lambda: later)
     exporter.poll_once()
-    assert bytes(exporter.metrics(tiers=OBJECTS)) == before
+    assert b"".join(exporter.metrics(tiers=OBJECTS)) == before
 
 
 def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, caplog) -> None:
@@ -323,9 +323,9 @@ def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, cap
     assert shown(exporter).keys() == {"old", "odd", "new"}
     assert exporter.run("odd").run.tasks["f"].start_time is None
     assert up(exporter) == 1
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
     assert len([it for it in caplog.messages if "'odd'" in it and "tasks/f/inputs.json" in it]) == 1
-    assert b'poll_errors_total{phase="read"} 1.0' in bytes(exporter.metrics())
+    assert b'poll_errors_total{phase="read"} 1.0' in b"".join(exporter.metrics())
     monkeypatch.setattr(LocalFiles, "read", read)
     later = time.time() + 61
     monkeypatch.setattr(time, "time", lambda: later)
@@ -342,7 +342,7 @@ def test_a_mark_without_a_folder_is_tried_again_after_a_pause(watch, tmp_path) -
     for _ in range(4):
         exporter.poll_once()
     assert shown(exporter).keys() == {"whole"}
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
 
 
 def test_a_run_that_ended_without_the_mark_of_its_end_is_shown(watch, tmp_path) -> None:
@@ -352,7 +352,7 @@ def test_a_run_that_ended_without_the_mark_of_its_end_is_shown(watch, tmp_path) 
     for _ in range(6):
         exporter.poll_once()
     assert exporter.run("w").run.status.value == "SUCCESSFUL"
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in bytes(exporter.metrics())
+    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
 
 
 def test_readers_of_old_runs_do_not_make_storage_fail(watch, tmp_path, monkeypatch) -> None:
@@ -401,12 +401,14 @@ def test_a_workflow_without_runs_is_forgotten_on_request_and_its_place_is_free(
     run.remove()
     for _ in range(2):
         exporter.poll_once()
-    assert b'runs_finished_total{workflow="retired",status="FAILED"} 1' in bytes(exporter.metrics())
+    assert b'runs_finished_total{workflow="retired",status="FAILED"} 1' in b"".join(
+        exporter.metrics()
+    )
     assert exporter.forget_workflow("retired")
     assert not exporter.forget_workflow("unknown")
     failed_now(tree, "next-1", "next")
     exporter.poll_once()
-    body = bytes(exporter.metrics())
+    body = b"".join(exporter.metrics())
     assert b'workflow="retired"' not in body
     assert b'runs_finished_total{workflow="next",status="FAILED"} 1' in body
 
@@ -432,7 +434,7 @@ def test_a_state_folder_that_cannot_be_used_costs_only_the_state(
         assert exporter.ready
         assert up(exporter) == 1
         assert "w" in shown(exporter)
-        assert b"ray_workflow_exporter_state_up 0.0" in bytes(exporter.metrics())
+        assert b"ray_workflow_exporter_state_up 0.0" in b"".join(exporter.metrics())
         assert exporter.status["state_error"]
         (line,) = [it for it in caplog.records if it.levelname == "ERROR"]
         assert "--state-dir" in line.getMessage()
@@ -453,7 +455,7 @@ def test_both_state_files_are_kept_when_both_are_damaged(tmp_path) -> None:
     for _ in range(3):
         exporter = Exporter(settings, keep=True)
         exporter.load()
-        assert b"ray_workflow_exporter_state_up 1.0" in bytes(exporter.metrics())
+        assert b"ray_workflow_exporter_state_up 1.0" in b"".join(exporter.metrics())
         exporter.close()
         for file in (tmp_path / "state").iterdir():
             if file.suffix in (".json", ".runs"):
@@ -495,6 +497,6 @@ def test_a_replay_of_a_run_keeps_its_times(watch, tmp_path) -> None:
     assert before is not None
     assert after is not None
     assert (after.run.start_time, after.run.end_time) == (now, now + 0.5)
-    body = bytes(exporter.metrics())
+    body = b"".join(exporter.metrics())
     assert b'ray_workflow_runs_started_total{workflow="w"} 1' in body
     assert b'ray_workflow_runs_finished_total{workflow="w",status="SUCCESSFUL"} 1' in body

@@ -9,45 +9,20 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple, Optional
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
+from typing import Any, Callable, NamedTuple, Optional
 
 # Objects share a bucket up to this many bytes, all families taken together. More would have to
 # be deflated again for each change; in less, there is less that repeats.
 BUCKET_BYTES = 256 * 1024
-CHUNK_BYTES = 256 * 1024
 
 _LEVEL = 1  # of zlib: higher ones take two to three times as long to save a tenth
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no time, no name, any system
 _LAST_BLOCK = b"\x03\x00"
 
 Fragments = Sequence[bytes]  # the lines of one object: a piece for each family
-
-
-@dataclass(frozen=True)
-class Body:
-    """An answer in pieces, which it shares with all other answers that hold the same text."""
-
-    pieces: Sequence[bytes]
-    length: int
-
-    def __bytes__(self) -> bytes:
-        return b"".join(self.pieces)
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the body in order, small pieces joined."""
-        waiting: list[bytes] = []
-        size = 0
-        for piece in self.pieces:
-            waiting.append(piece)
-            size += len(piece)
-            if size >= CHUNK_BYTES:
-                yield b"".join(waiting)
-                waiting, size = [], 0
-        if waiting:
-            yield b"".join(waiting)
 
 
 class Block(NamedTuple):
@@ -57,18 +32,21 @@ class Block(NamedTuple):
     both as polynomials.
     """
 
-    plain: tuple[bytes, ...]
-    packed: tuple[bytes, ...]
-    length: int
-    lines: int
-    checksum: int
-    shift: int
+    plain: tuple[bytes, ...] = ()
+    packed: tuple[bytes, ...] = ()
+    length: int = 0
+    lines: int = 0
+    checksum: int = 0
+    shift: int = 1
+
+
+EMPTY = Block()
 
 
 def block(text: bytes) -> Block:
     """Deflate some text."""
     if not text:
-        return concat(())
+        return EMPTY
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     packed = deflate.compress(text) + deflate.flush(zlib.Z_FULL_FLUSH)
     checksum, shift = _polynomial(zlib.crc32(text)), _shift(len(text))
@@ -90,93 +68,89 @@ def concat(blocks: Iterable[Block]) -> Block:
     return Block(tuple(plain), tuple(packed), length, lines, checksum, _shift(length))
 
 
-def plain_body(blocks: Sequence[Block]) -> Body:
-    """Return the text of all blocks."""
-    return Body([piece for it in blocks for piece in it.plain], sum([it.length for it in blocks]))
-
-
-def gzip_body(blocks: Iterable[Block]) -> Body:
-    """Return the text of all blocks as a gzip file."""
+def gzip_pieces(blocks: Iterable[Block]) -> list[bytes]:
+    """Return the text of all blocks as a gzip file, in pieces that the blocks share."""
     whole = concat(blocks)
     crc, size = _crc32(whole.checksum), whole.length % 2**32
     tail = _LAST_BLOCK + crc.to_bytes(4, "little") + size.to_bytes(4, "little")
-    pieces = [_GZIP_HEADER, *whole.packed, tail]
-    return Body(pieces, sum(map(len, pieces)))
+    return [_GZIP_HEADER, *whole.packed, tail]
 
 
 class Blocks:
     """The lines of many objects, in one block a family; not for use by two threads at once.
 
-    Objects share buckets: what changes costs the work of its bucket, and in it only that of the
-    families whose lines are not the same as before.
+    `render` makes the lines of one object, and only if it is not equal to that before under its
+    key. Objects share buckets: what changes costs the work of its bucket, and in it only that of
+    the families whose lines are not the same as before.
     """
 
-    def __init__(self, families: int) -> None:
-        self.families = [concat(())] * families
-        self._buckets: dict[_Bucket, None] = {}  # as a set that keeps its order
+    def __init__(self, families: Sequence[str], render: Callable[[Any], Fragments]) -> None:
+        self._render = render
+        self.families = dict.fromkeys(families, EMPTY)
+        self._objects: Mapping[str, object] = {}
         self._bucket_of: dict[str, _Bucket] = {}
-        self._open: Optional[_Bucket] = None  # takes the next new object
+        self._open = _Bucket(len(families))  # takes the next new object
+        self._buckets = {self._open: None}  # as a set that keeps its order
         self._changed: set[int] = set()  # families of which some bucket has another text
 
-    def update(self, changes: Iterable[tuple[str, Optional[Fragments]]]) -> None:
-        """Take the lines of new and changed objects, by their keys; None for one that is gone."""
-        misfits: list[tuple[str, Optional[Fragments]]] = []
-        for bucket in self._write(changes):
-            if self._misfit(bucket):
-                misfits += bucket.fragments()
-                self._drop(bucket)
-        self._write(misfits)
-        for family in self._changed:
-            self.families[family] = concat([bucket.blocks[family] for bucket in self._buckets])
+    def update(self, objects: Mapping[str, object]) -> Mapping[str, Block]:
+        """Return the block of each family for these objects. Of no more use after an error."""
+        new = []
+        changed: defaultdict[_Bucket, list[str]] = defaultdict(list)
+        for key in self._objects.keys() - objects.keys():
+            changed[self._bucket_of.pop(key)].append(key)
+        for key, it in objects.items():
+            known = self._objects.get(key)
+            if known is None:
+                new.append(key)
+            elif known is not it and known != it:
+                changed[self._bucket_of[key]].append(key)
+        self._objects = objects
+        moved = [it for bucket, keys in changed.items() for it in self._rewrite(bucket, keys)]
+        self._place(chain(moved, ((key, self._render(objects[key])) for key in new)))
+        for at, name in enumerate(self.families):
+            if at in self._changed:
+                self.families[name] = concat([bucket.blocks[at] for bucket in self._buckets])
         self._changed.clear()
+        return self.families
 
-    def _write(self, changes: Iterable[tuple[str, Optional[Fragments]]]) -> Collection[_Bucket]:
-        written: dict[_Bucket, dict[str, Optional[Fragments]]] = {}
-        for key, fragments in changes:
-            bucket, full = self._bucket_of.get(key), None
-            if fragments is None:
-                del self._bucket_of[key]
-            elif bucket is None:
-                before, bucket = self._open, self._place(fragments)
-                self._bucket_of[key] = bucket
-                full = before if bucket is self._open else bucket
-            assert bucket is not None
-            written.setdefault(bucket, {})[key] = fragments
-            if full is not None and full is not self._open and full in written:
-                # At once, for the lines of all objects would take as much memory as the blocks.
-                self._changed.update(full.write(written[full]))
-                written[full] = {}
-        for bucket, of_bucket in written.items():
-            self._changed.update(bucket.write(of_bucket))
-        return written
-
-    def _place(self, fragments: Fragments) -> _Bucket:
-        size = sum(map(len, fragments))
-        if size >= BUCKET_BYTES // 2:
-            return self._new(size)
-        if self._open is None or self._open.size + size > BUCKET_BYTES:
-            self._open = self._new(0)
-        self._open.size += size
-        return self._open
-
-    def _new(self, size: int) -> _Bucket:
-        bucket = _Bucket(len(self.families), size)
-        self._buckets[bucket] = None
-        return bucket
-
-    def _misfit(self, bucket: _Bucket) -> bool:
-        """Whether objects have to move: they grew too big for one bucket, or many are gone."""
-        if bucket.size > 2 * BUCKET_BYTES:
-            return len(bucket.keys) > 1
-        return bucket.size < BUCKET_BYTES // 4 and bucket is not self._open
-
-    def _drop(self, bucket: _Bucket) -> None:
+    def _rewrite(self, bucket: _Bucket, keys: Iterable[str]) -> list[tuple[str, Fragments]]:
+        """Write changed and gone objects of one bucket; return those that have to move."""
+        objects = self._objects
+        lines = {key: self._render(objects[key]) if key in objects else None for key in keys}
+        self._changed.update(bucket.write(lines))
+        grown = bucket.size > 2 * BUCKET_BYTES and len(bucket.keys) > 1
+        if not grown and (bucket.size >= BUCKET_BYTES // 4 or bucket is self._open):
+            return []
         del self._buckets[bucket]
         if bucket is self._open:
-            self._open = None
-        for key in bucket.keys:
-            del self._bucket_of[key]
-        self._changed.update(family for family, it in enumerate(bucket.blocks) if it.length)
+            self._open = self._new_bucket()
+        self._changed.update(at for at, it in enumerate(bucket.blocks) if it.length)
+        return bucket.fragments()
+
+    def _place(self, objects: Iterable[tuple[str, Fragments]]) -> None:
+        """Write objects that have no bucket, each one as soon as it is full: the lines of all
+        objects would take as much memory as the blocks."""
+        waiting: dict[str, Optional[Fragments]] = {}
+        size = self._open.size
+        for key, fragments in objects:
+            length = sum(map(len, fragments))
+            if length >= BUCKET_BYTES // 2:
+                self._bucket_of[key] = alone = self._new_bucket()
+                self._changed.update(alone.write({key: fragments}))
+                continue
+            if size + length > BUCKET_BYTES:
+                self._changed.update(self._open.write(waiting))
+                self._open, waiting, size = self._new_bucket(), {}, 0
+            self._bucket_of[key] = self._open
+            waiting[key] = fragments
+            size += length
+        self._changed.update(self._open.write(waiting))
+
+    def _new_bucket(self) -> _Bucket:
+        bucket = _Bucket(len(self.families))
+        self._buckets[bucket] = None
+        return bucket
 
 
 class _Bucket:
@@ -186,10 +160,10 @@ class _Bucket:
     block, they would take the same memory once more.
     """
 
-    def __init__(self, families: int, size: int) -> None:
+    def __init__(self, families: int) -> None:
         self.keys: list[str] = []
-        self.blocks = [concat(())] * families
-        self.size = size  # bytes of all blocks, with what is still to be written
+        self.blocks = [EMPTY] * families
+        self.size = 0  # bytes of all blocks
         self._lengths = [array("L")] * families
 
     def fragments(self) -> list[tuple[str, Fragments]]:
@@ -199,6 +173,8 @@ class _Bucket:
 
     def write(self, changes: Mapping[str, Optional[Fragments]]) -> list[int]:
         """Put, replace and (None) drop objects; return the families whose text is another."""
+        if not changes:
+            return []
         place = {key: at for at, key in enumerate(self.keys)}
         self.keys = [key for key in {**place, **changes} if changes.get(key, ()) is not None]
         sources = [(changes.get(key), place.get(key, -1)) for key in self.keys]

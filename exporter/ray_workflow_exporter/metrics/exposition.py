@@ -1,27 +1,25 @@
 """From a snapshot to the bytes of `/metrics`, in both formats.
 
-A `Renderer` makes an `Exposition` after each poll: a block of sample lines for each family, the
+A `Renderer` makes an exposition after each poll: a block of sample lines for each family, the
 same for text 0.0.4 and OpenMetrics 1.0. A scrape joins the blocks and their headers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, Callable, NamedTuple, Optional
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, NamedTuple, Optional
 
 from ..catalog.snapshot import Histogram, RunView, Snapshot, WorkflowView
-from ..model import Edge
 from . import text
-from .blocks import Block, Blocks, Body, Fragments, block, gzip_body, plain_body
+from .blocks import Block, Blocks, Fragments, block, gzip_pieces
 from .families import FAMILIES
 from .family import (
-    CLUSTER,
     DEFAULTS,
     DETAILS,
-    EXPORTER,
     META_LABELS,
     RUN,
     STAGE,
@@ -41,9 +39,6 @@ from .own import SelfMetrics
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# The objects of each scope: the labels that identify one, and the object itself.
-Objects = Mapping[Scope, Sequence[tuple[str, Any]]]
-RUN_SCOPES = (RUN, STAGE, STAGE_EDGE, TASK, TASK_EDGE)
 _EOF = block(b"# EOF\n")
 
 
@@ -56,25 +51,7 @@ class Row(NamedTuple):
     samples: Block
 
 
-@dataclass(frozen=True)
-class Exposition:
-    """What one snapshot exposes, in the order of the families."""
-
-    rows: tuple[Row, ...]
-
-    def series(self) -> dict[str, int]:
-        """Return the number of series of each family."""
-        return {row.family.name: row.samples.lines for row in self.rows}
-
-    def blocks(
-        self, *, openmetrics: bool = False, tiers: Optional[Collection[str]] = None
-    ) -> list[Block]:
-        """Return headers and samples of the families in `tiers` (None: all) that have any."""
-        parts: list[Block] = []
-        for row in self.rows:
-            if row.samples.length and (tiers is None or row.family.tier in tiers):
-                parts += row.openmetrics if openmetrics else row.text, row.samples
-        return parts
+Exposition = Sequence[Row]  # what one snapshot exposes, in the order of the families
 
 
 class Renderer:
@@ -85,60 +62,35 @@ class Renderer:
     """
 
     def __init__(self, options: Options = DEFAULTS) -> None:
-        self._families = _exposed(options)
-        self._headers = [_header_blocks(family) for family in self._families]
-        self._snapshots = _Rendered(self._families, (CLUSTER, EXPORTER), _of_snapshot, options)
-        self._workflows = _Rendered(self._families, (WORKFLOW,), _of_workflow, options)
-        self._runs = _Rendered(self._families, RUN_SCOPES, _of_run, options)
-
-    def render(self, snapshot: Snapshot) -> Exposition:
-        """Render what differs from the snapshot before, and reuse the rest."""
-        blocks = {
-            **self._snapshots.update({"": snapshot}),
-            **self._workflows.update({view.workflow: view for view in snapshot.workflows}),
-            **self._runs.update({view.run.workflow_id: view for view in snapshot.runs}),
-        }
-        rows = zip(self._families, self._headers)
-        return Exposition(tuple(Row(it, *headers, blocks[it.name]) for it, headers in rows))
-
-
-class _Rendered:
-    """The sample lines of all views of one kind."""
-
-    def __init__(
-        self,
-        families: Iterable[Family],
-        scopes: Collection[Scope],
-        objects_of: Callable[[Any], Objects],
-        options: Options,
-    ) -> None:
-        self._families = [family for family in families if family.scope in scopes]
-        self._objects_of = objects_of
         self._options = options
+        self._families = _exposed(options)
         self._clear()
 
     def _clear(self) -> None:
-        self._views: Mapping[str, object] = {}
-        self._blocks = Blocks(len(self._families))
+        of_workflow = [it for it in self._families if it.scope is WORKFLOW]
+        of_run = [it for it in self._families if it.tier in (Tier.RUN, Tier.STAGE, Tier.TASK)]
+        self._workflows, self._runs = (
+            Blocks([it.name for it in families], partial(lines_of, families, self._options))
+            for families, lines_of in ((of_workflow, _lines_of_workflow), (of_run, _lines_of_run))
+        )
 
-    def update(self, views: Mapping[str, object]) -> dict[str, Block]:
-        """Return the block of each family by its name; drop what is not in `views`."""
+    def render(self, snapshot: Snapshot) -> Exposition:
+        """Render what differs from the snapshot before, and reuse the rest."""
         try:
-            self._blocks.update(self._changes(views))
+            blocks = {
+                **self._workflows.update({it.workflow: it for it in snapshot.workflows}),
+                **self._runs.update({it.run.workflow_id: it for it in snapshot.runs}),
+            }
         except BaseException:
             self._clear()  # half an update is worse than none
             raise
-        self._views = views
-        return {it.name: block for it, block in zip(self._families, self._blocks.families)}
-
-    def _changes(self, views: Mapping[str, object]) -> Iterator[tuple[str, Optional[Fragments]]]:
-        for key in self._views.keys() - views.keys():
-            yield key, None
-        for key, view in views.items():
-            known = self._views.get(key)
-            if known is not view and known != view:
-                objects = self._objects_of(view)
-                yield key, [lines(it, objects[it.scope], self._options) for it in self._families]
+        rows = []
+        for family in self._families:
+            samples = blocks.get(family.name)
+            if samples is None:
+                samples = block(lines(family, [("", snapshot)], self._options))
+            rows.append(Row(family, *_headers(family), samples))
+        return rows
 
 
 def page(
@@ -148,14 +100,20 @@ def page(
     openmetrics: bool = False,
     tiers: Optional[Collection[str]] = None,
     gzip: bool = False,
-) -> Body:
-    """Return the whole answer to a scrape; `tiers` holds values of `Tier`, None means all."""
-    parts = exposition.blocks(openmetrics=openmetrics, tiers=tiers)
+) -> Sequence[bytes]:
+    """Return the whole answer to a scrape, in pieces that all answers share.
+
+    `tiers` holds values of `Tier`, None means all. A family without samples has no header.
+    """
+    blocks: list[Block] = []
+    for row in exposition:
+        if row.samples.length and (tiers is None or row.family.tier in tiers):
+            blocks += row.openmetrics if openmetrics else row.text, row.samples
     if tiers is None or Tier.EXPORTER in tiers:
-        parts.append(own.block(openmetrics=openmetrics))
+        blocks.append(own.block(openmetrics=openmetrics))
     if openmetrics:
-        parts.append(_EOF)
-    return gzip_body(parts) if gzip else plain_body(parts)
+        blocks.append(_EOF)
+    return gzip_pieces(blocks) if gzip else [piece for it in blocks for piece in it.plain]
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -178,7 +136,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 @cache
-def _header_blocks(family: Family) -> tuple[Block, Block]:
+def _headers(family: Family) -> tuple[Block, Block]:
     """Return the lines before the samples of a family, in text 0.0.4 and in OpenMetrics."""
     facts = family.name, family.kind.value, family.unit, family.help
     plain, openmetrics = (text.header(*facts, openmetrics=it).encode() for it in (False, True))
@@ -197,9 +155,44 @@ def lines(family: Family, objects: Iterable[tuple[str, Any]], options: Options) 
                 label_text = f"{object_labels},{own}" if object_labels else own
             if isinstance(value, Histogram):
                 out.append(text.histogram_lines(family.name, label_text, value))
+            elif label_text:
+                out.append(f"{family.name}{{{label_text}}} {text.number(value)}\n")
             else:
-                out.append(text.line(family.name, label_text, value))
+                out.append(f"{family.name} {text.number(value)}\n")
     return "".join(out).encode()
+
+
+def _lines_of_workflow(
+    families: Iterable[Family], options: Options, view: WorkflowView
+) -> Fragments:
+    name = text.labels(WORKFLOW.labels, (view.workflow,))
+    return [lines(family, [(name, view)], options) for family in families]
+
+
+def _lines_of_run(families: Iterable[Family], options: Options, view: RunView) -> Fragments:
+    run, analysis = view.run, view.analysis
+    run_id = text.labels(("workflow_id",), (run.workflow_id,))
+    path = frozenset(analysis.critical_path)
+    stages_on_path = {run.tasks[task_id].stage for task_id in path}
+    stages = {it.name: it for it in analysis.stages} if view.stages else {}
+    tasks = {it.task_id: it for it in view.tasks}
+    found: list[tuple[Scope, tuple[str, ...], Any]] = [
+        *((STAGE, (key,), StageOnPath(it, key in stages_on_path)) for key, it in stages.items()),
+        *((TASK, (key,), TaskOnPath(it, key in path)) for key, it in tasks.items()),
+    ]
+    for scope, edges, ends in (
+        (STAGE_EDGE, analysis.stage_edges, stages.keys()),
+        (TASK_EDGE, analysis.task_edges, tasks.keys()),
+    ):
+        for it in edges:
+            # A loose edge breaks Grafana's node graph.
+            if it.source in ends and it.target in ends:
+                found.append((scope, (it.source, it.target, it.kind.value), it))
+    objects: defaultdict[Scope, list[tuple[str, Any]]] = defaultdict(list)
+    objects[RUN].append((text.labels(RUN.labels, (run.workflow, run.workflow_id)), view))
+    for scope, values, item in found:
+        objects[scope].append((f"{run_id},{text.labels(scope.labels[1:], values)}", item))
+    return [lines(family, objects[family.scope], options) for family in families]
 
 
 def meta_label_names(keys: Iterable[str]) -> tuple[str, ...]:
@@ -227,44 +220,3 @@ def _exposed(options: Options) -> tuple[Family, ...]:
         for family in FAMILIES
         if family.samples is not None and family.tier not in hidden
     )
-
-
-def _of_snapshot(snapshot: Snapshot) -> Objects:
-    return {CLUSTER: [("", snapshot)], EXPORTER: [("", snapshot)]}
-
-
-def _of_workflow(view: WorkflowView) -> Objects:
-    return {WORKFLOW: [(text.labels(WORKFLOW.labels, (view.workflow,)), view)]}
-
-
-def _of_run(view: RunView) -> Objects:
-    run, analysis = view.run, view.analysis
-    run_id = text.labels(("workflow_id",), (run.workflow_id,))
-
-    def labelled(scope: Scope, items: Iterable[tuple[Any, ...]]) -> list[tuple[str, Any]]:
-        names = scope.labels[1:]
-        return [(f"{run_id},{text.labels(names, values)}", item) for item, *values in items]
-
-    stages = analysis.stages if view.stages else ()
-    critical = frozenset(analysis.critical_path)
-    critical_stages = {run.tasks[task_id].stage for task_id in critical}
-    stage_edges = _between(analysis.stage_edges, {stage.name for stage in stages})
-    task_edges = _between(analysis.task_edges, {task.task_id for task in view.tasks})
-    return {
-        RUN: [(text.labels(RUN.labels, (run.workflow, run.workflow_id)), view)],
-        STAGE: labelled(
-            STAGE, ((StageOnPath(it, it.name in critical_stages), it.name) for it in stages)
-        ),
-        STAGE_EDGE: labelled(STAGE_EDGE, stage_edges),
-        TASK: labelled(
-            TASK, ((TaskOnPath(it, it.task_id in critical), it.task_id) for it in view.tasks)
-        ),
-        TASK_EDGE: labelled(TASK_EDGE, task_edges),
-    }
-
-
-def _between(edges: Iterable[Edge], ends: Collection[str]) -> Iterator[tuple[Edge, str, str, str]]:
-    """Yield the edges whose both ends are exposed: a loose edge breaks Grafana's node graph."""
-    for edge in edges:
-        if edge.source in ends and edge.target in ends:
-            yield edge, edge.source, edge.target, edge.kind.value

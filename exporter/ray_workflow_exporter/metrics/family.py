@@ -59,7 +59,7 @@ class Options:
 DEFAULTS = Options()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scope:
     """What the samples of a family are about, and the labels that tell one of these apart."""
 

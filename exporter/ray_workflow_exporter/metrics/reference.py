@@ -154,82 +154,71 @@ edges between them; and 50 live runs of 100 tasks and 150 edges:
 Prometheus stores new series for every run, so its disk usage grows with the number of runs a day.
 """
 
-_EXAMPLES = (
+_EXAMPLES = (  # a question, its answer in PromQL, and a remark
     (
         "How long has each run been running?",
-        "",
         """\
 (time() - ray_workflow_run_start_timestamp_seconds)
   and on (workflow_id) (ray_workflow_run_status{status="RUNNING"} == 1)""",
     ),
     (
         "How much of a run is done?",
-        "",
-        """\
-ray_workflow_run_progress_ratio{workflow_id="etl-7"}""",
+        'ray_workflow_run_progress_ratio{workflow_id="etl-7"}',
     ),
     (
         "Seconds until the expected end",
-        "",
-        """\
-ray_workflow_run_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()""",
+        'ray_workflow_run_expected_end_timestamp_seconds{workflow_id="etl-7"} - time()',
     ),
     (
         "Which tasks wait for resources, and since when?",
-        "",
         """\
 (time() - ray_workflow_task_submit_timestamp_seconds)
   and on (workflow_id, task_id) ray_workflow_task_state{state="PENDING"}""",
     ),
     (
         "Why did the last runs of a workflow fail?",
+        'ray_workflow_run_failure_info{workflow="etl"}',
         "See the labels `task_id`, `stage`, `kind`, `exception` and `message`.",
-        """\
-ray_workflow_run_failure_info{workflow="etl"}""",
     ),
     (
         "Which tasks failed, of which workflow?",
-        "Stage and task series carry the run, not the workflow; `ray_workflow_run_info` adds it.",
         """\
 ray_workflow_task_failure_info
   * on (workflow_id) group_left (workflow) ray_workflow_run_info""",
+        "Stage and task series carry the run, not the workflow; `ray_workflow_run_info` adds it.",
     ),
     (
         "The DAG of a run: nodes",
-        "A node graph takes two instant queries in table format, named `nodes` and `edges`.",
         """\
 label_replace(ray_workflow_task_state{workflow_id="etl-7"}, "id", "$1", "task_id", "(.*)")""",
+        "A node graph takes two instant queries in table format, named `nodes` and `edges`.",
     ),
     (
         "The DAG of a run: edges",
-        "",
         """\
 label_join(ray_workflow_task_edge{workflow_id="etl-7"}, "id", " -> ", "source", "target")""",
     ),
     (
         "Finished runs",
+        'last_over_time(ray_workflow_run_status{workflow="etl"}[7d]) == 1',
         "Finished runs are removed from `/metrics`; Prometheus still has their samples.",
-        """\
-last_over_time(ray_workflow_run_status{workflow="etl"}[7d]) == 1""",
     ),
     (
         "Tasks of a finished run in their final state",
-        "A task has one series for each state it has been in; take the newest one.",
         """\
 topk by (workflow_id, task_id) (1,
   max_over_time(timestamp(ray_workflow_task_state{workflow_id="etl-7"})[7d:1m])
 )""",
+        "A task has one series for each state it has been in; take the newest one.",
     ),
     (
         "Share of failed runs in one day",
-        "",
         """\
 sum by (workflow) (increase(ray_workflow_runs_finished_total{status="FAILED"}[1d]))
   / sum by (workflow) (increase(ray_workflow_runs_finished_total{status!="CANCELED"}[1d]))""",
     ),
     (
         "The 95th percentile of run durations",
-        "",
         """\
 histogram_quantile(0.95, sum by (workflow, le) (
   increase(ray_workflow_runs_duration_seconds_bucket{status="SUCCESSFUL"}[7d])
@@ -237,7 +226,6 @@ histogram_quantile(0.95, sum by (workflow, le) (
     ),
     (
         "Workflows that have not succeeded for twice their interval",
-        "",
         """\
 time() - ray_workflow_last_success_timestamp_seconds
   > 2 * ray_workflow_expected_interval_seconds""",
@@ -259,9 +247,8 @@ def page() -> str:
     for tier in Tier:
         parts.append(_section(tier, [it for it in FAMILIES if it.tier is tier]))
     parts += [_VALUES, _BUDGET, _EXAMPLES_INTRODUCTION]
-    for title, remark, query in _EXAMPLES:
-        text = f"{remark}\n\n" if remark else ""
-        parts.append(f"### {title}\n\n{text}```promql\n{query}\n```\n")
+    for title, query, *remark in _EXAMPLES:
+        parts.append("\n\n".join((f"### {title}", *remark, f"```promql\n{query}\n```\n")))
     return "\n".join(parts)
 
 

@@ -23,6 +23,7 @@ _TAIL_LENGTH = 1 + 2 * _DIGEST_BYTES  # `~` and the digest
 # Characters that hide or reorder what stands beside them, and surrogates, which have no UTF-8
 # form: a file name that is not UTF-8 reaches us with surrogates in it. Newline has an escape in
 # the format itself.
+_PLAIN = re.compile(rf"[ !#-\[\]-}}]{{0,{MAX_LABEL}}}")  # nothing to escape, no `~`
 _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPED = re.compile(r'[\\"\n]')
 _NOT_FINITE = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
@@ -36,10 +37,7 @@ def label_value(value: str) -> str:
     more than MAX_LABEL) ends in `~` and a digest of the original, and so does one that looks as
     if it did.
     """
-    # Nearly all values are plain, and a scrape of a million series holds millions of them.
     ambiguous = value[-_TAIL_LENGTH : 1 - _TAIL_LENGTH] == "~"
-    if value.isascii() and value.isprintable() and len(value) <= MAX_LABEL and not ambiguous:
-        return _escape(value) if '"' in value or "\\" in value else value
     if len(value) > MAX_LABEL or ambiguous or _HIDDEN.search(value):
         digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
         tail = f"~{digest.hexdigest()}"
@@ -63,12 +61,15 @@ def number(value: float) -> str:
 
 def labels(names: Iterable[str], values: Iterable[str]) -> str:
     """Return `name="value",…`; of the values only `message` is masked and may be longer."""
-    return ",".join(
-        [
-            f'{name}="{message_value(value) if name == "message" else label_value(value)}"'
-            for name, value in zip(names, values)
-        ]
-    )
+    pairs = []
+    for name, value in zip(names, values):
+        if name == "message":
+            value = message_value(value)
+        # Nearly all values are plain, and a scrape of a million series holds millions of them.
+        elif not _PLAIN.fullmatch(value):
+            value = label_value(value)
+        pairs.append(f'{name}="{value}"')
+    return ",".join(pairs)
 
 
 def line(name: str, label_text: str, value: float) -> str:

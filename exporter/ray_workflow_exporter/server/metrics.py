@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from aiohttp import hdrs, web
@@ -11,29 +12,45 @@ from ..metrics.exposition import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from ..metrics.family import Tier
 from .source import SOURCE
 
+CHUNK_BYTES = 256 * 1024
+
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Answer a scrape with the bytes that the source has ready."""
     openmetrics = wants_openmetrics(_header(request, hdrs.ACCEPT))
     gzip = accepts_gzip(_header(request, hdrs.ACCEPT_ENCODING))
-    body = request.app[SOURCE].metrics(openmetrics=openmetrics, tiers=_tiers(request), gzip=gzip)
+    pieces = request.app[SOURCE].metrics(openmetrics=openmetrics, tiers=_tiers(request), gzip=gzip)
     response = web.StreamResponse()
     response.headers[hdrs.CONTENT_TYPE] = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
     response.headers[hdrs.VARY] = f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}"
     if gzip:
         response.headers[hdrs.CONTENT_ENCODING] = "gzip"
-    response.content_length = body.length
+    response.content_length = sum(map(len, pieces))
     await response.prepare(request)
     if request.method == hdrs.METH_HEAD:
         return response
     try:
-        for chunk in body.chunks():
+        for chunk in chunks(pieces):
             await response.write(chunk)
             # Writing waits only for a slow client; a fast one must not keep the others waiting.
             await asyncio.sleep(0)
     except ConnectionError:
         pass  # the scraper has disconnected
     return response
+
+
+def chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces in order, small ones joined."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= CHUNK_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
 
 
 def accepts_gzip(accept_encoding: str) -> bool:

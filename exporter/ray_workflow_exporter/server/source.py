@@ -10,7 +10,6 @@ from aiohttp import web
 from ..actions import Actions
 from ..catalog.catalog import Change
 from ..catalog.snapshot import RunView
-from ..metrics.blocks import Body
 from ..metrics.family import Tier
 from ..responses import Responses
 from ..settings.settings import Settings
@@ -56,7 +55,9 @@ class Source(Protocol):
     def changes(self, after: int) -> list[Change]:
         """Return what changed after the given sequence number, as far as it is still known."""
 
-    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
+    def metrics(
+        self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool
+    ) -> Sequence[bytes]:
         """Return the answer to a scrape, in text 0.0.4 or OpenMetrics 1.0; None: all tiers."""
 
 

@@ -60,7 +60,7 @@ def state(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def finished(exporter: Exporter) -> float:
     line = r'^ray_workflow_runs_finished_total\{workflow="etl",status="SUCCESSFUL"\} (.+)$'
-    (value,) = re.findall(line, bytes(exporter.metrics()).decode(), re.M)
+    (value,) = re.findall(line, b"".join(exporter.metrics()).decode(), re.M)
     return float(value)
 
 

@@ -18,7 +18,7 @@ from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import DETAILS, Options, Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
 from ray_workflow_exporter.model import RunStatus, TaskState
-from support.expositions import body, check, own_metrics, page, parsed, render, samples
+from support.expositions import body, check, own_metrics, page, parsed, render, samples, series
 from support.snapshots import (
     START,
     full_snapshot,
@@ -230,7 +230,7 @@ def test_any_changes_show_what_a_fresh_rendering_shows(
             exposed = renderer.render(shown)
             found, fresh = body(exposed, **wanted), render(shown, **wanted)
             assert by_family(found) == by_family(fresh)
-            assert exposed.series() == Renderer().render(shown).series()
+            assert series(exposed) == series(Renderer().render(shown))
             own = own_metrics()
             packed = page(exposed, own, gzip=True, **wanted)
             assert gzip.decompress(packed) == page(exposed, own, **wanted)
@@ -284,8 +284,7 @@ def test_own_metrics_have_no_created_series_and_start_at_zero() -> None:
 
 def test_own_metrics_say_what_happened() -> None:
     own = own_metrics()
-    own.set_link_restarts(2)
-    own.set_link_restarts(3)
+    own.count("link_restarts_total")
     found = {
         (name, dict(labels).get("le", "")): value
         for name, labels, value in samples(parsed(b"".join(own.block().plain)))
@@ -307,7 +306,7 @@ def test_own_metrics_are_ready_until_something_happens(openmetrics: bool) -> Non
     own.prepare()
     ready = own.block(openmetrics=openmetrics)
     assert own.block(openmetrics=openmetrics) is ready
-    own.count_action("cancel", "succeeded")
+    own.count("actions_total", "cancel", "succeeded")
     changed = own.block(openmetrics=openmetrics)
     assert b'{action="cancel",result="succeeded"} 1.0\n' in changed.plain[0]
     own.prepare()

@@ -15,6 +15,7 @@ from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind, Tier
 from ray_workflow_exporter.model import Run, RunStatus
+from support.expositions import series
 from support.snapshots import (
     START,
     full_snapshot,
@@ -48,10 +49,10 @@ def test_each_family_has_one_row() -> None:
 
 
 def test_each_family_has_a_sample_in_some_snapshot() -> None:
-    series = Renderer().render(full_snapshot()).series()
-    assert {name for name, count in series.items() if count == 0} == set()
+    found = series(Renderer().render(full_snapshot()))
+    assert {name for name, count in found.items() if count == 0} == set()
     kept_elsewhere = {family.name for family in FAMILIES if family.samples is None}
-    assert series.keys() == BY_NAME.keys() - kept_elsewhere
+    assert found.keys() == BY_NAME.keys() - kept_elsewhere
 
 
 def wide_run(status: RunStatus, stages: int, tasks_per_stage: int) -> Run:
@@ -67,8 +68,8 @@ def wide_run(status: RunStatus, stages: int, tasks_per_stage: int) -> Run:
 @pytest.mark.parametrize("tier", [Tier.RUN, Tier.STAGE, Tier.TASK])
 def test_the_budget_of_a_run_in_the_docs_is_what_is_rendered(tier: Tier) -> None:
     view = make_view(wide_run(RunStatus.SUCCESSFUL, 4, 5), critical_path=())
-    series = Renderer().render(make_snapshot(view)).series()
-    found = sum(count for name, count in series.items() if BY_NAME[name].tier is tier)
+    shown = series(Renderer().render(make_snapshot(view)))
+    found = sum(count for name, count in shown.items() if BY_NAME[name].tier is tier)
     assert (
         found
         == {
@@ -82,8 +83,8 @@ def test_the_budget_of_a_run_in_the_docs_is_what_is_rendered(tier: Tier) -> None
 def test_a_live_run_stays_below_the_budget_of_the_docs() -> None:
     view = make_view(wide_run(RunStatus.RUNNING, 4, 5), critical_path=(), expected_end=START)
     exposition = Renderer().render(make_snapshot(view))
-    of_snapshot = sum(Renderer().render(make_snapshot()).series().values())
-    total = sum(exposition.series().values()) - of_snapshot
+    of_snapshot = sum(series(Renderer().render(make_snapshot())).values())
+    total = sum(series(exposition).values()) - of_snapshot
     assert total < reference.run_series(4, 3, 20, 75)
 
 
@@ -93,8 +94,8 @@ def test_the_budget_of_a_workflow_in_the_docs_is_what_is_rendered(stages: int) -
     for stage in range(stages):
         counters.finish_task(replace(make_task("t"), stage=f"stage {stage}"))
     view = replace(make_workflow(), totals=counters.totals())
-    series = Renderer().render(make_snapshot(workflows=[view])).series()
-    found = sum(count for name, count in series.items() if BY_NAME[name].tier is Tier.WORKFLOW)
+    shown = series(Renderer().render(make_snapshot(workflows=[view])))
+    found = sum(count for name, count in shown.items() if BY_NAME[name].tier is Tier.WORKFLOW)
     assert found == reference.workflow_series(stages)
 
 

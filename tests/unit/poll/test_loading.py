@@ -65,7 +65,7 @@ def held(exporter: Exporter) -> set[str]:
 
 
 def own_metric(exporter: Exporter, name: str) -> float:
-    lines = bytes(exporter.metrics()).decode().splitlines()
+    lines = b"".join(exporter.metrics()).decode().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
 
@@ -147,7 +147,7 @@ def test_a_restart_reads_no_run_twice(tree, watch, monkeypatch) -> None:
     tree.run("failed").task("f").fail("f", ValueError("no")).status("FAILED", T0 + 1)
     first = watch(tree.uri, keep=True)
     first.load()
-    body = bytes(first.metrics(tiers=exporter_module.Tier))
+    body = b"".join(first.metrics(tiers=exporter_module.Tier))
     first.close()
     tree.run("new").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 9)
     read: list[str] = []

@@ -44,7 +44,7 @@ def collected() -> Iterator[None]:
 
 
 def value(exporter: Exporter, name: str) -> float:
-    text = bytes(exporter.metrics())
+    text = b"".join(exporter.metrics())
     (found,) = (it.value for family in parsed(text) for it in family.samples if it.name == name)
     return float(found)
 

@@ -67,7 +67,7 @@ def test_orphans_and_unreadable_runs_hide_no_neighbour(tree, load, monkeypatch, 
     monkeypatch.setattr(LocalFiles, "read", refuse)
     exporter = load()
     assert healthy(exporter) == 3 * _BATCH
-    text = bytes(exporter.metrics()).decode()
+    text = b"".join(exporter.metrics()).decode()
     assert "\nray_workflow_exporter_runs_to_read 0.0" in text
     assert f'poll_errors_total{{phase="read"}} {_BATCH + 1}.0' in text
     for number in range(_BATCH + 1):

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
@@ -21,13 +21,16 @@ import pytest
 import requests
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ray_workflow_exporter.metrics.blocks import Body
 from ray_workflow_exporter.metrics.exposition import OPENMETRICS_TYPE, Renderer, page
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
+from ray_workflow_exporter.server import metrics
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import Settings
+from support.expositions import series
 from support.fake_source import FakeSource
 from support.ports import free_port
 from support.snapshots import full_snapshot, make_run, make_snapshot, make_task, make_view
@@ -50,7 +53,9 @@ class ShownSource(FakeSource):
         self.exposition = Renderer().render(shown)
         self.own = SelfMetrics("1.2.3")
 
-    def metrics(self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool) -> Body:
+    def metrics(
+        self, *, openmetrics: bool, tiers: Optional[Collection[Tier]], gzip: bool
+    ) -> Sequence[bytes]:
         return page(self.exposition, self.own, openmetrics=openmetrics, tiers=tiers, gzip=gzip)
 
 
@@ -97,7 +102,7 @@ async def test_curl_gets_the_same_from_all_bodies(
     assert plain.endswith(b"# EOF\n") == (accept != "text/plain")
     chosen = frozenset(Tier(it) for it in re.findall("tier=([a-z]+)", tiers)) or None
     whole = page(shown.exposition, shown.own, tiers=chosen)
-    assert samples(plain) == samples(bytes(whole))
+    assert samples(plain) == samples(b"".join(whole))
     assert sum(samples(plain).values()) > 600
 
 
@@ -108,7 +113,7 @@ async def test_head_tells_the_length_of_each_body(server: TestServer, shown: Sho
             head = await client.head("/metrics", headers=headers)
             assert (head.status, await head.read()) == (200, b"")
             body = page(shown.exposition, shown.own, openmetrics=True, gzip=packed)
-            assert head.headers["Content-Length"] == str(body.length)
+            assert head.headers["Content-Length"] == str(sum(map(len, body)))
             assert head.headers["Content-Type"] == OPENMETRICS_TYPE
             assert head.headers.get("Content-Encoding") == ("gzip" if packed else None)
 
@@ -162,11 +167,12 @@ async def test_prometheus_reads_every_sample(
             )
 
     scraped, of_tasks = await asyncio.to_thread(look)
-    series = shown.exposition.series()
+    exposed = series(shown.exposition)
     own = sum(samples(b"".join(shown.own.block().plain)).values())
-    assert scraped == sum(series.values()) + own
+    assert scraped == sum(exposed.values()) + own
     # Counters of workflows have such names, too.
-    assert of_tasks == sum(n for name, n in series.items() if name.startswith("ray_workflow_task_"))
+    of_family = exposed.items()
+    assert of_tasks == sum(n for name, n in of_family if name.startswith("ray_workflow_task_"))
 
 
 class Slow:
@@ -254,10 +260,31 @@ def test_every_body_is_of_one_snapshot_while_others_are_published() -> None:
     publisher.start()
     seen = set()
     while not (over.is_set() and steps - 1 in seen):
-        body = gzip.decompress(bytes(page(published[0], own, gzip=True)))
+        body = gzip.decompress(b"".join(page(published[0], own, gzip=True)))
         deadlines = re.findall(rb"^ray_workflow_run_deadline.* (\d+)\.0$", body, re.MULTILINE)
         (step,) = {int(it) for it in deadlines}
         assert len(deadlines) == 60 + step - step % 3
         seen.add(step)
     publisher.join()
     assert len(seen) > 1
+
+
+# --- chunks
+
+
+@given(st.lists(st.integers(1, 9), max_size=30))
+def test_chunks_are_the_body_in_order(sizes: list[int]) -> None:
+    pieces = [bytes([at]) * size for at, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "CHUNK_BYTES", 16)
+        found = list(metrics.chunks(pieces))
+    assert b"".join(found) == b"".join(pieces)
+    assert all(len(chunk) >= 16 for chunk in found[:-1])
+    assert all(len(chunk) < 16 + 9 for chunk in found)
+
+
+def test_a_big_piece_is_not_copied() -> None:
+    big = bytes(metrics.CHUNK_BYTES)
+    first, second = metrics.chunks([big, big])
+    assert first is big
+    assert second is big
