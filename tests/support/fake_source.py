@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Optional
 
 from ray_workflow_exporter.actions import Actions
-from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.catalog.feed import Change
 from ray_workflow_exporter.catalog.snapshot import RunView
 from ray_workflow_exporter.metrics.blocks import block, gzip_pieces
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
+from support.runs import analyse
 
 HOSTILE = "evil\n\x1b[31m<script>alert(1)</script>[bold]/../\u202e{x}%2F"
 

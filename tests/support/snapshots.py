@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Optional
 
-from ray_workflow_exporter.analysis.analysis import analyse
 from ray_workflow_exporter.catalog.snapshot import (
     Histogram,
     RunView,
@@ -24,6 +23,7 @@ from ray_workflow_exporter.model import (
     Task,
     TaskState,
 )
+from support.runs import analyse
 
 START = 1_700_000_000.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Optional
@@ -33,116 +34,101 @@ class Analysis:
     tasks: Mapping[TaskState, int]  # every state, zeros included
     progress: float  # 0..1
     output_bytes: Optional[int]
-    stages: tuple[Stage, ...]
-    stage_edges: tuple[Edge, ...]  # between different ones
-    task_edges: tuple[Edge, ...]
-    critical_path: tuple[str, ...]  # task ids, first to last
-    critical_seconds: Optional[float]
-    expected_end: Optional[float]
     root_cause: Optional[RootCause]
+    stages: tuple[Stage, ...] = ()
+    stage_edges: tuple[Edge, ...] = ()  # between different ones
+    task_edges: tuple[Edge, ...] = ()
+    critical_path: tuple[str, ...] = ()  # task ids, first to last
+    critical_seconds: Optional[float] = None
+    expected_end: Optional[float] = None
 
 
 def outline(run: Run) -> Analysis:
     """Derive what is kept of a run that is no longer exposed: no stages, no edges, no path."""
-    counts = dict(NONE_YET)
-    for task in run.tasks.values():
-        counts[task.state] += 1
-    sizes = [task.output_bytes for task in run.tasks.values() if task.output_bytes is not None]
-    failed = run.status is RunStatus.FAILED
-    progress = counts[TaskState.SUCCESSFUL] / len(run.tasks) if run.tasks else 0.0
+    tasks, dag = run.tasks, Dag()
+    if run.status is RunStatus.FAILED:
+        dag.grow({}, tasks, tasks)
+    counts = {**NONE_YET, **Counter([task.state for task in tasks.values()])}
+    sizes = [task.output_bytes for task in tasks.values() if task.output_bytes is not None]
     return Analysis(
         tasks=counts,
-        progress=1.0 if run.status is RunStatus.SUCCESSFUL else progress,
+        progress=_progress(run.status, counts, len(tasks)),
         output_bytes=sum(sizes) if sizes else None,
-        stages=(),
-        stage_edges=(),
-        task_edges=(),
-        critical_path=(),
-        critical_seconds=None,
-        expected_end=None,
-        root_cause=root_cause(run, Dag(run.tasks)) if failed else None,
+        root_cause=root_cause(run, dag),
     )
 
 
-def analyse(run: Run, history: Optional[History] = None) -> Analysis:
-    """Derive everything from a run, in time linear in its tasks and edges."""
-    return Analyst(history).update(run)
+def _progress(status: RunStatus, counts: Mapping[TaskState, int], tasks: int) -> float:
+    return 1.0 if status is RunStatus.SUCCESSFUL else counts[TaskState.SUCCESSFUL] / max(tasks, 1)
 
 
 class Analyst:
     """Analyses one run again and again, each time at the cost of what changed."""
 
-    _tasks: Mapping[str, Task]
-    _dag: Dag
-    _counts: dict[TaskState, int]
-    _tallies: dict[str, Tally]
-    _stage_edges: tuple[Edge, ...]
-    _starts: dict[str, float]  # of the tasks at work
-    _ends: dict[str, float]  # of all tasks, the beginning of time for no end
-    _latest: Optional[tuple[float, str]]  # None: to be searched for
-
     def __init__(self, history: Optional[History] = None) -> None:
-        self._history = history
+        self._history = history or History()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._tasks: Mapping[str, Task] = {}
+        self._dag = Dag()
+        self._tallies: dict[str, Tally] = {}  # by stage
+        self._stage_edges: tuple[Edge, ...] = ()
+        self._starts: dict[str, float] = {}  # of the tasks at work
+        self._ends: dict[str, float] = {}  # of all tasks, the beginning of time for no end
 
     def update(self, run: Run, changed: Optional[Collection[str]] = None) -> Analysis:
-        """Derive everything from a run.
+        """Derive everything from a run, at first in time linear in its tasks and edges.
 
         `changed` is what `changed_tasks` lists between the last update's run and this one, None
-        for a run that has nothing to do with it. The result is that of `analyse` either way.
+        for a run that has nothing to do with it. The result is the same either way.
         """
         tasks = run.tasks
         if changed is None or not self._dag.grow(self._tasks, tasks, changed):
             changed = tasks
-            self._tasks, self._dag, self._counts, self._tallies = {}, Dag(tasks), dict(NONE_YET), {}
-            self._stage_edges, self._starts, self._ends = (), {}, {}
-            self._latest = (_NEVER, "")
-        counts, tallies = self._counts, self._tallies
+            self._clear()
+            self._dag.grow({}, tasks, tasks)
+        by_stage: dict[str, list[tuple[Optional[Task], Task]]] = {}
         for task_id in changed:
             old, new = self._tasks.get(task_id), tasks[task_id]
-            if new.stage not in tallies:
-                tallies[new.stage] = Tally(new.stage)
-            tallies[new.stage].change(old, new)
-            if old is not None:
-                counts[old.state] -= 1
-            counts[new.state] += 1
+            by_stage.setdefault(new.stage, []).append((old, new))
             if new.state is TaskState.RUNNING and new.start_time is not None:
                 self._starts[task_id] = new.start_time
             else:
                 self._starts.pop(task_id, None)
-            end = _NEVER if new.end_time is None or not new.state.finished else new.end_time
-            self._ends[task_id] = end
-            if self._latest is not None:
-                if (end, task_id) > self._latest:
-                    self._latest = (end, task_id)
-                elif task_id == self._latest[1]:
-                    self._latest = None
+            end = new.end_time if new.state.finished else None
+            self._ends[task_id] = _NEVER if end is None else end
+        for name, changes in by_stage.items():
+            if name not in self._tallies:
+                self._tallies[name] = Tally()
+            self._tallies[name].update(name, changes, tasks)
         self._tasks = tasks
-        dag = self._dag
-        stages = tuple([tally.stage(tasks) for tally in tallies.values()])
-        if len(dag.stage_edges) != len(self._stage_edges):
-            rank = {name: number for number, name in enumerate(tallies)}
-            edges = [(rank[it.target], rank[it.source], it.kind) for it in dag.stage_edges.values()]
-            by_rank = sorted(zip(edges, dag.stage_edges.values()))
-            self._stage_edges = tuple([edge for _, edge in by_rank])
-        cause = root_cause(run, dag) if run.status is RunStatus.FAILED else None
+        stages = tuple([tally.stage for tally in self._tallies.values()])
+        edges = self._dag.stage_edges
+        if len(edges) != len(self._stage_edges):
+            rank = {name: number for number, name in enumerate(self._tallies)}
+            self._stage_edges = tuple(
+                sorted(edges.values(), key=lambda it: (rank[it.target], rank[it.source], it.kind))
+            )
+        counts = dict(NONE_YET)
+        for stage in stages:
+            for state, count in stage.tasks.items():
+                counts[state] += count
+        sizes = [stage.output_bytes for stage in stages if stage.output_bytes is not None]
+        cause = root_cause(run, self._dag)
         path = self._critical_path(run, cause)
         known = [tasks[task_id].duration for task_id in path]
         seconds = [duration for duration in known if duration is not None]
-        sizes = [stage.output_bytes for stage in stages if stage.output_bytes is not None]
-        progress = counts[TaskState.SUCCESSFUL] / len(tasks) if tasks else 0.0
-        end_time = None
-        if self._history is not None and run.status is RunStatus.RUNNING:
-            end_time = expected_end(run, self._history, stages, self._stage_edges)
         return Analysis(
-            tasks=counts.copy(),
-            progress=1.0 if run.status is RunStatus.SUCCESSFUL else progress,
+            tasks=counts,
+            progress=_progress(run.status, counts, len(tasks)),
             output_bytes=sum(sizes) if sizes else None,
             stages=stages,
             stage_edges=self._stage_edges,
-            task_edges=dag.task_edges,
+            task_edges=self._dag.task_edges,
             critical_path=path,
             critical_seconds=sum(seconds) if seconds else None,
-            expected_end=end_time,
+            expected_end=expected_end(run, self._history, stages, self._stage_edges),
             root_cause=cause,
         )
 
@@ -155,15 +141,13 @@ class Analyst:
         """
         dag, closed = self._dag, dict[str, str]()
         path: dict[str, None] = {}  # last to first
-        failed = cause.task_id if cause is not None else ""
-        current = failed or self._last_of_path(run, closed)
+        current = (cause and cause.task_id) or self._last_of_path(run, closed)
         while current is not None and current not in path:
             path[current] = None
-            waited_for: Collection[str] = dag.upstream[current]
-            if dag.entries:
-                waited_for = [
-                    self._closed_by(up, closed) if up in dag.entries else up for up in waited_for
-                ]
+            waited_for = [
+                self._closed_by(up, closed) if up in dag.entries else up
+                for up in dag.upstream[current]
+            ]
             if waited_for:
                 current = max(waited_for, key=self._ends.__getitem__)
             else:
@@ -177,10 +161,9 @@ class Analyst:
             if self._ends[end] != _NEVER:
                 return end
         if not run.status.finished and self._starts:
-            return min((start, task_id) for task_id, start in self._starts.items())[1]
-        if self._latest is None:
-            self._latest = max(zip(self._ends.values(), self._ends))
-        return self._latest[1] if self._latest[0] != _NEVER else None
+            return min(zip(self._starts.values(), self._starts))[1]
+        latest, task_id = max(zip(self._ends.values(), self._ends), default=(_NEVER, ""))
+        return task_id if latest != _NEVER else None
 
     def _closed_by(self, task_id: str, closed: dict[str, str]) -> str:
         """Return the task whose end was the end of this one: its last continuation's last one.
@@ -193,12 +176,10 @@ class Analyst:
         while current not in closed:
             closed[current] = current  # also stops a cycle
             chain.append(current)
-            following = self._tasks[current].continuation
-            if following is None or following not in self._tasks:
+            following = self._tasks.get(self._tasks[current].continuation or "")
+            if following is None or not following.state.finished:
                 break
-            if not self._tasks[following].state.finished:
-                break
-            current = following
+            current = following.task_id
         end = closed[current]
         closed.update(dict.fromkeys(chain, end))
         return end

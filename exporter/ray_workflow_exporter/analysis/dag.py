@@ -44,13 +44,13 @@ def layers(nodes: Collection[str], edges: Iterable[tuple[str, str]]) -> dict[str
 
 
 class Dag:
-    """The dependencies among the known tasks of one run; all ids are keys of `tasks`.
+    """The dependencies among the known tasks of one run.
 
-    Made in linear time and without recursion, and able to grow with the run at the cost of what
-    is new. Nothing relies on the absence of cycles: half-read or overwritten storage can hold any.
+    Made in linear time and without recursion, at the cost of what is new in the run. Nothing relies
+    on the absence of cycles: half-read or overwritten storage can hold any.
     """
 
-    def __init__(self, tasks: Mapping[str, Task]) -> None:
+    def __init__(self) -> None:
         self.upstream: dict[str, tuple[str, ...]] = {}  # of every task: known, distinct, not itself
         self.entries: dict[str, tuple[str, ...]] = {}  # of a continuation: where its sub-DAG begins
         self.creators: dict[str, str] = {}  # task -> the task that returned the sub-DAG it is in
@@ -61,15 +61,14 @@ class Dag:
         self.stage_edges: dict[tuple[str, str, EdgeKind], Edge] = {}
         self._edges: dict[str, tuple[Edge, ...]] = {}
         self._unknown: set[str] = set()  # ids that tasks name and that are no known task
-        self.grow({}, tasks, tasks)
 
     def grow(
         self, before: Mapping[str, Task], tasks: Mapping[str, Task], changed: Collection[str]
     ) -> bool:
         """Take in what changed since `before`: new tasks at the end, and new continuations.
 
-        Returns whether that was possible; if not, the Dag is of no more use. A Dag that is made of
-        `tasks` takes them in whatever this returns.
+        Returns whether that was possible; if not, the Dag is of no more use. An empty Dag takes in
+        all tasks (`before` is empty, `changed` are all).
         """
         new, continued = [], []
         for task_id in changed:

@@ -23,17 +23,19 @@ class _PastRun(NamedTuple):
     stages: Mapping[str, float]
 
 
-class _Usual(NamedTuple):
-    seconds: Optional[float]
-    stages: Mapping[str, float]
-    expected: frozenset[str]
+class Usual(NamedTuple):
+    """What is usual for the runs of a workflow: medians, in seconds."""
+
+    seconds: Optional[float] = None  # of a run
+    stages: Mapping[str, float] = {}  # spans, each over the runs that had the stage
+    expected: frozenset[str] = frozenset()  # stages that more than half of the runs had
 
 
 @dataclass
 class _PastRuns:
     runs: dict[tuple[str, float], _PastRun] = field(default_factory=dict)  # by id and end
     oldest: Optional[tuple[str, float]] = None  # of `runs`, once there are as many as are kept
-    usual: Optional[_Usual] = None  # of `runs`, None when they have changed since
+    usual: Optional[Usual] = None  # of `runs`, None when they have changed since
 
 
 class History:
@@ -74,29 +76,18 @@ class History:
         past = self._workflows.get(workflow)
         return past is not None and past.oldest is not None and end <= past.oldest[1]
 
-    def run_seconds(self, workflow: str) -> Optional[float]:
-        """Return the median duration of the workflow's runs, None when none is known."""
-        return self._usual(workflow).seconds
-
-    def stage_seconds(self, workflow: str, stage: str) -> Optional[float]:
-        """Return the median span of a stage over the runs that had it, None when none had."""
-        return self._usual(workflow).stages.get(stage)
-
-    def expected_stages(self, workflow: str) -> frozenset[str]:
-        """Return the stages that more than half of the workflow's runs had."""
-        return self._usual(workflow).expected
-
-    def _usual(self, workflow: str) -> _Usual:
+    def usual(self, workflow: str) -> Usual:
+        """Return how long a run of the workflow usually takes, empty when none is known."""
         past = self._workflows.get(workflow)
         if past is None or not past.runs:
-            return _Usual(None, {}, frozenset())
+            return Usual()
         if past.usual is None:
             runs = past.runs.values()
             spans: dict[str, list[float]] = {}
             for run in runs:
                 for stage, seconds in run.stages.items():
                     spans.setdefault(stage, []).append(seconds)
-            past.usual = _Usual(
+            past.usual = Usual(
                 median(run.seconds for run in runs),
                 {stage: median(known) for stage, known in spans.items()},
                 frozenset(stage for stage, known in spans.items() if 2 * len(known) > len(runs)),
@@ -134,8 +125,8 @@ def expected_end(
     never before the run's last transition.
     """
     start = run.start_time
-    usual = history.run_seconds(run.workflow) if run.status is RunStatus.RUNNING else None
-    if start is None or usual is None:
+    usual = history.usual(run.workflow) if run.status is RunStatus.RUNNING else Usual()
+    if start is None or usual.seconds is None:
         return None
     # What has not begun or ended by the last transition cannot do so before it.
     earliest = start if run.last_transition is None else max(start, run.last_transition)
@@ -144,17 +135,17 @@ def expected_end(
         upstream.setdefault(edge.target, []).append(edge.source)
     ends: dict[str, float] = {}
     # The run may still unfold: stages come into being when a task returns a workflow.
-    known = history.expected_stages(run.workflow) <= {stage.name for stage in stages}
+    known = usual.expected <= {stage.name for stage in stages}
     depths = layers([stage.name for stage in stages], [(it.source, it.target) for it in edges])
     for stage in sorted(stages, key=lambda it: depths[it.name]):
         ready = max((ends[up] for up in upstream.get(stage.name, ()) if up in ends), default=start)
         if not any(stage.tasks[state] for state in ACTIVE):
             ends[stage.name] = ready if stage.end_time is None else stage.end_time
             continue
-        seconds = history.stage_seconds(run.workflow, stage.name)
+        seconds = usual.stages.get(stage.name)
         known = known and seconds is not None
         begun = max(earliest, ready)
         if stage.start_time is not None:
             begun = max(start, stage.start_time)  # the task's is older after a resume
         ends[stage.name] = max(earliest, ready, begun + (seconds or 0.0))
-    return max(earliest, *ends.values(), earliest if known else start + usual)
+    return max(earliest, *ends.values(), earliest if known else start + usual.seconds)

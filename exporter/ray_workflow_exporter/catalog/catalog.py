@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from ..analysis.analysis import Analysis, Analyst, analyse, outline
+from ..analysis.analysis import Analysis, Analyst, outline
 from ..analysis.durations import History, expected_end
 from ..model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
 from ..settings.settings import Settings, WorkflowSettings
@@ -255,7 +255,7 @@ class Catalog:
         """Estimate the ends of live runs again if the history of their workflow changed."""
         for held in self._live.values() if self._relearned else ():
             if held.run.workflow in self._relearned:
-                known = held.analysis or analyse(held.run)
+                known = held.analysis or Analyst().update(held.run)
                 end = expected_end(held.run, self._history, known.stages, known.stage_edges)
                 if end != known.expected_end:
                     held.analysis, held.view = replace(known, expected_end=end), None
@@ -295,7 +295,7 @@ class Catalog:
         if view is not None and held.young is young:
             return view
         run, limit = held.run, self._settings.max_tasks_per_run
-        analysis = held.analysis = held.analysis or analyse(run)
+        analysis = held.analysis = held.analysis or Analyst().update(run)
         stages, whole = len(analysis.stages) <= limit, len(run.tasks) <= limit
         held.hidden = (0 if stages else len(analysis.stages)) + (0 if whole else len(run.tasks))
         tasks: tuple[Task, ...] = ()
@@ -347,7 +347,7 @@ def _same(old: Run, new: Run, changed: Iterable[str]) -> bool:
 
 def _whole(held: _Held) -> RunView:
     run = held.run
-    return RunView(run, held.analysis or analyse(run), True, tuple(run.tasks.values()))
+    return RunView(run, held.analysis or Analyst().update(run), True, tuple(run.tasks.values()))
 
 
 def _all_statuses(counts: Mapping[RunStatus, int]) -> dict[RunStatus, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Optional
 
-from ..analysis.analysis import analyse
+from ..analysis.analysis import Analyst
 from ..catalog.catalog import Catalog
 from ..catalog.snapshot import RunView
 from ..runs.evidence import Evidence
@@ -43,7 +43,7 @@ class Archive:
         if stored is None:
             return None
         run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
-        return RunView(run, analyse(run), True, tuple(run.tasks.values()))
+        return RunView(run, Analyst().update(run), True, tuple(run.tasks.values()))
 
     def close(self) -> None:
         """End the thread that reads storage."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.analysis.analysis import History, RootCause, Stage, analyse
+from ray_workflow_exporter.analysis.analysis import History, RootCause, Stage
 from ray_workflow_exporter.model import Edge, EdgeKind, Run, RunStatus, Task, TaskState
 from support.runs import (
     CONTINUATION,
@@ -18,6 +18,7 @@ from support.runs import (
     RUNNING,
     SUCCESSFUL,
     WAITING,
+    analyse,
     any_runs,
     past_run,
     run,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.analysis.analysis import History, analyse
+from ray_workflow_exporter.analysis.analysis import History
 from ray_workflow_exporter.model import Run, RunStatus, TaskState
-from support.runs import RUNNING, WAITING, any_runs, past_run, run, task
+from support.runs import RUNNING, WAITING, analyse, any_runs, past_run, run, task
 
 
 def test_a_history_holds_the_medians_of_runs_and_of_the_spans_of_their_stages():
@@ -23,40 +23,40 @@ def test_a_history_holds_the_medians_of_runs_and_of_the_spans_of_their_stages():
             end=seconds,
         )
         assert history.add(it)
-    assert history.run_seconds("etl") == 20.0
-    assert history.stage_seconds("etl", "f") == 11.0
-    assert history.stage_seconds("etl", "g") == 10.0
-    assert history.expected_stages("etl") == {"f", "g"}
+    assert history.usual("etl").seconds == 20.0
+    assert history.usual("etl").stages.get("f") == 11.0
+    assert history.usual("etl").stages.get("g") == 10.0
+    assert history.usual("etl").expected == {"f", "g"}
 
 
 def test_a_history_knows_nothing_of_other_workflows_and_stages():
     history = History()
     history.add(past_run(1, task("f", span=(0, 1))))
-    assert history.run_seconds("other") is None
-    assert history.stage_seconds("other", "f") is None
-    assert history.stage_seconds("etl", "g") is None
+    assert history.usual("other").seconds is None
+    assert history.usual("other").stages.get("f") is None
+    assert history.usual("etl").stages.get("g") is None
 
 
 def test_the_same_run_counts_once():
     history = History()
     assert history.add(past_run(1, end=10.0))
     assert not history.add(past_run(1, end=10.0))
-    assert history.run_seconds("etl") == 10.0
+    assert history.usual("etl").seconds == 10.0
     assert history.add(past_run(2, end=40.0))
-    assert history.run_seconds("etl") == 25.0
+    assert history.usual("etl").seconds == 25.0
 
 
 @pytest.mark.parametrize("status", [it for it in RunStatus if it is not RunStatus.SUCCESSFUL])
 def test_only_successful_runs_are_learned_from(status):
     history = History()
     assert not history.add(run(status=status, end_time=10.0))
-    assert history.run_seconds("etl") is None
+    assert history.usual("etl").seconds is None
 
 
 def test_a_run_that_was_resumed_is_not_learned_from():
     history = History()
     assert not history.add(past_run(1, task("f", span=(0, 5)), start=100.0, end=100.01))
-    assert history.run_seconds("etl") is None
+    assert history.usual("etl").seconds is None
 
 
 def test_only_the_newest_fifty_runs_count_whatever_their_order():
@@ -66,21 +66,21 @@ def test_only_the_newest_fifty_runs_count_whatever_their_order():
         assert history.add(past_run(0, end=end))
     for end in ends[:60]:
         assert not history.add(past_run(0, end=end))
-    assert history.run_seconds("etl") == 95.5  # median of 71..120
+    assert history.usual("etl").seconds == 95.5  # median of 71..120
 
 
 def test_a_history_keeps_a_bounded_number_of_stages():
     history = History()
     history.add(past_run(1, *(task(f"{n}x", stage=f"s{n}", span=(0, 1)) for n in range(500))))
-    assert len(history.expected_stages("etl")) == 100
+    assert len(history.usual("etl").expected) == 100
 
 
 def test_a_stage_that_few_runs_had_is_not_expected():
     history = History()
     history.add(past_run(1, task("f", span=(0, 1)), task("rare", span=(0, 1))))
     history.add(past_run(2, task("f", span=(0, 1))))
-    assert history.expected_stages("etl") == {"f"}
-    assert history.stage_seconds("etl", "rare") == 1
+    assert history.usual("etl").expected == {"f"}
+    assert history.usual("etl").stages.get("rare") == 1
 
 
 # --- expected end
@@ -187,7 +187,7 @@ def test_an_expected_end_is_for_running_runs_and_not_before_their_last_transitio
     for number, earlier in enumerate(past):
         history.add(replace(earlier, workflow_id=str(number), status=RunStatus.SUCCESSFUL))
     expected = expected_end(it, history)
-    usual = history.run_seconds("etl")
+    usual = history.usual("etl").seconds
     known = it.status is RunStatus.RUNNING and it.start_time is not None and usual is not None
     assert (expected is not None) == known
     if expected is not None:

@@ -7,10 +7,21 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.analysis.analysis import Analyst, History, analyse
+from ray_workflow_exporter.analysis.analysis import Analyst, History
 from ray_workflow_exporter.analysis.dag import Dag
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState, changed_tasks
-from support.runs import IDS, RUNNING, WAITING, any_id, any_runs, moments, past_run, run, task
+from support.runs import (
+    IDS,
+    RUNNING,
+    WAITING,
+    analyse,
+    any_id,
+    any_runs,
+    moments,
+    past_run,
+    run,
+    task,
+)
 
 FIELDS = st.fixed_dictionaries(
     {},
@@ -69,13 +80,19 @@ def with_tasks(it: Run, *tasks: Task) -> Run:
     return replace(it, tasks={**it.tasks, **{one.task_id: one for one in tasks}})
 
 
+def dag_of(it: Run) -> Dag:
+    dag = Dag()
+    dag.grow({}, it.tasks, it.tasks)
+    return dag
+
+
 def follows(before: Run, *tasks: Task) -> bool:
     """Whether a Dag can follow the change, and then is the one made of the whole run."""
-    dag = Dag(before.tasks)
+    dag = dag_of(before)
     after = with_tasks(before, *tasks)
     grown = dag.grow(before.tasks, after.tasks, [one.task_id for one in tasks])
     if grown:
-        whole = Dag(after.tasks)
+        whole = dag_of(after)
         assert dag.task_edges == whole.task_edges
         assert (dag.upstream, dag.entries, dag.creators) == (
             whole.upstream,
