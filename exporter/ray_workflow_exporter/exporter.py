@@ -72,7 +72,6 @@ class Exporter:
         self._thread: Optional[threading.Thread] = None
         self._begun = time.time()
         self._heartbeat = self._started = time.monotonic()  # no timer follows the wall clock
-        self._seen_change = 0
         self._checked = False  # whether the last runs were compared with all of storage
         self._next_expiry = 0.0
         self._to_forget: deque[str] = deque()
@@ -308,11 +307,10 @@ class Exporter:
         self._restarts = view.restarts
         self._observe_state_files()
         visible = time.time()
-        for change in self._catalog.feed.after(self._seen_change):
+        for moment in self._catalog.feed.take_moments():
             # What happened before the exporter started says nothing about its latency.
-            if change.moment is not None and self._begun < change.moment <= visible:
-                self._own.observe("change_latency_seconds", visible - change.moment)
-        self._seen_change = self._catalog.feed.last
+            if self._begun < moment <= visible:
+                self._own.observe("change_latency_seconds", visible - moment)
 
     def _manager_up(self) -> Optional[bool]:
         state = self._poller.manager.state

@@ -84,7 +84,7 @@ class Analyst:
         for a run that has nothing to do with it. The result is the same either way.
         """
         tasks = run.tasks
-        if changed is None or not self._dag.grow(self._tasks, tasks, changed):
+        if not self._tasks or changed is None or not self._dag.grow(self._tasks, tasks, changed):
             changed = tasks
             self._clear()
             self._dag.grow({}, tasks, tasks)
@@ -107,9 +107,8 @@ class Analyst:
         edges = self._dag.stage_edges
         if len(edges) != len(self._stage_edges):
             rank = {name: number for number, name in enumerate(self._tallies)}
-            self._stage_edges = tuple(
-                sorted(edges.values(), key=lambda it: (rank[it.target], rank[it.source], it.kind))
-            )
+            places = [(rank[target], rank[source], kind) for source, target, kind in edges]
+            self._stage_edges = tuple([edge for _, edge in sorted(zip(places, edges.values()))])
         counts = dict(NONE_YET)
         for stage in stages:
             for state, count in stage.tasks.items():
@@ -119,6 +118,9 @@ class Analyst:
         path = self._critical_path(run, cause)
         known = [tasks[task_id].duration for task_id in path]
         seconds = [duration for duration in known if duration is not None]
+        end = None
+        if run.status is RunStatus.RUNNING:
+            end = expected_end(run, self._history, stages, self._stage_edges)
         return Analysis(
             tasks=counts,
             progress=_progress(run.status, counts, len(tasks)),
@@ -128,7 +130,7 @@ class Analyst:
             task_edges=self._dag.task_edges,
             critical_path=path,
             critical_seconds=sum(seconds) if seconds else None,
-            expected_end=expected_end(run, self._history, stages, self._stage_edges),
+            expected_end=end,
             root_cause=cause,
         )
 

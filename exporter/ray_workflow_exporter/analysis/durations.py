@@ -125,7 +125,7 @@ def expected_end(
     never before the run's last transition.
     """
     start = run.start_time
-    usual = history.usual(run.workflow) if run.status is RunStatus.RUNNING else Usual()
+    usual = history.usual(run.workflow)
     if start is None or usual.seconds is None:
         return None
     # What has not begun or ended by the last transition cannot do so before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -16,7 +16,7 @@ from ..sources.records import EndedLife
 from .counters import Counters
 from .feed import Change as Change
 from .feed import ChangeFeed
-from .snapshot import RunView, Snapshot, WorkflowTotals, WorkflowView
+from .snapshot import RunView, Snapshot, WorkflowView
 from .workflow_counters import WorkflowCounters
 
 _REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_workflow")
@@ -26,6 +26,7 @@ _REASONS = ("max_finished_runs", "max_tasks_per_run", "max_stages_per_workflow")
 @dataclass
 class _Held:
     run: Run
+    age: tuple[float, str]  # sorts by age, newest first
     analysis: Optional[Analysis]  # None until it is needed
     analyst: Optional[Analyst]  # of a run that may still change
     view: Optional[RunView] = None
@@ -56,7 +57,6 @@ class Catalog:
         self._next_expiry = 0.0
         self._runs: tuple[RunView, ...] = ()
         self._workflows: tuple[WorkflowView, ...] = ()
-        self._totals: dict[str, WorkflowTotals] = {}
         self._hidden: dict[str, int] = {}
 
     def get(self, workflow_id: str) -> Optional[Run]:
@@ -78,7 +78,7 @@ class Catalog:
         """Return all runs held: live ones first, then those that ended, newest first."""
         # A copy made by one C call: readers are in other threads while the dict changes.
         held = list(self._held.values())
-        held.sort(key=lambda it: (it.run.status.finished, _age_key(it.run)))
+        held.sort(key=lambda it: (it.run.status.finished, it.age))
         return [_whole(it) for it in held]
 
     def ids(self) -> Sequence[str]:
@@ -118,32 +118,38 @@ class Catalog:
         held = self._held.get(run.workflow_id)
         old = held.run if held else None
         changed: Optional[Collection[str]] = None
-        analyst = held.analyst if held else None
         if held is not None and old is not None:
             if run is old or (held.slim and replace(run, tasks={}) == old):
                 return
             changed = None if held.slim else changed_tasks(old.tasks, run.tasks)
-            if changed is None:
-                analyst = None
-            elif _same(old, run, changed):
+            if (
+                changed is not None
+                and replace(run, tasks=old.tasks) == old
+                and all(run.tasks[task_id] == old.tasks.get(task_id) for task_id in changed)
+            ):
                 return
         self._counters.observe(old, run, mark_time, changed=changed, number=number, ended=ended)
         if run.status is RunStatus.SUCCESSFUL and self._history.add(run):
             self._relearned.add(run.workflow)
-        if analyst is None:
+        analyst = held.analyst if held and changed is not None else None
+        if analyst is None and not run.status.finished:
             analyst = Analyst(self._history)
-            # Most runs of a long history are never exposed.
-            analysis = None if run.status.finished else analyst.update(run)
+        # Most runs of a long history are never exposed.
+        analysis = analyst.update(run, changed) if analyst else None
+        self.feed.add_run(old, run, changed)
+        if held is not None:
+            self._let_go(held)
+        age = -(run.end_time or run.last_transition or run.start_time or 0.0), run.workflow_id
+        self._held[run.workflow_id] = held = _Held(run, age, analysis, analyst)
+        self._counts[run.workflow][run.status] += 1
+        if run.status.finished:
+            insort(self._ended, age)
+            self._not_slim.add(run.workflow_id)
+            held.analyst = None
         else:
-            analysis = analyst.update(run, changed)
+            self._live[run.workflow_id] = held
         if run.outlined:
-            held = _Held(replace(run, tasks={}), outline(run), None, slim=True)
-        else:
-            held = _Held(run, analysis, None if run.status.finished else analyst)
-        self._hold(old, held)
-        before = old.tasks if changed is not None and old is not None else {}
-        self.feed.add_run(old, run, before, changed)
-        self._totals.pop(run.workflow, None)
+            self._slim(held)
         self._dirty = True
 
     def remove(self, workflow_id: str, ended: Optional[EndedLife] = None) -> None:
@@ -152,36 +158,23 @@ class Catalog:
         if held is None:
             return
         workflow = held.run.workflow
-        self._let_go(held.run)
+        self._let_go(held)
         self._counters.remove(held.run, ended)
         last = self._counters.workflows[workflow].last_run
         if last is not None and last.workflow_id == workflow_id:
             self._counters.set_last_run(workflow, self._newest_ended(workflow))
-        self._totals.pop(workflow, None)
         self.feed.add_deleted(workflow_id)
         self._dirty = True
 
-    def _hold(self, old: Optional[Run], held: _Held) -> None:
+    def _let_go(self, held: _Held) -> None:
         run = held.run
-        if old is not None:
-            self._let_go(old)
-        self._held[run.workflow_id] = held
-        self._counts[run.workflow][run.status] += 1
-        if run.status.finished:
-            insort(self._ended, _age_key(run))
-            if not held.slim:
-                self._not_slim.add(run.workflow_id)
-        else:
-            self._live[run.workflow_id] = held
-
-    def _let_go(self, run: Run) -> None:
         counts = self._counts[run.workflow]
         counts[run.status] -= 1
         if not any(counts.values()):
             del self._counts[run.workflow]
         self._not_slim.discard(run.workflow_id)
         if run.status.finished:
-            del self._ended[bisect_left(self._ended, _age_key(run))]
+            del self._ended[bisect_left(self._ended, held.age)]
         else:
             del self._live[run.workflow_id]
 
@@ -242,7 +235,6 @@ class Catalog:
     def forget_workflow(self, workflow: str) -> None:
         """Drop the counters of a workflow."""
         self._counters.drop(workflow)
-        self._totals.pop(workflow, None)
         self._dirty = True
 
     def _newest_ended(self, workflow: str) -> Optional[Run]:
@@ -254,7 +246,7 @@ class Catalog:
     def _update_expected_ends(self) -> None:
         """Estimate the ends of live runs again if the history of their workflow changed."""
         for held in self._live.values() if self._relearned else ():
-            if held.run.workflow in self._relearned:
+            if held.run.status is RunStatus.RUNNING and held.run.workflow in self._relearned:
                 known = held.analysis or Analyst().update(held.run)
                 end = expected_end(held.run, self._history, known.stages, known.stage_edges)
                 if end != known.expected_end:
@@ -281,7 +273,8 @@ class Catalog:
             views.append(self._view(held, young))
             retention = settings.task_retention if young else settings.finished_retention
             expiry = min(expiry, end + retention)
-        self._slim(self._not_slim.difference([workflow_id for _, workflow_id in newest]))
+        for workflow_id in self._not_slim.difference([workflow_id for _, workflow_id in newest]):
+            self._slim(self._held[workflow_id])
         hidden["max_tasks_per_run"] = sum([held.hidden for held in exposed])
         hidden["max_stages_per_workflow"] = self._counters.folded_stages
         self._hidden = hidden
@@ -308,13 +301,11 @@ class Catalog:
         held.view, held.young = view, young
         return view
 
-    def _slim(self, workflow_ids: Iterable[str]) -> None:
-        for workflow_id in workflow_ids:
-            held = self._held[workflow_id]
-            held.analysis = outline(held.run)  # first: other threads may read at any time
-            held.run = replace(held.run, tasks={})
-            held.view, held.slim = None, True
-            self._not_slim.discard(workflow_id)
+    def _slim(self, held: _Held) -> None:
+        held.analysis = outline(held.run)  # first: other threads may read at any time
+        held.run = replace(held.run, tasks={})
+        held.view, held.slim = None, True
+        self._not_slim.discard(held.run.workflow_id)
 
     def _workflow_views(self) -> tuple[WorkflowView, ...]:
         views = []
@@ -322,14 +313,12 @@ class Catalog:
         for name in sorted({*self._counters.workflows, *self._counts, *self._settings.workflows}):
             counters = self._counters.workflows.get(name) or WorkflowCounters()
             settings = self._settings.workflows.get(name) or WorkflowSettings()
-            totals = self._totals.get(name)
-            if totals is None:
-                totals = self._totals[name] = counters.totals()
+            runs = self._counts.get(name, Counter())
             views.append(
                 WorkflowView(
                     workflow=name,
-                    runs=_all_statuses(self._counts.get(name, {})),
-                    totals=totals,
+                    runs={status: runs[status] for status in RunStatus},
+                    totals=counters.totals(),
                     last_success=counters.last_success,
                     last_status=counters.last_run.status if counters.last_run else None,
                     expected_interval=settings.expected_interval,
@@ -339,21 +328,6 @@ class Catalog:
         return tuple(views)
 
 
-def _same(old: Run, new: Run, changed: Iterable[str]) -> bool:
-    return all(new.tasks[task_id] == old.tasks.get(task_id) for task_id in changed) and (
-        replace(new, tasks=old.tasks) == old
-    )
-
-
 def _whole(held: _Held) -> RunView:
     run = held.run
     return RunView(run, held.analysis or Analyst().update(run), True, tuple(run.tasks.values()))
-
-
-def _all_statuses(counts: Mapping[RunStatus, int]) -> dict[RunStatus, int]:
-    return {status: counts.get(status, 0) for status in RunStatus}
-
-
-def _age_key(run: Run) -> tuple[float, str]:
-    """Return the sort key by age, newest first."""
-    return -(run.end_time or run.last_transition or run.start_time or 0.0), run.workflow_id

@@ -76,24 +76,10 @@ class Counters:
             self._changed = True
         if new.status is RunStatus.SUCCESSFUL and new.end_time is not None:
             counters.last_success = max(new.end_time, counters.last_success or 0.0)
-        life = self._lives.get(new.workflow_id)
+        life = self._life_of(counters, old, new, mark_time, number, ended)
         if life is None:
-            if new.status.finished and old is None and not self._is_news(new, mark_time):
-                self._remember_history(new)
-                return
-            life = self._lives[new.workflow_id] = Life(new.start_time, self._floor)
-            if old is not None and old.status.finished and old.start_time == new.start_time:
-                # Ended long ago; only tasks beside the failed one may still end.
-                life.end, life.status, life.started = old.end_time or self._floor, old.status, True
-        elif life.is_followed_by(new, number):
-            if life.end is None and life.started and ended is not None:
-                self._finish(counters, life, ended.status, ended.end_time)
-                life.tasks_until = max(life.tasks_until, last_moment(old) if old else 0.0)
-                if not life.is_followed_by(new, number):
-                    return
-            life = self._lives[new.workflow_id] = Life(new.start_time, life.tasks_until)
-        elif life.end is not None and AT_WORK.intersection([new.status, old and old.status]):
-            return  # only the stored result of a run that succeeded is read again
+            return
+        self._lives[new.workflow_id] = life
         life.take_start(new, number)
         self._count_tasks(counters, life, old, new, new.tasks if changed is None else changed)
         if life.end is None:
@@ -161,12 +147,12 @@ class Counters:
             "floor": self._floor,
             "history": sorted(self._history),
             "lives": {key: life.to_json() for key, life in self._lives.items()},
-            "workflows": {name: it.to_json() for name, it in self.workflows.items()},
+            "workflows": self.workflows,
         }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             beside = self._path.with_suffix(".new")
-            beside.write_text(json.dumps(state), encoding="utf-8")
+            beside.write_text(json.dumps(state, default=vars), encoding="utf-8")
             os.replace(beside, self._path)
             self._changed, self.saved = False, True
         except OSError as error:
@@ -186,21 +172,51 @@ class Counters:
             return False
         return any(time is not None and time > floor for time in times)
 
-    def _is_news(self, new: Run, mark_time: Optional[float]) -> bool:
-        times = [new.start_time]
-        if new.status is not RunStatus.CANCELED:  # its end is the time of its mark
-            times.append(new.end_time)
-        return self.is_news(new.workflow_id, *(times if any(times) else [mark_time]))
-
-    def _remember_history(self, new: Run) -> None:
-        if new.workflow_id in self._history:
-            self._history.remove(new.workflow_id)
-            end = new.end_time or new.start_time or self.since
-            if end > self._floor:
-                self._lives[new.workflow_id] = Life(
-                    new.start_time, last_moment(new), end, new.status, started=True, settled=True
-                )
-            self._changed = True
+    def _life_of(
+        self,
+        counters: WorkflowCounters,
+        old: Optional[Run],
+        new: Run,
+        mark_time: Optional[float],
+        number: Optional[int],
+        ended: Optional[EndedLife],
+    ) -> Optional[Life]:
+        """Return the life that a run is in; None if there is nothing to count."""
+        key = new.workflow_id
+        life = self._lives.get(key)
+        if life is not None and life.is_followed_by(new, number):
+            if life.end is None and life.started and ended is not None:
+                self._finish(counters, life, ended.status, ended.end_time)
+                life.tasks_until = max(life.tasks_until, last_moment(old) if old else 0.0)
+                if not life.is_followed_by(new, number):
+                    return None
+            return Life(new.start_time, life.tasks_until)
+        if life is not None:
+            # Of a run that succeeded, only the stored result is read again.
+            again = life.end is not None and AT_WORK.intersection([new.status, old and old.status])
+            return None if again else life
+        if old is None and new.status.finished:
+            canceled = new.status is RunStatus.CANCELED  # its end is the time of its mark
+            times = [new.start_time, None if canceled else new.end_time]
+            if not self.is_news(key, *(times if any(times) else [mark_time])):
+                end = new.end_time or new.start_time or self.since
+                if key in self._history and end > self._floor:
+                    self._lives[key] = Life(
+                        new.start_time,
+                        last_moment(new),
+                        end,
+                        new.status,
+                        started=True,
+                        settled=True,
+                    )
+                self._changed = self._changed or key in self._history
+                self._history.discard(key)
+                return None
+        life = Life(new.start_time, self._floor)
+        if old is not None and old.status.finished and old.start_time == new.start_time:
+            # Ended long ago; only tasks beside the failed one may still end.
+            life.end, life.status, life.started = old.end_time or self._floor, old.status, True
+        return life
 
     def _count_life(self, counters: WorkflowCounters, life: Life, new: Run) -> None:
         interrupted = new.status is RunStatus.RESUMABLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Optional
 
 from ..model import Run, RunStatus, Task
@@ -29,6 +29,7 @@ class ChangeFeed:
 
     def __init__(self) -> None:
         self._changes: deque[Change] = deque(maxlen=_LENGTH)
+        self._moments: deque[float] = deque(maxlen=_LENGTH)
         self.last = 0  # sequence number of the newest change
 
     def after(self, seq: int) -> list[Change]:
@@ -41,39 +42,37 @@ class ChangeFeed:
         changes = self._changes.copy()  # one C call: readers are in other threads
         return [change for change in changes if change.seq > seq]
 
-    def add_run(
-        self,
-        old: Optional[Run],
-        new: Run,
-        before: Mapping[str, Task],
-        changed: Optional[Collection[str]],
-    ) -> None:
-        """Add what differs between two states of a run.
+    def take_moments(self) -> list[float]:
+        """Return when the changes since the last call happened, where the sources say so."""
+        moments = list(self._moments)
+        self._moments.clear()
+        return moments
 
-        `before` are the tasks to compare with, `changed` those that may differ (None: all).
+    def add_run(self, old: Optional[Run], new: Run, changed: Optional[Iterable[str]]) -> None:
+        """Add what differs between two states of a run; `changed` are the tasks that may differ.
+
+        Without them (None), all tasks count as changed.
         """
-        for task_id in new.tasks if changed is None else changed:
-            task, was = new.tasks[task_id], before.get(task_id)
+        before: Mapping[str, Task] = {} if old is None or changed is None else old.tasks
+        found: list[tuple[Optional[str], str, Optional[float]]] = []
+        for key in new.tasks if changed is None else changed:
+            task, was = new.tasks[key], before.get(key)
             if was is None or was.state is not task.state:
                 moment = task.end_time if task.state.finished else task.start_time
-                self._add(new.workflow_id, task_id, task.state.value, moment)
+                found.append((key, task.state.value, moment))
         if old is None or old.status is not new.status:
-            self._add(new.workflow_id, None, new.status.value, _moment(old, new))
+            moment = new.start_time if new.status is RunStatus.RUNNING else None
+            # Unknown if the run was lost, or canceled after its end.
+            if new.status.finished and (old is None or not old.status.finished):
+                moment = new.end_time
+            found.append((None, new.status.value, moment))
+        for task_id, state, moment in found:
+            self.last += 1
+            self._changes.append(Change(self.last, new.workflow_id, task_id, state, moment))
+            if moment is not None:
+                self._moments.append(moment)
 
     def add_deleted(self, workflow_id: str) -> None:
         """Add that a run was deleted."""
-        self._add(workflow_id, None, None, None)
-
-    def _add(
-        self, workflow_id: str, task_id: Optional[str], state: Optional[str], at: Optional[float]
-    ) -> None:
         self.last += 1
-        self._changes.append(Change(self.last, workflow_id, task_id, state, at))
-
-
-def _moment(old: Optional[Run], new: Run) -> Optional[float]:
-    """Return when a run got its status; unknown if it was lost, or canceled after its end."""
-    if new.status is RunStatus.RUNNING:
-        return new.start_time
-    lately = old is None or not old.status.finished
-    return new.end_time if new.status.finished and lately else None
+        self._changes.append(Change(self.last, workflow_id, None, None, None))

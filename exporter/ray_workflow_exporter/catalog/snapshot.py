@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 from ..analysis.analysis import Analysis
 from ..model import Run, RunStatus, Task, TaskState
@@ -18,6 +19,25 @@ class Histogram:
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
     total: float  # the sum of all observations
+
+    @classmethod
+    def empty(cls, bounds: tuple[float, ...]) -> Histogram:
+        """Return one without observations."""
+        return cls(bounds, (0,) * (len(bounds) + 1), 0.0)
+
+    def plus(self, value: float) -> Histogram:
+        """Return one with another observation."""
+        counts = list(self.counts)
+        counts[bisect_left(self.bounds, value)] += 1
+        return Histogram(self.bounds, tuple(counts), self.total + value)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], bounds: tuple[float, ...]) -> Histogram:
+        """Rebuild one from its `vars`."""
+        # Another version had other bounds: its observations cannot be distributed again.
+        if tuple(data["bounds"]) != bounds:
+            return cls.empty(bounds)
+        return cls(bounds, tuple(map(int, data["counts"])), float(data["total"]))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
@@ -21,31 +20,6 @@ MAX_STAGES = 100  # of one workflow; tasks of further stages count under OTHER_S
 OTHER_STAGES = "other"
 
 
-class _Buckets:
-    """A histogram under construction."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect.bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def frozen(self) -> Histogram:
-        return Histogram(self.bounds, tuple(self.counts), self.total)
-
-    def to_json(self) -> dict[str, Any]:
-        return {"bounds": self.bounds, "counts": self.counts, "total": self.total}
-
-    def load(self, data: Mapping[str, Any]) -> None:
-        # Another version had other bounds: its observations cannot be distributed again.
-        if tuple(data["bounds"]) == self.bounds:
-            self.counts = [int(count) for count in data["counts"]]
-            self.total = float(data["total"])
-
-
 class LastRun(NamedTuple):
     """The run of a workflow that ended last, of those that are counted."""
 
@@ -60,10 +34,10 @@ class WorkflowCounters:
     def __init__(self) -> None:
         self.started = 0
         self.finished = dict.fromkeys(FINISHED_STATUSES, 0)
-        self.run_durations = {status: _Buckets(RUN_SECONDS_BOUNDS) for status in FINISHED_STATUSES}
+        self.run_durations = dict.fromkeys(FINISHED_STATUSES, Histogram.empty(RUN_SECONDS_BOUNDS))
         self.tasks_finished = dict.fromkeys(FINISHED_STATES, 0)
         self.task_retries = 0
-        self.stage_durations: dict[str, _Buckets] = {}
+        self.stage_durations: dict[str, Histogram] = {}
         self.folded_stages = False
         self.last_success: Optional[float] = None
         self.last_run: Optional[LastRun] = None
@@ -74,10 +48,10 @@ class WorkflowCounters:
         return WorkflowTotals(
             started=self.started,
             finished=dict(self.finished),
-            run_durations={key: value.frozen() for key, value in self.run_durations.items()},
+            run_durations=dict(self.run_durations),
             tasks_finished=dict(self.tasks_finished),
             task_retries=self.task_retries,
-            stage_durations={key: value.frozen() for key, value in self.stage_durations.items()},
+            stage_durations=dict(self.stage_durations),
         )
 
     def start_run(self, at: float) -> None:
@@ -90,7 +64,7 @@ class WorkflowCounters:
         self.finished[status] += 1
         self.newest = max(self.newest, at)
         if duration is not None:
-            self.run_durations[status].observe(duration)
+            self.run_durations[status] = self.run_durations[status].plus(duration)
 
     def finish_task(self, task: Task) -> None:
         """Count a task that ended."""
@@ -102,41 +76,27 @@ class WorkflowCounters:
             # The code bounds the number of stages unless it gives every task its own id.
             self.folded_stages = True
             name = OTHER_STAGES
-        self.stage_durations.setdefault(name, _Buckets(TASK_SECONDS_BOUNDS)).observe(task.duration)
+        known = self.stage_durations.get(name) or Histogram.empty(TASK_SECONDS_BOUNDS)
+        self.stage_durations[name] = known.plus(task.duration)
 
     def set_last_run(self, run: LastRun) -> None:
         """Remember the run that ended last."""
         if self.last_run is None or run.end >= self.last_run.end:
             self.last_run = run
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON that `from_json` understands."""
-        return {
-            "started": self.started,
-            "finished": {key.value: count for key, count in self.finished.items()},
-            "run_durations": {key.value: it.to_json() for key, it in self.run_durations.items()},
-            "tasks_finished": {key.value: count for key, count in self.tasks_finished.items()},
-            "task_retries": self.task_retries,
-            "stage_durations": {key: it.to_json() for key, it in self.stage_durations.items()},
-            "last_success": self.last_success,
-            "last_run": self.last_run,
-            "newest": self.newest,
-        }
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WorkflowCounters:
-        """Rebuild what `to_json` wrote; anything else raises KeyError, TypeError or ValueError."""
+        """Rebuild it from its `vars`; anything else raises KeyError, TypeError or ValueError."""
         self = cls()
         self.started = int(data["started"])
         self.finished.update({RunStatus(key): int(n) for key, n in data["finished"].items()})
         for key, value in data["run_durations"].items():
-            self.run_durations[RunStatus(key)].load(value)
+            self.run_durations[RunStatus(key)] = Histogram.from_json(value, RUN_SECONDS_BOUNDS)
         states = data["tasks_finished"].items()
         self.tasks_finished.update({TaskState(key): int(n) for key, n in states})
         self.task_retries = int(data["task_retries"])
         for key, value in data["stage_durations"].items():
-            self.stage_durations[key] = _Buckets(TASK_SECONDS_BOUNDS)
-            self.stage_durations[key].load(value)
+            self.stage_durations[key] = Histogram.from_json(value, TASK_SECONDS_BOUNDS)
         self.last_success, self.newest = data["last_success"], float(data["newest"])
         if data["last_run"] is not None:
             workflow_id, end, status = data["last_run"]
