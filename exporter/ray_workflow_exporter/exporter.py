@@ -8,6 +8,8 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Optional
 
@@ -32,7 +34,7 @@ from .sources.records import LinkState, Mark
 _READ_SECONDS = 1.0
 _START_SECONDS = 30.0  # that a command waits for its link to Ray, on a busy machine
 _SAME_FAILURE_SECONDS = 60.0  # between two log lines about the same failure
-_EXPIRY_SECONDS = 60.0  # between two looks for workflows that no longer exist
+_CHECK_SECONDS = 60.0  # between two looks for workflows that no longer exist
 
 logger = logging.getLogger(__name__)
 
@@ -65,17 +67,15 @@ class Exporter:
             self._link.act,
             self._catalog.get,
             self._catalog.ids,
-            lambda *labels: self._own.count("actions_total", *labels),
+            partial(self._own.count, "actions_total"),
             lambda: self._poller.manager,
         )
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None
         self._begun = time.time()
         self._heartbeat = self._started = time.monotonic()  # no timer follows the wall clock
-        self._checked = False  # whether the last runs were compared with all of storage
-        self._next_expiry = 0.0
+        self._next_check = 0.0
         self._to_forget: deque[str] = deque()
-        self._state_error: Optional[str] = None
         self._phase = "read"  # of the poll
         self._unreadable = self._restarts = 0  # of the poll before
         self._ray_version = ""
@@ -115,7 +115,11 @@ class Exporter:
         self._poller.poll(now, budget)
         if self._poller.settled:
             self._counters.advance(now)
-            self._check_workflows(now)
+            if now >= self._next_check:
+                self._next_check = now + _CHECK_SECONDS
+                self._catalog.check_last_runs()
+                for workflow in self._catalog.expire_workflows(now):
+                    self._poller.names.release(workflow)
         # Saved before it is exposed: see Counters.save. A run in the cache counts as observed.
         self._counters.save()
         self._poller.save()
@@ -170,7 +174,7 @@ class Exporter:
             "session_name": poller.manager.session_name,
             "last_poll": poller.listed_at,
             "finished_runs_to_read": poller.loading,
-            "state_error": self._state_error,
+            "state_error": self._state_error(),
         }
 
     def metrics(
@@ -254,26 +258,15 @@ class Exporter:
         if files is not None:
             self._poller.cache = RunCache(files.runs, marks)
 
-    def _check_workflows(self, now: float) -> None:
-        """Correct what was deleted while the exporter was away; drop workflows that ended."""
-        if not self._checked:
-            self._checked = True
-            self._catalog.check_last_runs()
-        if now >= self._next_expiry:
-            self._next_expiry = now + _EXPIRY_SECONDS
-            for workflow in self._catalog.expire_workflows(now):
-                self._poller.names.release(workflow)
-
-    def _observe_state_files(self) -> None:
-        """Expose whether the state files can be used."""
-        cache, saved = self._poller.cache, self._counters.saved and self._files is not None
+    def _state_error(self) -> Optional[str]:
+        """Return why the state files cannot be used, None if they can."""
         if not self._keep or self._poller.listed_at is None:
-            return
-        self._state_error = None
-        if not saved or (cache is not None and cache.error is not None):
-            what = "counters" if not saved else "the cache of finished runs"
-            self._state_error = f"The state folder cannot be used for {what}; see the log."
-        self._own.set("state_up", self._state_error is None)
+            return None
+        cache, saved = self._poller.cache, self._counters.saved and self._files is not None
+        if saved and (cache is None or cache.error is None):
+            return None
+        what = "the cache of finished runs" if saved else "counters"
+        return f"The state folder cannot be used for {what}; see the log."
 
     def _publish(self, now: float) -> None:
         poller, view = self._poller, self._poller.manager
@@ -285,9 +278,7 @@ class Exporter:
             pending_limit=view.pending_limit,
             folded_workflows=poller.names.folded,
         )
-        if snapshot.runs is not self._snapshot.runs or self._shown(snapshot) != self._shown(
-            self._snapshot
-        ):
+        if replace(self._snapshot, at=now) != snapshot:
             self._exposition = self._renderer.render(snapshot)
             for row in self._exposition:
                 self._own.set("series", row.samples.lines, row.family.name)
@@ -305,7 +296,7 @@ class Exporter:
             self._own.count("poll_errors_total", "manager")
         self._own.count("link_restarts_total", by=max(0, view.restarts - self._restarts))
         self._restarts = view.restarts
-        self._observe_state_files()
+        self._own.set("state_up", self._state_error() is None)
         visible = time.time()
         for moment in self._catalog.feed.take_moments():
             # What happened before the exporter started says nothing about its latency.
@@ -316,13 +307,6 @@ class Exporter:
         state = self._poller.manager.state
         return None if state is LinkState.OFF else state is LinkState.UP
 
-    @staticmethod
-    def _shown(snapshot: Snapshot) -> tuple[object, ...]:
-        return (
-            snapshot.storage_up, snapshot.manager_up, snapshot.running_limit,
-            snapshot.pending_limit, snapshot.workflows, snapshot.hidden,
-        )  # fmt: skip
-
     def _is_stale(self) -> bool:
         if self._poller.without_storage:
             return False
@@ -332,11 +316,7 @@ class Exporter:
         return age > self._settings.max_staleness
 
     def _stale_snapshot(self) -> Snapshot:
-        return Snapshot(
-            self._snapshot.at,
-            storage_up=False,
-            manager_up=self._manager_up(),
-        )
+        return Snapshot(self._snapshot.at, storage_up=False, manager_up=self._manager_up())
 
 
 class _FailureLog:

@@ -205,7 +205,7 @@ class Catalog:
     def check_last_runs(self) -> None:
         """Correct the last run of each workflow if it was deleted while the exporter was away.
 
-        To be called once, after all of storage was read.
+        To be called after all of storage was read.
         """
         for name, counters in self._counters.workflows.items():
             if counters.last_run is not None and counters.last_run.workflow_id not in self._held:
