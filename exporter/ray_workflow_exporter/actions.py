@@ -282,23 +282,30 @@ class Actions:
             self._busy[action.order.workflow_id] = action.id
 
     def _carry_out(self, action: Action) -> None:
+        order = action.order
         try:
-            if action.order.verb is Verb.RESUME_ALL:
-                self._resume_all(action)
-                return
-            assert action.order.workflow_id is not None
-            state, detail = self._do(action.order, action.order.workflow_id, action.id)
-            self._update(action, state, detail)
+            of_all = order.verb is Verb.RESUME_ALL
+            state, detail = self._resume_all(action) if of_all else self._do(order, action.id)
         except Exception:
             # A fault of ours: the log has its traceback, and the run must not stay busy.
             logging.getLogger(__name__).exception("Action %s failed.", action.id)
-            self._update(action, ActionState.FAILED, "The exporter failed; its log says why.")
+            state, detail = ActionState.FAILED, "The exporter failed; its log says why."
+        # Logged first: an action that has finished is in the log.
+        self._log(order, f"{action.id} {state.value}: {detail}")
+        finished_at = time.time() if state.finished else None
+        with self._lock:
+            known = self._actions.get(action.id, action)
+            self._actions[action.id] = replace(
+                known, state=state, detail=detail, finished_at=finished_at
+            )
+            if state.finished and order.workflow_id is not None:
+                self._busy.pop(order.workflow_id, None)
 
-    def _do(self, order: Order, workflow_id: str, action_id: str) -> tuple[ActionState, str]:
+    def _do(self, order: Order, action_id: str) -> tuple[ActionState, str]:
         state, detail = self._act(
             action_id,
             order.verb.value,
-            workflow_id,
+            order.workflow_id,
             when_started=order.when_started,
             start_manager=order.start_manager,
             max_running_workflows=order.max_running_workflows,
@@ -307,7 +314,7 @@ class Actions:
             self._count_result(order.verb, state.lower())
         return ActionState(state), detail
 
-    def _resume_all(self, action: Action) -> None:
+    def _resume_all(self, action: Action) -> tuple[ActionState, str]:
         for number, workflow_id in enumerate(self._ids()):
             run = self._find(workflow_id)
             if run is None or run.status is not RunStatus.RESUMABLE:
@@ -322,7 +329,7 @@ class Actions:
         good = sum(it.state is ActionState.SUCCEEDED for it in action.outcomes)
         bad = len(action.outcomes) - good
         state = ActionState.FAILED if bad else ActionState.SUCCEEDED
-        self._update(action, state, f"{good} resumed, {bad} not.")
+        return state, f"{good} resumed, {bad} not."
 
     def _one_of_all(
         self, order: Order, workflow_id: str, action_id: str
@@ -335,27 +342,13 @@ class Actions:
             self._count_result(order.verb, "refused")
             return ActionState.REFUSED, str(error)
         try:
-            return self._do(order, workflow_id, action_id)
+            return self._do(order, action_id)
         finally:
             with self._lock:
                 del self._busy[workflow_id]
 
     def _count_result(self, verb: Verb, result: str) -> None:
         self._count("resume" if verb is Verb.RESUME_ALL else verb.value, result)
-
-    def _update(self, action: Action, state: ActionState, detail: str) -> None:
-        # Logged first: an action that has finished is in the log.
-        self._log(action.order, f"{action.id} {state.value}: {detail}")
-        finished_at = time.time() if state.finished else None
-        with self._lock:
-            self._actions[action.id] = replace(
-                self._actions.get(action.id, action),
-                state=state,
-                detail=detail,
-                finished_at=finished_at,
-            )
-            if state.finished and action.order.workflow_id is not None:
-                self._busy.pop(action.order.workflow_id, None)
 
     @staticmethod
     def _log(order: Order, result: str) -> None:

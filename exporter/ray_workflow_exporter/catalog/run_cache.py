@@ -13,7 +13,7 @@ from collections.abc import Container
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ..model import NO_METADATA, Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ..sources.records import Mark
@@ -150,8 +150,12 @@ class RunCache:
 def encode(run: Run) -> str:
     """Return the run as JSON text that `decode` understands: values without names, in order."""
     values = {name: getattr(run, name) for name in _RUN_FIELDS}
-    values["tasks"] = [_task_values(task) for task in run.tasks.values()]
-    return json.dumps(list(values.values()), separators=(",", ":"))
+    values["tasks"] = list(run.tasks.values())
+    return json.dumps(list(values.values()), separators=(",", ":"), default=_values)
+
+
+def _values(it: Union[Task, Failure]) -> list[Any]:
+    return [getattr(it, field.name) for field in fields(it)]
 
 
 def decode(body: str) -> Run:
@@ -162,14 +166,6 @@ def decode(body: str) -> Run:
     values["tasks"] = {task.task_id: task for task in tasks}
     values["user_metadata"] = values["user_metadata"] or NO_METADATA
     return Run(**values)
-
-
-def _task_values(task: Task) -> list[Any]:
-    values = {name: getattr(task, name) for name in _TASK_FIELDS}
-    failure = task.failure
-    if failure is not None:
-        values["failure"] = (failure.kind, failure.exception, failure.message)
-    return list(values.values())
 
 
 def _task(values: list[Any]) -> Task:
