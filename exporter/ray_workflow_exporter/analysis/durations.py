@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple, Optional
 
@@ -31,13 +31,6 @@ class Usual(NamedTuple):
     expected: frozenset[str] = frozenset()  # stages that more than half of the runs had
 
 
-@dataclass
-class _PastRuns:
-    runs: dict[tuple[str, float], _PastRun] = field(default_factory=dict)  # by id and end
-    oldest: Optional[tuple[str, float]] = None  # of `runs`, once there are as many as are kept
-    usual: Optional[Usual] = None  # of `runs`, None when they have changed since
-
-
 class History:
     """Remember how long the newest successful runs of each workflow took, and their stages.
 
@@ -47,7 +40,9 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._workflows: dict[str, _PastRuns] = {}
+        # By workflow, then by end and id.
+        self._runs: defaultdict[str, dict[tuple[float, str], _PastRun]] = defaultdict(dict)
+        self._usual: dict[str, Usual] = {}
 
     def add(self, run: Run) -> bool:
         """Learn from a run that was SUCCESSFUL in one go; any other one, or one known, is ignored.
@@ -58,41 +53,34 @@ class History:
         """
         if run.status is not RunStatus.SUCCESSFUL or run.end_time is None or run.duration is None:
             return False
-        past = self._workflows.setdefault(run.workflow, _PastRuns())
-        key = (run.workflow_id, run.end_time)
-        oldest = past.oldest
-        if key in past.runs or (oldest and run.end_time <= oldest[1]) or _resumed(run):
+        past, key = self._runs[run.workflow], (run.end_time, run.workflow_id)
+        if key in past or self.is_past(run.workflow, run.end_time) or _resumed(run):
             return False
-        if oldest:
-            del past.runs[oldest]
-        past.runs[key] = _PastRun(run.duration, _stage_spans(run))
-        full = len(past.runs) >= _MAX_RUNS
-        past.oldest = min(past.runs, key=lambda known: known[1]) if full else None
-        past.usual = None
+        past[key] = _PastRun(run.duration, _stage_spans(run))
+        if len(past) > _MAX_RUNS:
+            del past[min(past)]
+        self._usual.pop(run.workflow, None)
         return True
 
     def is_past(self, workflow: str, end: float) -> bool:
         """Whether a run of the workflow that ended at `end` is too old to count."""
-        past = self._workflows.get(workflow)
-        return past is not None and past.oldest is not None and end <= past.oldest[1]
+        past = self._runs.get(workflow, {})
+        return len(past) >= _MAX_RUNS and end <= min(past)[0]
 
     def usual(self, workflow: str) -> Usual:
         """Return how long a run of the workflow usually takes, empty when none is known."""
-        past = self._workflows.get(workflow)
-        if past is None or not past.runs:
-            return Usual()
-        if past.usual is None:
-            runs = past.runs.values()
-            spans: dict[str, list[float]] = {}
+        runs = self._runs.get(workflow, {}).values()
+        if runs and workflow not in self._usual:
+            spans: defaultdict[str, list[float]] = defaultdict(list)
             for run in runs:
                 for stage, seconds in run.stages.items():
-                    spans.setdefault(stage, []).append(seconds)
-            past.usual = Usual(
+                    spans[stage].append(seconds)
+            self._usual[workflow] = Usual(
                 median(run.seconds for run in runs),
                 {stage: median(known) for stage, known in spans.items()},
                 frozenset(stage for stage, known in spans.items() if 2 * len(known) > len(runs)),
             )
-        return past.usual
+        return self._usual.get(workflow, Usual())
 
 
 def _resumed(run: Run) -> bool:

@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Optional
 
 from ..analysis.analysis import Analysis, Analyst, outline
 from ..analysis.durations import History, expected_end
@@ -178,29 +178,15 @@ class Catalog:
         else:
             del self._live[run.workflow_id]
 
-    def snapshot(
-        self,
-        now: float,
-        *,
-        storage_up: bool,
-        manager_up: Optional[bool],
-        running_limit: Optional[int] = None,
-        pending_limit: Optional[int] = None,
-        folded_workflows: int = 0,
-    ) -> Snapshot:
-        """Return what is exposed at `now`; views of unchanged runs are the same objects."""
+    def snapshot(self, now: float, *, folded_workflows: int = 0, **sources: Any) -> Snapshot:
+        """Return what is exposed at `now`; views of unchanged runs are the same objects.
+
+        `sources` are the fields of the Snapshot about storage and manager.
+        """
         if self._dirty or now >= self._next_expiry:
             self._expose(now)
-        return Snapshot(
-            at=now,
-            storage_up=storage_up,
-            manager_up=manager_up,
-            runs=self._runs,
-            workflows=self._workflows,
-            running_limit=running_limit,
-            pending_limit=pending_limit,
-            hidden={**self._hidden, "max_workflows": folded_workflows},
-        )
+        hidden = {**self._hidden, "max_workflows": folded_workflows}
+        return Snapshot(now, runs=self._runs, workflows=self._workflows, hidden=hidden, **sources)
 
     def check_last_runs(self) -> None:
         """Correct the last run of each workflow if it was deleted while the exporter was away.

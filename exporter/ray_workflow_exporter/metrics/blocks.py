@@ -11,8 +11,8 @@ import zlib
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, chain
-from typing import Any, Callable, NamedTuple, Optional
+from itertools import accumulate
+from typing import Any, Callable, Generic, NamedTuple, Optional, TypeVar
 
 # Objects share a bucket up to this many bytes, all families taken together. More would have to
 # be deflated again for each change; in less, there is less that repeats.
@@ -22,6 +22,7 @@ _LEVEL = 1  # of zlib: higher ones take two to three times as long to save a ten
 _GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no time, no name, any system
 _LAST_BLOCK = b"\x03\x00"
 
+F = TypeVar("F")  # a family
 Fragments = Sequence[bytes]  # the lines of one object: a piece for each family
 
 
@@ -76,7 +77,7 @@ def gzip_pieces(blocks: Iterable[Block]) -> list[bytes]:
     return [_GZIP_HEADER, *whole.packed, tail]
 
 
-class Blocks:
+class Blocks(Generic[F]):
     """The lines of many objects, in one block a family; not for use by two threads at once.
 
     `render` makes the lines of one object, and only if it is not equal to that before under its
@@ -84,7 +85,7 @@ class Blocks:
     the families whose lines are not the same as before.
     """
 
-    def __init__(self, families: Sequence[str], render: Callable[[Any], Fragments]) -> None:
+    def __init__(self, families: Sequence[F], render: Callable[[Any], Fragments]) -> None:
         self._render = render
         self.families = dict.fromkeys(families, EMPTY)
         self._objects: Mapping[str, object] = {}
@@ -93,7 +94,7 @@ class Blocks:
         self._buckets = {self._open: None}  # as a set that keeps its order
         self._changed: set[int] = set()  # families of which some bucket has another text
 
-    def update(self, objects: Mapping[str, object]) -> Mapping[str, Block]:
+    def update(self, objects: Mapping[str, object]) -> Mapping[F, Block]:
         """Return the block of each family for these objects. Of no more use after an error."""
         new = []
         changed: defaultdict[_Bucket, list[str]] = defaultdict(list)
@@ -106,15 +107,16 @@ class Blocks:
             elif known is not it and known != it:
                 changed[self._bucket_of[key]].append(key)
         self._objects = objects
-        moved = [it for bucket, keys in changed.items() for it in self._rewrite(bucket, keys)]
-        self._place(chain(moved, ((key, self._render(objects[key])) for key in new)))
-        for at, name in enumerate(self.families):
+        for bucket, keys in changed.items():
+            new += self._rewrite(bucket, keys)
+        self._place(new)
+        for at, family in enumerate(self.families):
             if at in self._changed:
-                self.families[name] = concat([bucket.blocks[at] for bucket in self._buckets])
+                self.families[family] = concat([bucket.blocks[at] for bucket in self._buckets])
         self._changed.clear()
         return self.families
 
-    def _rewrite(self, bucket: _Bucket, keys: Iterable[str]) -> list[tuple[str, Fragments]]:
+    def _rewrite(self, bucket: _Bucket, keys: Iterable[str]) -> list[str]:
         """Write changed and gone objects of one bucket; return those that have to move."""
         objects = self._objects
         lines = {key: self._render(objects[key]) if key in objects else None for key in keys}
@@ -126,14 +128,18 @@ class Blocks:
         if bucket is self._open:
             self._open = self._new_bucket()
         self._changed.update(at for at, it in enumerate(bucket.blocks) if it.length)
-        return bucket.fragments()
+        return bucket.keys
 
-    def _place(self, objects: Iterable[tuple[str, Fragments]]) -> None:
-        """Write objects that have no bucket, each one as soon as it is full: the lines of all
-        objects would take as much memory as the blocks."""
+    def _place(self, keys: Iterable[str]) -> None:
+        """Write objects that have no bucket.
+
+        A bucket is written as soon as it is full: the lines of all objects would take as much
+        memory as the blocks.
+        """
         waiting: dict[str, Optional[Fragments]] = {}
         size = self._open.size
-        for key, fragments in objects:
+        for key in keys:
+            fragments = self._render(self._objects[key])
             length = sum(map(len, fragments))
             if length >= BUCKET_BYTES // 2:
                 self._bucket_of[key] = alone = self._new_bucket()
@@ -166,11 +172,6 @@ class _Bucket:
         self.size = 0  # bytes of all blocks
         self._lengths = [array("L")] * families
 
-    def fragments(self) -> list[tuple[str, Fragments]]:
-        """Return the lines of each object."""
-        families = [self._of_family(family) for family in range(len(self.blocks))]
-        return list(zip(self.keys, zip(*families)))
-
     def write(self, changes: Mapping[str, Optional[Fragments]]) -> list[int]:
         """Put, replace and (None) drop objects; return the families whose text is another."""
         if not changes:
@@ -180,7 +181,7 @@ class _Bucket:
         sources = [(changes.get(key), place.get(key, -1)) for key in self.keys]
         changed = []
         for family, before in enumerate(self.blocks):
-            old = self._of_family(family)
+            old = self.lines(family)
             new = [old[at] if given is None else given[family] for given, at in sources]
             if new == old:
                 continue
@@ -192,7 +193,8 @@ class _Bucket:
         self.size = sum([it.length for it in self.blocks])
         return changed
 
-    def _of_family(self, family: int) -> list[bytes]:
+    def lines(self, family: int) -> list[bytes]:
+        """Return the lines of each object in one family."""
         text, lengths = b"".join(self.blocks[family].plain), self._lengths[family]
         return [text[end - length : end] for length, end in zip(lengths, accumulate(lengths))]
 

@@ -67,12 +67,11 @@ class Renderer:
         self._clear()
 
     def _clear(self) -> None:
-        of_workflow = [it for it in self._families if it.scope is WORKFLOW]
-        of_run = [it for it in self._families if it.tier in (Tier.RUN, Tier.STAGE, Tier.TASK)]
-        self._workflows, self._runs = (
-            Blocks([it.name for it in families], partial(lines_of, families, self._options))
-            for families, lines_of in ((of_workflow, _lines_of_workflow), (of_run, _lines_of_run))
-        )
+        options, families = self._options, self._families
+        of_workflow = [it for it in families if it.scope is WORKFLOW]
+        of_run = [it for it in families if it.tier in (Tier.RUN, Tier.STAGE, Tier.TASK)]
+        self._workflows = Blocks(of_workflow, partial(_lines_of_workflow, of_workflow, options))
+        self._runs = Blocks(of_run, partial(_lines_of_run, of_run, options))
 
     def render(self, snapshot: Snapshot) -> Exposition:
         """Render what differs from the snapshot before, and reuse the rest."""
@@ -86,7 +85,7 @@ class Renderer:
             raise
         rows = []
         for family in self._families:
-            samples = blocks.get(family.name)
+            samples = blocks.get(family)
             if samples is None:
                 samples = block(lines(family, [("", snapshot)], self._options))
             rows.append(Row(family, *_headers(family), samples))

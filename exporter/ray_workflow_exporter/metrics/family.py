@@ -97,7 +97,7 @@ Sample = tuple[tuple[str, ...], Value]
 Sampler = Callable[[Any, Options], Iterable[Sample]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """One row. `labels` are those beyond the scope's own.
 
