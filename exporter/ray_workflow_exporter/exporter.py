@@ -117,8 +117,7 @@ class Exporter:
             self._counters.advance(now)
             if now >= self._next_check:
                 self._next_check = now + _CHECK_SECONDS
-                self._catalog.check_last_runs()
-                for workflow in self._catalog.expire_workflows(now):
+                for workflow in self._catalog.check_workflows(now):
                     self._poller.names.release(workflow)
         # Saved before it is exposed: see Counters.save. A run in the cache counts as observed.
         self._counters.save()
@@ -149,7 +148,9 @@ class Exporter:
     @property
     def snapshot(self) -> Snapshot:
         """The last snapshot; without objects if it is older than `max_staleness`."""
-        return self._stale_snapshot() if self._is_stale() else self._snapshot
+        if not self._is_stale():
+            return self._snapshot
+        return Snapshot(self._snapshot.at, storage_up=False, manager_up=self._manager_up())
 
     @property
     def ready(self) -> bool:
@@ -185,9 +186,7 @@ class Exporter:
         gzip: bool = False,
     ) -> Sequence[bytes]:
         """Return the exposition of `tiers` (None: all), in text 0.0.4 or OpenMetrics 1.0."""
-        exposition = self._exposition
-        if self._is_stale():
-            exposition = Renderer().render(self._stale_snapshot())
+        exposition = Renderer().render(self.snapshot) if self._is_stale() else self._exposition
         return page(exposition, self._own, openmetrics=openmetrics, tiers=tiers, gzip=gzip)
 
     def run(self, workflow_id: str) -> Optional[RunView]:
@@ -314,9 +313,6 @@ class Exporter:
         if age is None:
             age = time.monotonic() - self._started
         return age > self._settings.max_staleness
-
-    def _stale_snapshot(self) -> Snapshot:
-        return Snapshot(self._snapshot.at, storage_up=False, manager_up=self._manager_up())
 
 
 class _FailureLog:

@@ -54,8 +54,13 @@ class History:
         if run.status is not RunStatus.SUCCESSFUL or run.end_time is None or run.duration is None:
             return False
         past, key = self._runs[run.workflow], (run.end_time, run.workflow_id)
-        if key in past or self.is_past(run.workflow, run.end_time) or _resumed(run):
+        if key in past or self.is_past(run.workflow, run.end_time):
             return False
+        assert run.start_time is not None
+        earliest = run.start_time - _CLOCK_SKEW_SECONDS
+        starts = [task.start_time for task in run.tasks.values() if task.start_time is not None]
+        if min(starts, default=earliest) < earliest:
+            return False  # it was resumed
         past[key] = _PastRun(run.duration, _stage_spans(run))
         if len(past) > _MAX_RUNS:
             del past[min(past)]
@@ -81,14 +86,6 @@ class History:
                 frozenset(stage for stage, known in spans.items() if 2 * len(known) > len(runs)),
             )
         return self._usual.get(workflow, Usual())
-
-
-def _resumed(run: Run) -> bool:
-    assert run.start_time is not None
-    earliest = run.start_time - _CLOCK_SKEW_SECONDS
-    return any(
-        task.start_time is not None and task.start_time < earliest for task in run.tasks.values()
-    )
 
 
 def _stage_spans(run: Run) -> dict[str, float]:

@@ -188,27 +188,22 @@ class Catalog:
         hidden = {**self._hidden, "max_workflows": folded_workflows}
         return Snapshot(now, runs=self._runs, workflows=self._workflows, hidden=hidden, **sources)
 
-    def check_last_runs(self) -> None:
-        """Correct the last run of each workflow if it was deleted while the exporter was away.
+    def check_workflows(self, now: float) -> list[str]:
+        """Drop workflows without a run, a setting or a recent count; return their names.
 
-        To be called after all of storage was read.
+        Corrects also which run of a workflow ended last, if it was deleted while the exporter was
+        away. To be called after all of storage was read.
         """
         for name, counters in self._counters.workflows.items():
             if counters.last_run is not None and counters.last_run.workflow_id not in self._held:
                 self._counters.set_last_run(name, self._newest_ended(name))
                 self._dirty = True
-
-    def expire_workflows(self, now: float) -> list[str]:
-        """Drop workflows without a run, a setting or a recent count; return their names."""
         oldest = now - self._settings.workflow_retention
-        names = [
-            name
-            for name, counters in self._counters.workflows.items()
-            if counters.newest < oldest and self.may_forget(name)
-        ]
-        for name in names:
+        counted = self._counters.workflows.items()
+        old = [key for key, it in counted if it.newest < oldest and self.may_forget(key)]
+        for name in old:
             self.forget_workflow(name)
-        return names
+        return old
 
     def may_forget(self, workflow: str) -> bool:
         """Whether a workflow has counters, but no run and no setting."""

@@ -25,9 +25,7 @@ _TAIL_LENGTH = 1 + 2 * _DIGEST_BYTES  # `~` and the digest
 # the format itself.
 _PLAIN = re.compile(rf"[ !#-\[\]-}}]{{0,{MAX_LABEL}}}")  # nothing to escape, no `~`
 _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_ESCAPED = re.compile(r'[\\"\n]')
 _NOT_FINITE = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
-_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
 
 
 def label_value(value: str) -> str:
@@ -116,4 +114,4 @@ def _as_code(match: re.Match[str]) -> str:
 
 
 def _escape(value: str) -> str:
-    return _ESCAPED.sub(lambda match: _ESCAPES[match.group()], value)
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

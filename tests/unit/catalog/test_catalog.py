@@ -221,7 +221,7 @@ def test_a_last_run_that_was_deleted_while_the_exporter_was_away_is_corrected() 
     catalog.put(a_run("good", ended=90.0))
     counters = catalog._counters
     counters.workflows["etl"].set_last_run(LastRun("gone", NOW, RunStatus.FAILED))
-    catalog.check_last_runs()
+    catalog.check_workflows(NOW)
     assert at(catalog).workflows[0].last_status is RunStatus.SUCCESSFUL
 
 
@@ -231,8 +231,8 @@ def test_a_workflow_ends_when_nothing_is_left_of_it() -> None:
         catalog.put(a_run(name, ended=ended, workflow=name))
         if name != "runs":
             catalog.remove(name)
-    assert catalog.expire_workflows(NOW) == ["old"]
+    assert catalog.check_workflows(NOW) == ["old"]
     assert [it.workflow for it in at(catalog).workflows] == ["kept", "new", "runs"]
-    assert catalog.expire_workflows(NOW + 48 * HOUR) == ["new"]
+    assert catalog.check_workflows(NOW + 48 * HOUR) == ["new"]
     assert [it.workflow for it in at(catalog).workflows] == ["kept", "runs"]
     assert not catalog.may_forget("runs")
