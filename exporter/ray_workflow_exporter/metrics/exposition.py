@@ -36,9 +36,6 @@ from .family import (
 )
 from .own import SelfMetrics
 
-TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-
 _EOF = block(b"# EOF\n")
 
 
@@ -113,25 +110,6 @@ def page(
     if openmetrics:
         blocks.append(_EOF)
     return gzip_pieces(blocks) if gzip else [piece for it in blocks for piece in it.plain]
-
-
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` header prefers OpenMetrics 1.0 to the text format (RFC 9110, 12.5.1)."""
-    openmetrics = plain = 0.0
-    for item in accept.lower().split(","):
-        media_type, *parameters = (part.strip() for part in item.split(";"))
-        given = dict(parameter.partition("=")[::2] for parameter in parameters)
-        try:
-            quality = float(given.get("q", "1"))
-        except ValueError:
-            quality = 0.0
-        # Version 0.0.1 has other rules for counters: who asks for that alone gets text.
-        if media_type == "application/openmetrics-text":
-            if given.get("version", "1.0.0") == "1.0.0":
-                openmetrics = max(openmetrics, quality)
-        elif media_type == "text/plain":
-            plain = max(plain, quality)
-    return openmetrics > 0 and openmetrics >= plain
 
 
 @cache

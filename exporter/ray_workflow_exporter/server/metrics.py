@@ -8,10 +8,11 @@ from typing import Optional
 
 from aiohttp import hdrs, web
 
-from ..metrics.exposition import OPENMETRICS_TYPE, TEXT_TYPE, wants_openmetrics
 from ..metrics.family import Tier
 from .source import SOURCE
 
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CHUNK_BYTES = 256 * 1024
 
 
@@ -53,16 +54,34 @@ def chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(waiting)
 
 
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an `Accept` header prefers OpenMetrics 1.0 to the text format (RFC 9110, 12.5.1)."""
+    openmetrics = plain = 0.0
+    for media_type, parameters, quality in _listed(accept):
+        # Version 0.0.1 has other rules for counters: who asks for that alone gets text.
+        if media_type == "application/openmetrics-text":
+            if parameters.get("version", "1.0.0") == "1.0.0":
+                openmetrics = max(openmetrics, quality)
+        elif media_type == "text/plain":
+            plain = max(plain, quality)
+    return openmetrics > 0 and openmetrics >= plain
+
+
 def accepts_gzip(accept_encoding: str) -> bool:
     """Whether an `Accept-Encoding` header allows gzip (RFC 9110, 12.5.3)."""
-    qualities = {}
-    for item in accept_encoding.lower().split(","):
-        coding, _, quality = item.replace(" ", "").partition(";q=")
-        try:
-            qualities[coding] = float(quality or 1)
-        except ValueError:
-            qualities[coding] = 0.0
+    qualities = {coding: quality for coding, _, quality in _listed(accept_encoding)}
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+
+
+def _listed(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Yield what a header lists: names with their parameters and quality."""
+    for item in header.lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        try:
+            yield name, given, float(given.get("q", "1"))
+        except ValueError:
+            yield name, given, 0.0
 
 
 def _tiers(request: web.Request) -> Optional[frozenset[Tier]]:

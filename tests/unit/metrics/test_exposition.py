@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ray_workflow_exporter.catalog.snapshot import Snapshot
 from ray_workflow_exporter.metrics import blocks, exposition
-from ray_workflow_exporter.metrics.exposition import Renderer, wants_openmetrics
+from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import DETAILS, Options, Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
@@ -81,36 +81,6 @@ def test_a_cluster_without_runs_has_no_object_families() -> None:
         ("ray_workflow_storage_up", frozenset(), "0.0"),
         ("ray_workflow_manager_up", frozenset(), "0.0"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("accept", "openmetrics"),
-    [
-        ("", False),
-        ("*/*", False),
-        ("text/plain", False),
-        ("application/openmetrics-text", True),
-        ("application/openmetrics-text; version=0.0.1", False),
-        ("application/openmetrics-text;q=0", False),
-        ("application/openmetrics-text;q=nonsense,text/plain;q=0.1", False),
-        ("text/plain;q=0.9, application/openmetrics-text;version=1.0.0;q=0.1", False),
-        # Prometheus 2.42, then 3.0
-        (
-            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;"
-            "version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            True,
-        ),
-        (
-            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
-            "application/openmetrics-text;version=0.0.1;q=0.4,"
-            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
-            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            True,
-        ),
-    ],
-)
-def test_the_accept_header_chooses_the_format(accept: str, openmetrics: bool) -> None:
-    assert wants_openmetrics(accept) is openmetrics
 
 
 # --- tiers and detail

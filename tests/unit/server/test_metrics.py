@@ -24,7 +24,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.metrics.exposition import OPENMETRICS_TYPE, Renderer, page
+from ray_workflow_exporter.metrics.exposition import Renderer, page
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.metrics.own import SelfMetrics
 from ray_workflow_exporter.server import metrics
@@ -114,7 +114,7 @@ async def test_head_tells_the_length_of_each_body(server: TestServer, shown: Sho
             assert (head.status, await head.read()) == (200, b"")
             body = page(shown.exposition, shown.own, openmetrics=True, gzip=packed)
             assert head.headers["Content-Length"] == str(sum(map(len, body)))
-            assert head.headers["Content-Type"] == OPENMETRICS_TYPE
+            assert head.headers["Content-Type"] == metrics.OPENMETRICS_TYPE
             assert head.headers.get("Content-Encoding") == ("gzip" if packed else None)
 
 
@@ -288,3 +288,33 @@ def test_a_big_piece_is_not_copied() -> None:
     first, second = metrics.chunks([big, big])
     assert first is big
     assert second is big
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text; version=0.0.1", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=nonsense,text/plain;q=0.1", False),
+        ("text/plain;q=0.9, application/openmetrics-text;version=1.0.0;q=0.1", False),
+        # Prometheus 2.42, then 3.0
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;"
+            "version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            True,
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,"
+            "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            True,
+        ),
+    ],
+)
+def test_the_accept_header_chooses_the_format(accept: str, openmetrics: bool) -> None:
+    assert metrics.wants_openmetrics(accept) is openmetrics
