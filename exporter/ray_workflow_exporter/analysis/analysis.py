@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Optional
@@ -72,7 +72,7 @@ class Analyst:
     def _clear(self) -> None:
         self._tasks: Mapping[str, Task] = {}
         self._dag = Dag()
-        self._tallies: dict[str, Tally] = {}  # by stage
+        self._tallies: defaultdict[str, Tally] = defaultdict(Tally)  # by stage
         self._stage_edges: tuple[Edge, ...] = ()
         self._starts: dict[str, float] = {}  # of the tasks at work
         self._ends: dict[str, float] = {}  # of all tasks, the beginning of time for no end
@@ -88,20 +88,18 @@ class Analyst:
             changed = tasks
             self._clear()
             self._dag.grow({}, tasks, tasks)
-        by_stage: dict[str, list[tuple[Optional[Task], Task]]] = {}
+        by_stage: defaultdict[str, list[Task]] = defaultdict(list)
         for task_id in changed:
-            old, new = self._tasks.get(task_id), tasks[task_id]
-            by_stage.setdefault(new.stage, []).append((old, new))
+            new = tasks[task_id]
+            by_stage[new.stage].append(new)
             if new.state is TaskState.RUNNING and new.start_time is not None:
                 self._starts[task_id] = new.start_time
             else:
                 self._starts.pop(task_id, None)
             end = new.end_time if new.state.finished else None
             self._ends[task_id] = _NEVER if end is None else end
-        for name, changes in by_stage.items():
-            if name not in self._tallies:
-                self._tallies[name] = Tally()
-            self._tallies[name].update(name, changes, tasks)
+        for stage, its_tasks in by_stage.items():
+            self._tallies[stage].update(its_tasks, self._tasks, tasks)
         self._tasks = tasks
         stages = tuple([tally.stage for tally in self._tallies.values()])
         edges = self._dag.stage_edges
@@ -110,10 +108,10 @@ class Analyst:
             places = [(rank[target], rank[source], kind) for source, target, kind in edges]
             self._stage_edges = tuple([edge for _, edge in sorted(zip(places, edges.values()))])
         counts = dict(NONE_YET)
-        for stage in stages:
-            for state, count in stage.tasks.items():
+        for it in stages:
+            for state, count in it.tasks.items():
                 counts[state] += count
-        sizes = [stage.output_bytes for stage in stages if stage.output_bytes is not None]
+        sizes = [it.output_bytes for it in stages if it.output_bytes is not None]
         cause = root_cause(run, self._dag)
         path = self._critical_path(run, cause)
         known = [tasks[task_id].duration for task_id in path]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -39,11 +39,12 @@ class Tally:
         self._end: Optional[float] = None
 
     def update(
-        self, name: str, changes: Iterable[tuple[Optional[Task], Task]], tasks: Mapping[str, Task]
+        self, changed: Sequence[Task], before: Mapping[str, Task], tasks: Mapping[str, Task]
     ) -> None:
-        """Count new tasks, each in the place of its old one; `tasks` are all of the run."""
+        """Count tasks that changed; `before` and `tasks` are all of the run, then and now."""
         counts, lost = self._counts, False
-        for old, new in changes:
+        for new in changed:
+            old = before.get(new.task_id)
             if old is not None:
                 counts[old.state] -= 1
                 if old.output_bytes is not None:
@@ -63,6 +64,7 @@ class Tally:
                 self._start = start
             if end is not None and (self._end is None or end > self._end):
                 self._end = end
+        name = changed[0].stage
         if lost:
             mine = [task for task in tasks.values() if task.stage == name]
             starts = [task.start_time for task in mine if task.start_time is not None]

@@ -111,7 +111,6 @@ class Family:
     help: str
     samples: Optional[Sampler] = None
     labels: tuple[str, ...] = ()
-    unit: str = ""
     stability: Stability = Stability.STABLE
     bounds: tuple[float, ...] = ()
 
@@ -119,3 +118,9 @@ class Family:
     def tier(self) -> Tier:
         """The tier of the scope."""
         return self.scope.tier
+
+    @property
+    def unit(self) -> str:
+        """The unit, which Prometheus wants at the end of the name."""
+        last = self.name.removesuffix("_total").rpartition("_")[2]
+        return last if last in ("seconds", "bytes", "ratio") else ""

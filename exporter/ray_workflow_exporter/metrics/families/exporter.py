@@ -19,22 +19,21 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_exporter_poll_duration_seconds", HISTOGRAM, EXPORTER,
         "Seconds taken by a poll of storage and management actor.",
-        unit="seconds", bounds=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+        bounds=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
     ),
     Family(
         "ray_workflow_exporter_probe_duration_seconds", HISTOGRAM, EXPORTER,
         "Seconds until the WorkflowManagementActor answered a request.",
-        unit="seconds", bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+        bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
     ),
     Family(
         "ray_workflow_exporter_change_latency_seconds", HISTOGRAM, EXPORTER,
         "Seconds between a change in Ray and the first snapshot that contains it.",
-        unit="seconds", bounds=(0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0),
+        bounds=(0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0),
     ),
     Family(
         "ray_workflow_exporter_last_poll_timestamp_seconds", GAUGE, EXPORTER,
         "Unix time at which the last poll ended, with or without errors.",
-        unit="seconds",
     ),
     Family(
         "ray_workflow_exporter_runs_to_read", GAUGE, EXPORTER,

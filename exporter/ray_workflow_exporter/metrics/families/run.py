@@ -43,27 +43,27 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_run_start_timestamp_seconds", GAUGE, RUN,
         "Unix time at which the run was started or last resumed; absent while it is PENDING.",
-        one(lambda view: view.run.start_time), unit="seconds",
+        one(lambda view: view.run.start_time),
     ),
     Family(
         "ray_workflow_run_end_timestamp_seconds", GAUGE, RUN,
         "Unix time at which the run ended.",
-        one(lambda view: end_time(view.run, view.run.status.finished)), unit="seconds",
+        one(lambda view: end_time(view.run, view.run.status.finished)),
     ),
     Family(
         "ray_workflow_run_duration_seconds", GAUGE, RUN,
         "Seconds from start to end of a finished run.",
-        one(lambda view: view.run.duration), unit="seconds",
+        one(lambda view: view.run.duration),
     ),
     Family(
         "ray_workflow_run_last_transition_timestamp_seconds", GAUGE, RUN,
         "Unix time at which the run or one of its tasks last changed its status or state.",
-        one(lambda view: view.run.last_transition), unit="seconds",
+        one(lambda view: view.run.last_transition),
     ),
     Family(
         "ray_workflow_run_deadline_timestamp_seconds", GAUGE, RUN,
         "Unix time by which the run should end, from its metadata or the settings of its workflow.",
-        one(lambda view: view.run.deadline), unit="seconds",
+        one(lambda view: view.run.deadline),
     ),
     Family(
         "ray_workflow_run_tasks", GAUGE, RUN,
@@ -73,24 +73,22 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_run_progress_ratio", GAUGE, RUN,
         "Share of the known tasks of the run that are SUCCESSFUL, from 0 to 1.",
-        one(lambda view: view.analysis.progress), unit="ratio",
+        one(lambda view: view.analysis.progress),
     ),
     Family(
         "ray_workflow_run_output_size_bytes", GAUGE, RUN,
         "Bytes of all task outputs of the run whose size is known.",
-        one(lambda view: view.analysis.output_bytes), unit="bytes",
+        one(lambda view: view.analysis.output_bytes),
     ),
     Family(
         "ray_workflow_run_critical_path_seconds", GAUGE, RUN,
         "Sum of the durations of the finished tasks on the critical path of the run.",
-        one(lambda view: view.analysis.critical_seconds),
-        unit="seconds", stability=EXPERIMENTAL,
+        one(lambda view: view.analysis.critical_seconds), stability=EXPERIMENTAL,
     ),
     Family(
         "ray_workflow_run_expected_end_timestamp_seconds", GAUGE, RUN,
         "Estimated Unix time of the end of the run, from the durations of earlier runs.",
-        one(lambda view: view.analysis.expected_end),
-        unit="seconds", stability=EXPERIMENTAL,
+        one(lambda view: view.analysis.expected_end), stability=EXPERIMENTAL,
     ),
     Family(
         "ray_workflow_run_failure_info", GAUGE, RUN,

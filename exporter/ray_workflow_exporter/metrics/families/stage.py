@@ -15,17 +15,17 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_stage_output_size_bytes", GAUGE, STAGE,
         "Bytes of all task outputs of the stage whose size is known.",
-        one(lambda it: it.stage.output_bytes), unit="bytes",
+        one(lambda it: it.stage.output_bytes),
     ),
     Family(
         "ray_workflow_stage_start_timestamp_seconds", GAUGE, STAGE,
         "Unix time at which the first task of the stage started.",
-        one(lambda it: it.stage.start_time), unit="seconds",
+        one(lambda it: it.stage.start_time),
     ),
     Family(
         "ray_workflow_stage_end_timestamp_seconds", GAUGE, STAGE,
         "Unix time at which the last task of the stage ended; absent while tasks may still run.",
-        one(lambda it: it.stage.end_time), unit="seconds",
+        one(lambda it: it.stage.end_time),
     ),
     Family(
         "ray_workflow_stage_critical", GAUGE, STAGE,

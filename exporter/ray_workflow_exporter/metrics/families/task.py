@@ -45,27 +45,27 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_task_submit_timestamp_seconds", GAUGE, TASK,
         "Unix time at which the task was submitted to Ray; known only for runs observed live.",
-        one(lambda it: it.task.submit_time), unit="seconds",
+        one(lambda it: it.task.submit_time),
     ),
     Family(
         "ray_workflow_task_start_timestamp_seconds", GAUGE, TASK,
         "Unix time at which the last attempt at the task started.",
-        one(lambda it: it.task.start_time), unit="seconds",
+        one(lambda it: it.task.start_time),
     ),
     Family(
         "ray_workflow_task_end_timestamp_seconds", GAUGE, TASK,
         "Unix time at which the task ended.",
-        one(lambda it: end_time(it.task, it.task.state.finished)), unit="seconds",
+        one(lambda it: end_time(it.task, it.task.state.finished)),
     ),
     Family(
         "ray_workflow_task_duration_seconds", GAUGE, TASK,
         "Seconds from start to end of a finished task.",
-        one(lambda it: it.task.duration), unit="seconds",
+        one(lambda it: it.task.duration),
     ),
     Family(
         "ray_workflow_task_output_size_bytes", GAUGE, TASK,
         "Bytes of the stored output of the task.",
-        one(lambda it: it.task.output_bytes), unit="bytes",
+        one(lambda it: it.task.output_bytes),
     ),
     Family(
         "ray_workflow_task_attempts", GAUGE, TASK,

@@ -26,7 +26,7 @@ FAMILIES: tuple[Family, ...] = (
         "ray_workflow_runs_duration_seconds", HISTOGRAM, WORKFLOW,
         "Seconds from start to end of finished runs, by their final status.",
         lambda view, _: [((key.value,), it) for key, it in view.totals.run_durations.items()],
-        ("status",), "seconds",
+        ("status",),
     ),
     Family(
         "ray_workflow_tasks_finished_total", COUNTER, WORKFLOW,
@@ -42,12 +42,12 @@ FAMILIES: tuple[Family, ...] = (
         "ray_workflow_tasks_duration_seconds", HISTOGRAM, WORKFLOW,
         "Seconds from start to end of SUCCESSFUL and FAILED tasks, by stage.",
         lambda view, _: [((stage,), it) for stage, it in view.totals.stage_durations.items()],
-        ("stage",), "seconds",
+        ("stage",),
     ),
     Family(
         "ray_workflow_last_success_timestamp_seconds", GAUGE, WORKFLOW,
         "Unix time at which the last SUCCESSFUL run of the workflow ended.",
-        one(lambda view: view.last_success), unit="seconds",
+        one(lambda view: view.last_success),
     ),
     Family(
         "ray_workflow_last_run_status", GAUGE, WORKFLOW,
@@ -58,11 +58,11 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "ray_workflow_expected_interval_seconds", GAUGE, WORKFLOW,
         "Expected seconds between two runs of the workflow, from the settings.",
-        one(lambda view: view.expected_interval), unit="seconds",
+        one(lambda view: view.expected_interval),
     ),
     Family(
         "ray_workflow_objective_ratio", GAUGE, WORKFLOW,
         "Share of runs of the workflow that should succeed, from the settings.",
-        one(lambda view: view.objective), unit="ratio",
+        one(lambda view: view.objective),
     ),
 )  # fmt: skip
