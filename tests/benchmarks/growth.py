@@ -12,11 +12,10 @@ from ray_workflow_exporter.model import Run, TaskState
 from ray_workflow_exporter.settings.settings import Settings
 from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import LinkState, LiveRun, LiveTask, ManagerView
-from support.expositions import series as series_of
 from support.trees import StorageTree
 
 from .harness import RUNS, Result, Table, duration, in_fresh_process, median_seconds, seconds, size
-from .population import NOW, TASKS, runs, runs_for, snapshot, wide_run
+from .population import NOW, TASKS, count_series, runs, runs_for, snapshot, wide_run
 from .scrape import Scraped, count_lines
 from .update import Changing
 
@@ -56,7 +55,7 @@ def scraped_and_updated(series: int) -> list[str]:
     share = f"{duration(update)} ({len(changing.changing)})"
     del changing.changing[1:]
     return [
-        f"{sum(series_of(scraped.exposition).values()):,}",
+        f"{count_series(scraped.exposition):,}",
         f"{len(changing.catalog.ids()):,}",
         size(len(scraped.body(gzip=False))),
         duration(plain),

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from ray_workflow_exporter.metrics.exposition import Renderer
-from support.expositions import body
-from support.expositions import series as series_of
+from ray_workflow_exporter.metrics.exposition import Renderer, page
+from ray_workflow_exporter.metrics.own import SelfMetrics
 
 from .harness import Result, Row, Table, at_most, in_fresh_process, size, times
 from .peer import registry_of
-from .population import filled, snapshot
+from .population import count_series, filled, snapshot
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 REPEATS = 3
@@ -38,7 +37,7 @@ def ours(series: int) -> tuple[int, int]:
     shown = snapshot(catalog)
     exposition = renderer.render(shown)
     used = resident()
-    return sum(series_of(exposition).values()), used
+    return count_series(exposition), used
 
 
 def peers(body: str) -> int:
@@ -52,7 +51,8 @@ def peers(body: str) -> int:
 
 def write_body(series: int, path: str) -> None:
     """Write the exposition of so many series to a file."""
-    Path(path).write_bytes(body(Renderer().render(snapshot(filled(series)))))
+    exposition = Renderer().render(snapshot(filled(series)))
+    Path(path).write_bytes(b"".join(page(exposition, SelfMetrics("1.0.0"))))
 
 
 def measure() -> Result:

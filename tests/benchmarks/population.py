@@ -10,10 +10,9 @@ from dataclasses import replace
 from ray_workflow_exporter.catalog.catalog import Catalog
 from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.catalog.snapshot import Snapshot
-from ray_workflow_exporter.metrics.exposition import Renderer
+from ray_workflow_exporter.metrics.exposition import Exposition, Renderer
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
-from support.expositions import series as series_of
 
 NOW = 1_750_000_000.0
 WORKFLOWS = (
@@ -159,12 +158,17 @@ def _stopped(
     return task
 
 
+def count_series(exposition: Exposition) -> int:
+    """Return the number of series of an exposition."""
+    return sum(row.samples.lines for row in exposition)
+
+
 def runs_for(series: int) -> int:
     """Return how many runs it takes to expose about so many series."""
     sample = Catalog(SETTINGS, Counters())
     for run in runs(200):
         sample.put(run)
-    found = sum(series_of(Renderer().render(snapshot(sample))).values())
+    found = count_series(Renderer().render(snapshot(sample)))
     return max(1, round(series * 200 / found))
 
 

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray_workflow_exporter.exporter import Exporter
 from ray_workflow_exporter.model import EdgeKind, Run, Task, TaskState
 from ray_workflow_exporter.settings.settings import Settings
+from support.analysis import analyse
 from support.cluster import STATE_API, Cluster
 from support.lab import Lab
-from support.runs import analyse
 from support.waiting import wait_until
 
 PREFIX = "__main__."

@@ -12,7 +12,7 @@ from ray_workflow_exporter.metrics.blocks import block, gzip_pieces
 from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ray_workflow_exporter.sources.records import LinkState, ManagerView
-from support.runs import analyse
+from support.analysis import analyse
 
 HOSTILE = "evil\n\x1b[31m<script>alert(1)</script>[bold]/../\u202e{x}%2F"
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Any
 
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.analysis.analysis import Analysis, Analyst, History
 from ray_workflow_exporter.model import (
     EdgeKind,
     Failure,
@@ -39,11 +38,6 @@ def run(*tasks: Task, status: RunStatus = RunStatus.RUNNING, **fields: Any) -> R
 def past_run(number: int, *tasks: Task, start: float = 0.0, end: float = 100.0) -> Run:
     ended = run(*tasks, status=RunStatus.SUCCESSFUL, start_time=start, end_time=end)
     return replace(ended, workflow_id=f"past {number}")
-
-
-def analyse(run: Run, history: Optional[History] = None) -> Analysis:
-    """Derive everything from a run."""
-    return Analyst(history).update(run)
 
 
 # Any run at all: half-read, overwritten, with cycles, with tasks nobody knows.

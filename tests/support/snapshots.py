@@ -23,7 +23,7 @@ from ray_workflow_exporter.model import (
     Task,
     TaskState,
 )
-from support.runs import analyse
+from support.analysis import analyse
 
 START = 1_700_000_000.0
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import History, RootCause, Stage
 from ray_workflow_exporter.model import Edge, EdgeKind, Run, RunStatus, Task, TaskState
+from support.analysis import analyse
 from support.runs import (
     CONTINUATION,
     CRASH,
@@ -18,7 +19,6 @@ from support.runs import (
     RUNNING,
     SUCCESSFUL,
     WAITING,
-    analyse,
     any_runs,
     past_run,
     run,

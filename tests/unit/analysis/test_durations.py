@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from ray_workflow_exporter.analysis.analysis import History
 from ray_workflow_exporter.model import Run, RunStatus, TaskState
-from support.runs import RUNNING, WAITING, analyse, any_runs, past_run, run, task
+from support.analysis import analyse
+from support.runs import RUNNING, WAITING, any_runs, past_run, run, task
 
 
 def test_a_history_holds_the_medians_of_runs_and_of_the_spans_of_their_stages():

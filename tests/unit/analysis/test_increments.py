@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ray_workflow_exporter.analysis.analysis import Analyst, History
 from ray_workflow_exporter.analysis.dag import Dag
 from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState, changed_tasks
+from support.analysis import analyse
 from support.runs import (
     IDS,
     RUNNING,
     WAITING,
-    analyse,
     any_id,
     any_runs,
     moments,

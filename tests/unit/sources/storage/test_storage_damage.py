@@ -12,7 +12,7 @@ from ray_workflow_exporter.model import Run, RunStatus
 from ray_workflow_exporter.responses import Responses
 from ray_workflow_exporter.sources.records import StoredRun, StoredTask
 from ray_workflow_exporter.sources.storage.storage import StorageError, WorkflowStorage
-from support.runs import analyse
+from support.analysis import analyse
 from support.stored import statuses, task_of
 
 TORN = [b"", b"{", b'{"start_time": 17', b'{"start_time": 1} {', b"\xff\xfe\x00", b"[" * 100_000]
