@@ -112,7 +112,9 @@ def trace() -> Trace:
         run.status("FAILED", T0 + 2)
         found = Trace()
         threading.setprofile(found.on_event)  # first: storage is read in a thread of its own
-        exporter = Exporter(Settings(address="none", storage=folder, finished_retention="50y"))
+        exporter = Exporter(
+            Settings(address="none", storage=folder, finished_retention=50 * 365 * 86_400.0)
+        )
         sys.setprofile(found.on_event)
         found.on = True
         try:

@@ -376,7 +376,7 @@ def test_a_page_opened_with_a_password_in_its_address_acts(
     hashed = bcrypt.hashpw(b"word", bcrypt.gensalt(4)).decode()
     (tmp_path / "web.yml").write_text(f"basic_auth_users: {{ann: {hashed}}}")
     files = {"tokens_file": tmp_path / "tokens", "web_config_file": tmp_path / "web.yml"}
-    with Site(Settings(**files), source) as site:
+    with Site(Settings.load(None, {}, files), source) as site:
         page.goto(of(f"http://ann:word@127.0.0.1:{site.port}", "train-7"))
         order(page, "Cancel", "a-token")
         expect(page.locator("#outcome")).to_contain_text("Cancel train-7: SUCCEEDED")

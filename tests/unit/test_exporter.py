@@ -51,7 +51,7 @@ def watch() -> Iterator[Callable[..., Exporter]]:
 
     def make(tree: StorageTree, **settings: Any) -> Exporter:
         settings = {"address": "none", "storage": tree.uri, **settings}
-        made.append(Exporter(Settings(**settings)))
+        made.append(Exporter(Settings.load(None, {}, settings)))
         return made[-1]
 
     yield make

@@ -31,33 +31,28 @@ def workflow_tasks(
         if storage is None and address is None:
             storage, address = _own_cluster()
         flags = {"storage": storage, "address": address}
-        reader = _direct(Settings.load_here(flags))
+        reader = read_directly(Settings.load_here(flags))
     try:
         return reader.tasks(workflow_id)
     finally:
         reader.close()
 
 
-def open_reader(
-    settings: Settings,
-    url: Optional[str] = None,
-    *,
-    direct: bool = False,
-    token: Optional[str] = None,
-) -> Reader:
-    """Return a reader of `url`; else of the exporter that runs on this machine, if one does and
-    not `direct`; else one that reads storage and cluster itself."""
+def find_exporter(
+    settings: Settings, url: Optional[str] = None, token: Optional[str] = None
+) -> Optional[HttpReader]:
+    """Return a reader of `url`, else of the exporter on this machine; None if it has none."""
     if url is not None:
         return HttpReader(url, token)
-    if not direct:
-        reader = HttpReader(local_url(settings), token)
-        if reader.answers():
-            return reader
-        reader.close()
-    return _direct(settings)
+    reader = HttpReader(local_url(settings), token)
+    if reader.answers():
+        return reader
+    reader.close()
+    return None
 
 
-def _direct(settings: Settings) -> Reader:
+def read_directly(settings: Settings) -> Reader:
+    """Return a reader of storage and cluster."""
     from .direct_reader import DirectReader  # imports all of the exporter
 
     return DirectReader(settings)

@@ -6,9 +6,8 @@ from typing import Any, Callable, Optional, TypeVar
 
 import click
 
-from ..settings.reference import kinds
-from ..settings.settings import CONFIG_VARIABLE, USUAL_FLAGS, Settings, flag
-from ..settings.values import parse_duration
+from ..settings.settings import CONFIG_VARIABLE, SETTINGS, USUAL_FLAGS, Settings, flag
+from ..settings.values import FLAG, parse_duration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,12 +45,12 @@ def settings_flags(*, hidden: bool = False) -> Callable[[Command], Command]:
         )
 
     def decorate(command: Command) -> Command:
-        for key, kind in reversed(list(kinds().items())):
-            name, field = flag(key), Settings.model_fields[key]
-            declaration = [f"{name}/--no-{name[2:]}" if field.annotation is bool else name]
+        for key, (_, kind, text) in reversed(SETTINGS.items()):
+            name = flag(key)
+            declaration = [f"{name}/--no-{name[2:]}" if kind is FLAG else name]
             if key in USUAL_FLAGS:
                 declaration.insert(0, USUAL_FLAGS[key])
-            command = option(declaration, key, kind, field.description or "")(command)
+            command = option(declaration, key, kind.name, text)(command)
         text = f"Settings file (YAML). Default: the one that ${CONFIG_VARIABLE} names."
         return option(["--config"], "config", "file", text)(command)
 
@@ -63,9 +62,9 @@ def given(ctx: click.Context) -> dict[str, Any]:
     return {key: value for key, value in ctx.ensure_object(dict).items() if key != "config"}
 
 
-def load_settings(ctx: click.Context) -> Settings:
+def load_settings(ctx: click.Context, **defaults: Any) -> Settings:
     """Return the settings from file, environment and flags. Raises SettingsError."""
-    return Settings.load_here(given(ctx), ctx.ensure_object(dict).get("config"))
+    return Settings.load_here(given(ctx), ctx.ensure_object(dict).get("config"), **defaults)
 
 
 output_option = click.option(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..settings.settings import CONFIG_VARIABLE, Settings
+from ..settings.settings import CONFIG_VARIABLE, SETTINGS
 from . import COMMANDS, load
 
 PROGRAM = "ray-workflow-exporter"
@@ -67,7 +67,7 @@ def _section(name: str, command: click.Command, heading: str) -> Iterator[str]:
 
 def _documented(option: click.Option) -> bool:
     # Settings have a page of their own.
-    return option.name not in ("config", *Settings.model_fields)
+    return option.name not in ("config", *SETTINGS)
 
 
 def _declaration(option: click.Option) -> str:

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import click
-from rich.live import Live
 
-from .. import logs
-from ..client.client import local_url, open_reader
+from ..client.client import find_exporter, local_url, read_directly
 from ..client.http_reader import HttpReader
 from ..client.reader import Reader
 from ..model import RunStatus
-from . import terminal
 from .options import Command, duration, given, load_settings, output_option, settings_flags
 
 # With one of these, an exporter on this machine is not asked: it may watch another cluster.
@@ -91,11 +88,15 @@ def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 @contextmanager
 def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
     """Open the reader that the options name."""
-    settings = load_settings(ctx)
-    quiet = {} if "log_level" in settings.model_fields_set else {"log_level": "error"}
-    logs.configure(settings.model_copy(update=quiet))
-    direct = not given(ctx).keys().isdisjoint(_OF_A_CLUSTER)
-    opened = open_reader(settings, url, direct=direct, token=ctx.meta.get(_TOKEN))
+    settings = load_settings(ctx, log_level="error")
+    opened: Optional[Reader] = None
+    if url is not None or given(ctx).keys().isdisjoint(_OF_A_CLUSTER):
+        opened = find_exporter(settings, url, ctx.meta.get(_TOKEN))
+    if opened is None:
+        from .. import logs  # imported only where something is logged
+
+        logs.configure(settings)
+        opened = read_directly(settings)
     try:
         yield opened
     finally:
@@ -172,6 +173,8 @@ def list_runs(
     if output == "json":
         _print_json({**_page(runs), **notes})
     elif runs:
+        from . import terminal  # here and below: `rich` costs a third of a command
+
         width = terminal.console().width
         terminal.show(terminal.runs_table(runs, now, width=width, unsure=unsure))
     else:
@@ -196,6 +199,8 @@ def show(
       ray-workflow-exporter show nightly-etl-2025-06-01
       ray-workflow-exporter show nightly-etl-2025-06-01 -o json
     """
+    from . import terminal
+
     with reader(ctx, url) as source:
         run = source.run(workflow_id)
         short = not all_tasks and output == "table" and terminal.is_large(run)
@@ -248,6 +253,10 @@ def watch(
       ray-workflow-exporter watch
       ray-workflow-exporter watch nightly-etl-2025-06-01 --duration 10m
     """
+    from rich.live import Live
+
+    from . import terminal
+
     end = time.monotonic() + lasting if lasting is not None else math.inf
     console = terminal.console()
     try:

@@ -148,11 +148,9 @@ def _serve(announcement: _Announcement) -> int:
 
     node = announcement.node
     log = _Log(node.log_file)
-    logs.configure(Settings.load(None, {}, {}), log)
+    logs.configure(Settings(), log)
     try:
-        settings = Settings.load_here({"address": node.gcs_address})
-        if settings.storage is None:
-            settings = settings.model_copy(update={"storage": node.storage})
+        settings = Settings.load_here({"address": node.gcs_address}, storage=node.storage)
         logs.configure(settings, log)
         _log.info("watching the Ray at %s from its head node %s", node.gcs_address, node.node_id)
         exporter = Exporter(settings, keep=True)

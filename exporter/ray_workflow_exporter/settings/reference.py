@@ -1,4 +1,4 @@
-"""`docs/settings.md`, and the kind of each setting, from the definition of the settings.
+"""`docs/settings.md`, from the definitions of the settings.
 
 `python -m ray_workflow_exporter.settings.reference` prints the page.
 """
@@ -6,34 +6,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
 
-from .settings import CONFIG_VARIABLE, USUAL_FLAGS, Settings, flag, variable
+from .settings import CONFIG_VARIABLE, SETTINGS, USUAL_FLAGS, flag, variable
 from .values import format_duration
-
-_KINDS = {
-    "string": "text",
-    "boolean": "true/false",
-    "integer": "whole number",
-    "object": "mapping",
-}
-
-
-@cache
-def kinds() -> dict[str, str]:
-    """Return the kind of value of each setting, in a word or two."""
-    return {
-        key: _kind(schema) for key, schema in Settings.model_json_schema()["properties"].items()
-    }
-
-
-def _kind(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return "/".join(schema["enum"])
-    kind = next(part["type"] for part in (schema, *schema.get("anyOf", ())) if "type" in part)
-    return str(_KINDS.get(kind, kind))
 
 
 def render_docs() -> str:
@@ -53,10 +28,8 @@ def render_docs() -> str:
         "| key | variable | flag | allowed | default | meaning |",
         "|---|---|---|---|---|---|",
     ]
-    for key, kind in kinds().items():
-        field = Settings.model_fields[key]
-        default = field.get_default(call_default_factory=True)
-        if kind == "duration":
+    for key, (default, kind, description) in SETTINGS.items():
+        if kind.name == "duration":
             default = format_duration(default)
         names = [USUAL_FLAGS[key], flag(key)] if key in USUAL_FLAGS else [flag(key)]
         flags = ", ".join(f"`{name}`" for name in names)
@@ -67,9 +40,9 @@ def render_docs() -> str:
             f"`{key}`",
             f"`{variable(key)}`",
             flags,
-            kind,
+            kind.name,
             "" if default in (None, (), {}) else f"`{default}`",
-            str(field.description),
+            description,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -5,20 +5,17 @@ To add a setting, add a field: its flag, its variable and its line in the docs f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Any, Optional
 
-import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from . import values
+from .problems import SettingsError, hint, read_yaml
 
-from .problems import SettingsError, first_problem, hint, read_yaml
-from .values import Count, Duration, Listen, Names, Origins, Shard, Share, parse_shard, read_mapping
-
-__all__ = ["CONFIG_VARIABLE", "Settings", "SettingsError", "WorkflowSettings", "flag", "variable"]
+__all__ = ["CONFIG_VARIABLE", "SETTINGS", "Settings", "SettingsError", "WorkflowSettings"]
 
 ENV_PREFIX = "RAY_WORKFLOW_EXPORTER_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -37,142 +34,154 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class WorkflowSettings(BaseModel):
+@dataclass(frozen=True)
+class WorkflowSettings:
     """What the owner of a workflow expects from its runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    expected_interval: Optional[Duration] = None
-    deadline: Optional[Duration] = None
-    objective: Optional[Share] = None
+    expected_interval: Optional[float] = None
+    deadline: Optional[float] = None
+    objective: Optional[float] = None
 
 
-class Settings(BaseModel):
+_WORKFLOW_KINDS = {
+    "expected_interval": values.DURATION,
+    "deadline": values.DURATION,
+    "objective": values.SHARE,
+}
+
+
+def _read_workflow(value: Any) -> WorkflowSettings:
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping")
+    for key in value:
+        if key not in _WORKFLOW_KINDS:
+            raise ValueError(f"has the unknown key {key!r}{hint(str(key), _WORKFLOW_KINDS)}")
+    given = {key: it for key, it in value.items() if it is not None}
+    return WorkflowSettings(
+        **{key: values.within(key, _WORKFLOW_KINDS[key].read, it) for key, it in given.items()}
+    )
+
+
+def _read_workflows(value: Any) -> dict[str, WorkflowSettings]:
+    found = {}
+    for name, it in values.read_mapping(value).items():
+        if not isinstance(name, str):
+            raise ValueError("must be a text", str(name))
+        found[name] = values.within(name, _read_workflow, it)
+    return found
+
+
+@dataclass(frozen=True)
+class Settings:
     """All settings of the exporter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    storage: Optional[str] = Field(
+    storage: Optional[str] = values.TEXT(
         None,
-        min_length=1,
-        description="Workflow storage, as given to `ray start --storage`. Default: the storage of "
-        "the cluster.",
+        "Workflow storage, as given to `ray start --storage`. Default: the storage of the cluster.",
     )
-    address: str = Field(
+    address: str = values.TEXT(
         "auto",
-        min_length=1,
-        description="Address of the Ray cluster. `auto`: the one on this machine; `none`: read "
-        "storage only.",
+        "Address of the Ray cluster. `auto`: the one on this machine; `none`: read storage only.",
     )
-    listen: Listen = Field(
+    listen: str = values.LISTEN(
         ":20729",
-        description="Address to listen on. Without a host: all interfaces. Write an IPv6 address "
-        "in brackets.",
+        "Address to listen on. Without a host: all interfaces. Write an IPv6 address in brackets.",
     )
-    actions_listen: Optional[Listen] = Field(
+    actions_listen: Optional[str] = values.LISTEN(
         None,
-        description="Separate address for actions. If set, `listen` accepts none; page and metrics "
-        "are served on both.",
+        "Separate address for actions. If set, `listen` accepts none; page and metrics are served "
+        "on both.",
     )
-    tokens_file: Optional[Path] = Field(
+    tokens_file: Optional[Path] = values.PATH(
         None,
-        description="YAML file of bearer tokens; see `docs/security.md`. Without it, actions are "
-        "off. Read again when it changes.",
+        "YAML file of bearer tokens; see `docs/security.md`. Without it, actions are off. Read "
+        "again when it changes.",
     )
-    web_config_file: Optional[Path] = Field(
+    web_config_file: Optional[Path] = values.PATH(
         None,
-        description="TLS, headers and users, in Prometheus's web-config format. Read again when it "
-        "changes.",
+        "TLS, headers and users, in Prometheus's web-config format. Read again when it changes.",
     )
-    public_reading: bool = Field(
+    public_reading: bool = values.FLAG(
         True,
-        description="Allow reading metrics, page and API without credentials. Has no effect if the "
-        "web config has users.",
+        "Allow reading metrics, page and API without credentials. Has no effect if the web config "
+        "has users.",
     )
-    cors_origins: Origins = Field(
+    cors_origins: tuple[str, ...] = values.ORIGINS(
         (),
-        description="Origins whose pages may call the API from a browser, such as "
-        "`https://grafana.example`.",
+        "Origins whose pages may call the API from a browser, such as `https://grafana.example`.",
     )
-    interval: Duration = Field(1.0, ge=0.1, description="Time between two polls, at least 100ms.")
-    shard: Shard = Field(
+    interval: float = values.INTERVAL(1.0, "Time between two polls, at least 100ms.")
+    shard: str = values.SHARD(
         "0/1",
-        description="Watch only shard i of n, counted from 0. A run belongs to one shard, by the "
-        "hash of its id.",
+        "Watch only shard i of n, counted from 0. A run belongs to one shard, by the hash of its "
+        "id.",
     )
-    detail: Literal["workflow", "run", "stage", "task"] = Field(
-        "task", description="Finest tier of metrics to expose."
+    detail: str = values.choice("workflow", "run", "stage", "task")(
+        "task", "Finest tier of metrics to expose."
     )
-    finished_retention: Duration = Field(
-        86_400.0, description="How long to expose the metrics of a finished run."
+    finished_retention: float = values.DURATION(
+        86_400.0, "How long to expose the metrics of a finished run."
     )
-    max_finished_runs: Count = Field(
-        1000, description="Maximum number of finished runs to expose, newest first."
+    max_finished_runs: int = values.COUNT(
+        1000, "Maximum number of finished runs to expose, newest first."
     )
-    workflow_retention: Duration = Field(
+    workflow_retention: float = values.DURATION(
         30 * 86_400.0,
-        description="How long the counters of a workflow without runs are exposed after its last "
-        "count.",
+        "How long the counters of a workflow without runs are exposed after its last count.",
     )
-    task_retention: Duration = Field(
+    task_retention: float = values.DURATION(
         3_600.0,
-        description="How long to expose the tasks of a finished run. Failed tasks are exposed as "
-        "long as their run.",
+        "How long to expose the tasks of a finished run. Failed tasks are exposed as long as "
+        "their run.",
     )
-    max_tasks_per_run: Count = Field(
-        1000,
-        description="Maximum number of tasks to expose for a run; a larger run is exposed by "
-        "stage only.",
+    max_tasks_per_run: int = values.COUNT(
+        1000, "Maximum number of tasks to expose for a run; a larger run is exposed by stage only."
     )
-    max_workflows: Count = Field(
-        200, description="Maximum number of workflows in labels; further ones count as `other`."
+    max_workflows: int = values.COUNT(
+        200, "Maximum number of workflows in labels; further ones count as `other`."
     )
-    max_staleness: Duration = Field(
-        60.0, description="How long to serve the last good poll while polls fail."
+    max_staleness: float = values.DURATION(
+        60.0, "How long to serve the last good poll while polls fail."
     )
-    manager_timeout: Duration = Field(
-        5.0, description="Time-out for Ray's workflow management actor, per poll."
+    manager_timeout: float = values.DURATION(
+        5.0, "Time-out for Ray's workflow management actor, per poll."
     )
-    storage_timeout: Duration = Field(30.0, description="Time-out for workflow storage, per poll.")
-    manager_grace: Duration = Field(
+    storage_timeout: float = values.DURATION(30.0, "Time-out for workflow storage, per poll.")
+    manager_grace: float = values.DURATION(
         30.0,
-        description="How long live runs keep their status while Ray cannot be reached; then they "
-        "count as RESUMABLE.",
+        "How long live runs keep their status while Ray cannot be reached; then they count as "
+        "RESUMABLE.",
     )
-    expose_error_messages: bool = Field(
+    expose_error_messages: bool = values.FLAG(
         True,
-        description="Expose the messages of exceptions, not only their types. What looks like a "
-        "secret is masked in any case.",
+        "Expose the messages of exceptions, not only their types. What looks like a secret is "
+        "masked in any case.",
     )
-    metadata_labels: Names = Field(
-        (), description="Keys of user metadata to expose as labels, prefixed `meta_`."
+    metadata_labels: tuple[str, ...] = values.TEXTS(
+        (), "Keys of user metadata to expose as labels, prefixed `meta_`."
     )
-    workflow_key: str = Field(
-        "workflow",
-        min_length=1,
-        description="Key of user metadata that holds the name of a run's workflow.",
+    workflow_key: str = values.TEXT(
+        "workflow", "Key of user metadata that holds the name of a run's workflow."
     )
-    workflows: Annotated[dict[str, WorkflowSettings], BeforeValidator(read_mapping)] = Field(
-        default_factory=dict,
-        description="Per workflow: `expected_interval` (time between two runs), `deadline` "
-        "(maximum duration of a run) and `objective` (share of its runs that should succeed).",
+    workflows: Mapping[str, WorkflowSettings] = values.Kind("mapping", _read_workflows)(
+        {},
+        "Per workflow: `expected_interval` (time between two runs), `deadline` (maximum duration "
+        "of a run) and `objective` (share of its runs that should succeed).",
     )
-    objective: Share = Field(
+    objective: float = values.SHARE(
         0.99,
-        description="Share of runs that should succeed, between 0 and 1, for workflows without "
-        "their own objective.",
+        "Share of runs that should succeed, between 0 and 1, for workflows without their own "
+        "objective.",
     )
-    state_dir: Optional[Path] = Field(
+    state_dir: Optional[Path] = values.PATH(
         None,
-        description="Folder for the counters and the cache of finished runs. Default: "
-        "`ray-workflow-exporter` under `$XDG_STATE_HOME` or `~/.local/state`.",
+        "Folder for the counters and the cache of finished runs. Default: `ray-workflow-exporter` "
+        "under `$XDG_STATE_HOME` or `~/.local/state`.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Minimum log level."
+    log_level: str = values.choice("debug", "info", "warning", "error")(
+        "info", "Minimum log level."
     )
-    log_format: Literal["text", "json"] = Field(
-        "text", description="Format of log lines on stderr."
-    )
+    log_format: str = values.choice("text", "json")("text", "Format of log lines on stderr.")
 
     @property
     def state_path(self) -> Path:
@@ -183,40 +192,57 @@ class Settings(BaseModel):
     @property
     def shards(self) -> int:
         """How many exporters share the runs."""
-        return parse_shard(self.shard)[1]
+        return values.parse_shard(self.shard)[1]
 
     def holds(self, workflow_id: str) -> bool:
         """Tell whether a run belongs to this shard; of all shards, exactly one holds it."""
-        index, count = parse_shard(self.shard)
+        index, count = values.parse_shard(self.shard)
         if count == 1:
             return True
+        import hashlib  # slow to import, and seldom needed
+
         digest = hashlib.blake2b(workflow_id.encode("utf-8", "surrogatepass"), digest_size=8)
         return int.from_bytes(digest.digest(), "big") % count == index
 
     @classmethod
     def load(
-        cls, file: Optional[Path], environ: Mapping[str, str], flags: Mapping[str, Any]
+        cls,
+        file: Optional[Path],
+        environ: Mapping[str, str],
+        flags: Mapping[str, Any],
+        **defaults: Any,
     ) -> Settings:
-        """Merge `file`, the variables of `environ` and `flags`; the later one wins.
+        """Merge `defaults`, `file`, the variables of `environ` and `flags`; the later one wins.
 
         A flag that is None is not set, nor is an empty variable. Raises SettingsError.
         """
-        values: dict[str, Any] = {}
-        origin: dict[str, str] = {}
-        for key, value, where in (*_from_file(file), *_from_environ(environ), *_from_flags(flags)):
-            values[key], origin[key] = value, where
-        try:
-            return cls.model_validate(values)
-        except pydantic.ValidationError as error:
-            (key, *inside), problem = first_problem(error, WorkflowSettings.model_fields)
-            at = f", at {'.'.join(inside)}," if inside else ""
-            raise SettingsError(f"{origin[key]}{at} {problem}") from None
+        given: dict[str, tuple[Any, str]] = {}
+        for key, value, origin in (*_from_file(file), *_from_environ(environ), *_from_flags(flags)):
+            given[key] = value, origin
+        settings = dict(defaults)
+        for key, (default, kind, _) in SETTINGS.items():
+            value, origin = given.get(key, (default, ""))
+            if key not in given or value is default is None:
+                continue
+            try:
+                settings[key] = kind.read(value)
+            except ValueError as error:
+                problem, *inside = error.args
+                at = f", at {'.'.join(inside)}," if inside else ""
+                end = "" if problem[-1] in ".?" else "."
+                raise SettingsError(f"{origin}{at} {problem}{end}") from None
+        return cls(**settings)
 
     @classmethod
-    def load_here(cls, flags: Mapping[str, Any], file: Optional[str] = None) -> Settings:
+    def load_here(
+        cls, flags: Mapping[str, Any], file: Optional[str] = None, **defaults: Any
+    ) -> Settings:
         """Load `file`, else the one that the environment names, and this process's environment."""
         path = file or os.environ.get(CONFIG_VARIABLE)
-        return cls.load(Path(path) if path else None, os.environ, flags)
+        return cls.load(Path(path) if path else None, os.environ, flags, **defaults)
+
+
+SETTINGS: dict[str, values.Setting] = {it.name: it.metadata["setting"] for it in fields(Settings)}
 
 
 def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:
@@ -226,14 +252,14 @@ def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:
     if content is not None and not isinstance(content, dict):
         raise SettingsError(f"The file {file} must hold `key: value` lines, one for a setting.")
     for key, value in (content or {}).items():
-        if key not in Settings.model_fields:
-            near = hint(str(key), Settings.model_fields)
+        if key not in SETTINGS:
+            near = hint(str(key), SETTINGS)
             raise SettingsError(f"The file {file} has the unknown key {str(key)!r}{near}")
         yield key, value, f"{key!r} in the file {file}"
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
-    known = {variable(key): key for key in Settings.model_fields}
+    known = {variable(key): key for key in SETTINGS}
     for name, value in environ.items():
         if name in known and value:
             yield known[name], value, f"The variable {name}"

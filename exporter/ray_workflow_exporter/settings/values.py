@@ -1,19 +1,48 @@
-"""What a setting may hold: durations, addresses, lists, and how they are read from a text."""
+"""What a setting may hold: its kind, and how it is read from a text or from YAML.
+
+A reader returns the value or raises ValueError with the predicate of a sentence, such as "must be
+a path"; for a part of a value, further arguments say where it is.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from typing import Annotated, Any
-
-import pydantic
-import yaml
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
 
 from .addresses import parse_listen
 
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
+}
+
+
+class Kind(NamedTuple):
+    """What a setting may hold: its name in help texts, and its reader."""
+
+    name: str
+    read: Callable[[Any], Any]
+
+    def __call__(self, default: Any, description: str) -> Any:
+        """Define a setting of this kind: a field of a dataclass."""
+        setting = Setting(default, self, description)
+        # By a factory, because a mapping cannot be a default itself.
+        return field(default_factory=lambda: default, metadata={"setting": setting})
+
+
+class Setting(NamedTuple):
+    """The definition of one setting."""
+
+    default: Any
+    kind: Kind
+    description: str
 
 
 def parse_duration(value: Any) -> float:
@@ -42,80 +71,143 @@ def format_duration(seconds: float) -> str:
     return text or "0s"
 
 
-def _check_listen(value: str) -> str:
-    parse_listen(value)
-    return value
-
-
-def parse_shard(value: str) -> tuple[int, int]:
+def parse_shard(value: Any) -> tuple[int, int]:
     """Return (i, n) of `i/n`."""
-    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", _any_text(value))
     if match is None or int(match[1]) >= int(match[2]):
         raise ValueError("must be i/n with 0 <= i < n, such as 0/3, 1/3 and 2/3 for three shards")
     return int(match[1]), int(match[2])
 
 
-def _check_shard(value: str) -> str:
-    parse_shard(value)
-    return value
+def within(place: object, read: Callable[[Any], Any], value: Any) -> Any:
+    """Read a part of a value; an error says where it is."""
+    try:
+        return read(value)
+    except ValueError as error:
+        predicate, *inside = error.args
+        raise ValueError(predicate, str(place), *inside) from None
 
 
-def _split(value: object) -> object:
-    # A variable or a flag holds a list as `a,b`.
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list of texts")
-    return value
-
-
-def read_mapping(value: object) -> object:
+def read_mapping(value: object) -> Mapping[Any, Any]:
     """Return a mapping as it is; a variable or a flag holds one as YAML or JSON text."""
     if isinstance(value, str):
+        import yaml  # slow to import, and seldom needed
+
         try:
-            return yaml.safe_load(value)
+            value = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ValueError("must be a mapping as YAML or JSON text") from None
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a mapping")
     return value
 
 
-def matching(pattern: str, otherwise: str) -> pydantic.AfterValidator:
-    """Return a validator of texts that match all of `pattern`; `otherwise` is its predicate."""
-
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
-            raise ValueError(otherwise)
-        return value
-
-    return pydantic.AfterValidator(check)
-
-
-def _refuse_bool(value: object) -> object:
-    if isinstance(value, bool):  # which Python takes for 0 or 1
-        raise ValueError("must be a whole number")
+def _any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema({"type": "duration"})]
-Count = Annotated[int, BeforeValidator(_refuse_bool), Field(ge=0)]
-Listen = Annotated[
-    str, pydantic.AfterValidator(_check_listen), WithJsonSchema({"type": "host:port"})
-]
-Shard = Annotated[str, pydantic.AfterValidator(_check_shard), WithJsonSchema({"type": "i/n"})]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split), WithJsonSchema({"type": "list"})]
-Origins = Annotated[
-    tuple[
-        Annotated[
-            str,
-            # As browsers write it: `*` would open the API to every page that a user visits.
-            matching(
-                r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?",
-                "must be an origin, such as https://grafana.example or http://host:3000",
-            ),
-        ],
-        ...,
-    ],
-    BeforeValidator(_split),
-    WithJsonSchema({"type": "list"}),
-]
+def _text(value: Any) -> str:
+    if value == "":
+        raise ValueError("must not be empty")
+    return _any_text(value)
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise ValueError("must be a path")
+    return Path(value)
+
+
+def _flag(value: Any) -> bool:
+    word = str(value).lower()
+    if word not in _WORDS:
+        raise ValueError("must be true or false")
+    return _WORDS[word]
+
+
+def _count(value: Any) -> int:
+    try:
+        # By its text: Python takes a bool for 0 or 1, and 3.0 is as good as 3.
+        number = int(re.sub(r"\.0*$", "", str(value)))
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if number < 0:
+        raise ValueError("must be at least 0")
+    return number
+
+
+def _share(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError("must be a number") from None
+    if not number > 0:
+        raise ValueError("must be more than 0.0")
+    if not number < 1:
+        raise ValueError("must be less than 1.0")
+    return number
+
+
+def _interval(value: Any) -> float:
+    seconds = parse_duration(value)
+    if seconds < 0.1:
+        raise ValueError("must be at least 0.1")
+    return seconds
+
+
+def _listen(value: Any) -> str:
+    parse_listen(_any_text(value))
+    return str(value)
+
+
+def _shard(value: Any) -> str:
+    parse_shard(value)
+    return str(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):  # a variable or a flag holds a list as `a,b`
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a list of texts")
+    return tuple(within(place, _any_text, it) for place, it in enumerate(value))
+
+
+def _origin(value: str) -> str:
+    # As browsers write it: `*` would open the API to every page that a user visits.
+    if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
+        raise ValueError("must be an origin, such as https://grafana.example or http://host:3000")
+    return value
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    return tuple(within(place, _origin, it) for place, it in enumerate(_texts(value)))
+
+
+def choice(*words: str) -> Kind:
+    """Return the kind of a setting that holds one of some words."""
+
+    def read(value: Any) -> str:
+        if value in words:
+            return str(value)
+        *most, last = map(repr, words)
+        near = difflib.get_close_matches(str(value).lower(), words, n=1)
+        end = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"must be {', '.join(most)} or {last}{end}")
+
+    return Kind("/".join(words), read)
+
+
+TEXT = Kind("text", _text)
+PATH = Kind("text", _path)
+FLAG = Kind("true/false", _flag)
+COUNT = Kind("whole number", _count)
+SHARE = Kind("number", _share)
+DURATION = Kind("duration", parse_duration)
+INTERVAL = Kind("duration", _interval)
+LISTEN = Kind("host:port", _listen)
+SHARD = Kind("i/n", _shard)
+TEXTS = Kind("list", _texts)
+ORIGINS = Kind("list", _origins)

@@ -44,7 +44,7 @@ def a_run(
 def a_catalog(**settings: Any) -> Catalog:
     counters = Counters()
     counters.begin({}, NOW - 100 * HOUR)
-    return Catalog(Settings(**settings), counters)
+    return Catalog(Settings.load(None, {}, settings), counters)
 
 
 def at(catalog: Catalog, now: float = NOW) -> Snapshot:

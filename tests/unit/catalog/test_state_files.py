@@ -37,7 +37,7 @@ def watch(tree: StorageTree, tmp_path: Path) -> Iterator[Callable[..., Exporter]
 
     def make(**more: Any) -> Exporter:
         given = {"address": "none", "storage": tree.uri, "state_dir": tmp_path / "state", **more}
-        made.append(Exporter(Settings(**given), keep=True))
+        made.append(Exporter(Settings.load(None, {}, given), keep=True))
         return made[-1]
 
     yield make
@@ -132,7 +132,7 @@ def test_exporters_that_differ_keep_their_state_side_by_side(
     other: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = {"state_dir": tmp_path, "storage": "/one", "shard": "0/2"}
-    first = StateFiles(Settings(**settings), "/one")
+    first = StateFiles(Settings.load(None, {}, settings), "/one")
     second = StateFiles(
         Settings(**{**settings, **other, "state_dir": tmp_path}), other.get("storage", "/one")
     )

@@ -16,7 +16,7 @@ from ray_workflow_exporter.inside_ray import forward, supervisor
 from ray_workflow_exporter.inside_ray.install import find_place
 from ray_workflow_exporter.inside_ray.node import Node
 from ray_workflow_exporter.settings.addresses import parse_listen
-from ray_workflow_exporter.settings.settings import Settings, variable
+from ray_workflow_exporter.settings.settings import SETTINGS, Settings, variable
 from ray_workflow_exporter.sources.manager import versions as rays
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +36,7 @@ def head(cluster: Any) -> Any:
 
 def test_the_head_container_uses_existing_settings(head: Any) -> None:
     environ = {entry["name"]: entry["value"] for entry in head["env"]}
-    assert environ.keys() <= {variable(key) for key in Settings.model_fields}
+    assert environ.keys() <= {variable(key) for key in SETTINGS}
     assert Settings.load(None, environ, {})
 
 

@@ -26,7 +26,7 @@ from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.server.api.openapi import document
 from ray_workflow_exporter.server.auth.tokens import read_tokens
 from ray_workflow_exporter.server.auth.web_config import read_web_config
-from ray_workflow_exporter.settings.settings import Settings, variable
+from ray_workflow_exporter.settings.settings import SETTINGS, Settings, variable
 from support.monitoring import program
 
 ROOT = Path(__file__).parents[3]
@@ -118,7 +118,7 @@ def test_commands_would_be_accepted(
             if word.startswith(("deploy/", "prometheus/", "grafana/")):
                 assert (ROOT / word).exists(), word
     for name in re.findall(r"^\$ .*\b(RAY_WORKFLOW_EXPORTER_\w+)=", block.text, re.MULTILINE):
-        assert name in {variable(key) for key in Settings.model_fields} | {variable("config")}
+        assert name in {variable(key) for key in SETTINGS} | {variable("config")}
 
 
 @pytest.mark.prometheus

@@ -40,7 +40,7 @@ def watch(tmp_path) -> Iterator[Callable[..., Exporter]]:
     def make(uri: str, *, keep: bool = False, **settings: Any) -> Exporter:
         settings = {"address": "none", "storage": uri, "finished_retention": "50y", **settings}
         settings.setdefault("state_dir", tmp_path / "state")
-        made.append(Exporter(Settings(**settings), keep=keep))
+        made.append(Exporter(Settings.load(None, {}, settings), keep=keep))
         return made[-1]
 
     yield make

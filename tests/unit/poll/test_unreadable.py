@@ -36,7 +36,10 @@ def load(tmp_path, tree, monkeypatch) -> Iterator[Callable[[], Exporter]]:
 
     def make() -> Exporter:
         settings = Settings(
-            address="none", storage=tree.uri, finished_retention="50y", state_dir=tmp_path / "state"
+            address="none",
+            storage=tree.uri,
+            finished_retention=50 * 365 * 86_400.0,
+            state_dir=tmp_path / "state",
         )
         made.append(Exporter(settings))
         for _ in range(4):

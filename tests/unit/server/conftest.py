@@ -30,6 +30,6 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Site]]:
             if web_config:
                 (tmp_path / "web.yml").write_text(web_config)
                 settings["web_config_file"] = tmp_path / "web.yml"
-            return sites.enter_context(Site(Settings(**settings)))
+            return sites.enter_context(Site(Settings.load(None, {}, settings)))
 
         yield start

@@ -171,7 +171,7 @@ def test_reading_may_be_closed_to_all_without_a_token(
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        Gate(Settings(**settings))
+        Gate(Settings.load(None, {}, settings))
 
 
 # --- hostile clients

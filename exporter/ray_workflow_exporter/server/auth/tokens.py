@@ -25,8 +25,8 @@ from typing import Annotated, NamedTuple, Optional
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ...settings.problems import SettingsError, first_problem, read_yaml
-from ...settings.values import matching
+from ...settings.problems import SettingsError, read_yaml
+from .problems import first_problem, matching
 from .reloaded import Reloaded
 
 _log = logging.getLogger(__name__)

@@ -25,8 +25,9 @@ import bcrypt
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ...settings.problems import SettingsError, first_problem, read_yaml
-from ...settings.values import matching, parse_duration
+from ...settings.problems import SettingsError, read_yaml
+from ...settings.values import parse_duration
+from .problems import first_problem, matching
 from .rate import Rate
 
 _VERSIONS = {

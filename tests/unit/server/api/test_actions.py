@@ -257,7 +257,7 @@ async def test_one_caller_cannot_order_without_end(client: Client) -> None:
 async def test_pages_of_named_origins_alone_may_use_the_api(
     source: FakeSource, tokens_file: Path
 ) -> None:
-    settings = Settings(tokens_file=tokens_file, cors_origins="https://grafana.example")
+    settings = Settings(tokens_file=tokens_file, cors_origins=("https://grafana.example",))
     async with TestClient(TestServer(create_app(source, settings))) as client:
         asked = {
             "Origin": "https://grafana.example",

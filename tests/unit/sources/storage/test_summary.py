@@ -41,7 +41,7 @@ def load(tmp_path, tree, monkeypatch) -> Iterator[Callable[..., Exporter]]:
     def make(limit: int, *, keep: bool = False, **settings: Any) -> Exporter:
         settings = {"address": "none", "storage": tree.uri, "finished_retention": "50y", **settings}
         settings.update(state_dir=tmp_path / "state", max_finished_runs=limit)
-        made.append(Exporter(Settings(**settings), keep=keep))
+        made.append(Exporter(Settings.load(None, {}, settings), keep=keep))
         made[-1].load()
         return made[-1]
 
@@ -223,7 +223,7 @@ def test_a_run_that_changes_after_it_was_read_in_outline_is_read_whole(tree, loa
 def test_a_run_that_still_has_to_be_counted_needs_more_than_an_outline() -> None:
     counters = Counters()
     counters.begin({"old": Mark(RunStatus.SUCCESSFUL, T0)}, T0 + 100)
-    catalog = Catalog(Settings(storage="/nowhere", finished_retention="1s"), counters)
+    catalog = Catalog(Settings(storage="/nowhere", finished_retention=1.0), counters)
     for number in range(LEARNED):
         end = T0 + 1 + number
         run = Run(f"run-{number}", "etl", RunStatus.SUCCESSFUL, start_time=end - 1, end_time=end)
