@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 from unittest import mock
 
 from ray_workflow_exporter.exporter import Exporter
@@ -41,7 +42,7 @@ def measure() -> Result:
         with serving(many, LATENCY) as store, serving(few, LATENCY) as small_store:
             ours = statistics.median(scan(store, RUNS) for _ in range(REPEATS))
             requests = store.requests() / REPEATS
-            one_thread = {"CONNECTIONS": 1, "_threads": [], "_calls": SimpleQueue()}
+            one_thread: dict[str, Any] = {"CONNECTIONS": 1, "_threads": [], "_calls": SimpleQueue()}
             with mock.patch.multiple(arrow_files, **one_thread):
                 single = [scan(small_store, RUNS_ONE_BY_ONE) for _ in range(3)]
             peer = statistics.median(single) * RUNS / RUNS_ONE_BY_ONE

@@ -234,7 +234,7 @@ def soak(length: float) -> Findings:
             served.stop()
         if driver.returncode:
             found.faults.append(f"The driver failed: {driver.errors()}")
-        found.live_runs = int((live.split() or [0])[-1])
+        found.live_runs = int((live.split() or ["0"])[-1])
         found.faults += log_faults(served.log())
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
@@ -24,7 +25,7 @@ def new_cluster() -> Iterator[Callable[..., Cluster]]:
     """Start a Ray of one's own, to be damaged; takes the arguments of Cluster."""
     clusters: list[Cluster] = []
 
-    def start(**arguments: object) -> Cluster:
+    def start(**arguments: Any) -> Cluster:
         clusters.append(Cluster(**arguments))
         clusters[-1].start()
         return clusters[-1]

@@ -29,9 +29,11 @@ def test_the_workflow_of_the_page_is_listed_shown_and_exposed(
         wait_until(lambda: served.status("report-001") == "SUCCESSFUL")
         metrics = requests.get(f"{served.url}/metrics", timeout=10).text
         assert 'ray_workflow_run_info{workflow="report",workflow_id="report-001"} 1' in metrics
-        command = [Path(sys.executable).with_name("ray-workflow-exporter"), "show", "report-001"]
+        program = str(Path(sys.executable).with_name("ray-workflow-exporter"))
         done = subprocess.run(
-            [*command, "--url", served.url, "-o", "json"], capture_output=True, check=True
+            [program, "show", "report-001", "--url", served.url, "-o", "json"],
+            capture_output=True,
+            check=True,
         )
         assert json.loads(done.stdout)["workflow"] == "report"
     finally:

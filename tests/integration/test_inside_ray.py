@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -83,7 +84,7 @@ def test_metrics_of_a_workflow_appear_and_the_dashboard_forwards(inside: InsideR
 
 
 def test_prometheus_and_rays_log_viewer_find_it(inside: InsideRay) -> None:
-    def discovered() -> object:
+    def discovered() -> Any:
         file = inside.temp_dir / "prom_workflow_service_discovery.json"
         return json.loads(file.read_text()) if file.exists() else None
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import pytest
 
@@ -99,11 +99,11 @@ def test_everything_of_a_mixed_run_is_seen_and_deltas_add_up(
 
     def has_tried_again(view: ManagerView) -> bool:
         run = view.runs.get("mixed")
-        return bool(run) and run.tasks["__main__.flaky"].retries == 1
+        return run is not None and run.tasks["__main__.flaky"].retries == 1
 
     def waits_for_the_gate(view: ManagerView) -> bool:
         run = view.runs.get("mixed")
-        return bool(run) and run.tasks["__main__.total"].running
+        return run is not None and run.tasks["__main__.total"].running
 
     seen(link, has_tried_again)
     (tmp_path / "flag.go").touch()
@@ -181,7 +181,7 @@ def test_details_of_ray_tasks_come_from_the_state_api(
     )
     ray_task_id = str(view.runs["detailed"].tasks["__main__.held"].ray_task_id)
 
-    details = wait_until(
+    details: Any = wait_until(
         lambda: (
             (found := link.task_details([ray_task_id])) and found[ray_task_id].node_id and found
         ),

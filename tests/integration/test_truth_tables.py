@@ -242,8 +242,9 @@ def test_a_rerun_of_a_successful_id_keeps_the_duration_of_the_real_run(lab: Lab)
     lab.ask("start", "again")
     first = lab.ended("again", "SUCCESSFUL")
     # Only a later second tells the new, empty run from the real one.
-    assert first.end_time is not None
-    wait_until(lambda: time.time() > first.end_time + 1.5)
+    end = first.end_time
+    assert end is not None
+    wait_until(lambda: time.time() > end + 1.5)
     lab.ask("resume", "again")
 
     def rewritten() -> bool:

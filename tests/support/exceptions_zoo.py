@@ -25,6 +25,8 @@ from ray import exceptions as ray_exceptions
 class Plain(Exception):
     """By reference."""
 
+    table: object
+
     class Nested(Exception):
         """By reference, with a qualified name."""
 
@@ -262,7 +264,7 @@ APPROXIMATIONS: dict[str, tuple[BaseException, str, str]] = {
         "(Decimal('1.5'), {1}, <function 'len'>)",
     ),
     "inputs of pydantic": (
-        raised(lambda: Model(number="secret")),
+        raised(lambda: Model(number="secret")),  # type: ignore[arg-type]
         "pydantic_core._pydantic_core.ValidationError",
         "1 validation error for Model",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,7 +184,7 @@ def test_all_that_are_resumable_are_resumed_one_by_one() -> None:
     ids = ["one", "__status__/x", "two"]
     source = FakeSource(running_run("live"), failed_run("dead"))
     for workflow_id, it in zip(ids, lost):
-        source.held |= FakeSource(actions.replace(it, workflow_id=workflow_id)).held
+        source.held |= FakeSource(replace(it, workflow_id=workflow_id)).held
     action = ended(source, source.actions.order(Order(Verb.RESUME_ALL, None, "ops")))
     assert source.acted == [("resume", "one"), ("resume", "two")]
     assert [(it.workflow_id, it.state.value) for it in action.outcomes] == [

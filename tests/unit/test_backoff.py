@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from ray_workflow_exporter import backoff
 from ray_workflow_exporter.backoff import Backoff
 
 
 def test_pauses_double_up_to_the_longest_and_begin_again_after_a_reset(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backoff.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 1.0)
     pauses = Backoff(1.0, 30.0)
     assert [pauses.pause() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     pauses.reset()

@@ -24,6 +24,7 @@ from ray_workflow_exporter import logs
 from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.client import direct_reader, http_reader
 from ray_workflow_exporter.client.client import local_url
+from ray_workflow_exporter.client.connection import Connection
 from ray_workflow_exporter.commands import COMMANDS
 from ray_workflow_exporter.commands import serve as serve_module
 from ray_workflow_exporter.commands.reference import render_docs
@@ -112,7 +113,7 @@ def url(source: FakeSource) -> Iterator[str]:
 
 
 # click 8.1, the last one for Python 3.9, mixes stderr into stdout unless told otherwise.
-_APART = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+_APART: Any = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -516,9 +517,9 @@ def test_a_limited_list_asks_for_one_page_only(
     url: str, source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    request = http_reader.Connection.request
+    request = Connection.request
     monkeypatch.setattr(
-        http_reader.Connection,
+        Connection,
         "request",
         lambda self, *given, **named: asked.append(given) or request(self, *given, **named),
     )

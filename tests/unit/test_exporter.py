@@ -211,12 +211,12 @@ def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> N
     exporter = watch(tree, storage_timeout=0.2)
     exporter.load()
     release, entered = threading.Event(), []
-    tree = LocalFiles.tree
+    list_tree = LocalFiles.tree
 
     def hang(self, folder, **how):
         entered.append(folder)
         release.wait()
-        return tree(self, folder, **how)
+        return list_tree(self, folder, **how)
 
     monkeypatch.setattr(LocalFiles, "tree", hang)
     for _ in range(3):
@@ -451,7 +451,7 @@ def test_both_state_files_are_kept_when_both_are_damaged(tmp_path) -> None:
     tree = StorageTree(str(tmp_path / "storage"))
     settings = Settings(address="none", storage=tree.uri, state_dir=tmp_path / "state")
     plant(tree)
-    damaged = {}
+    damaged: dict[int, bytes] = {}
     for _ in range(3):
         exporter = Exporter(settings, keep=True)
         exporter.load()

@@ -78,8 +78,8 @@ def test_a_second_exporter_on_the_port_leaves_and_touches_nothing(
         listen = f"127.0.0.1:{first.port}"
         second = subprocess.run(
             [
-                *(PROGRAM, "serve", *arguments, "--listen", listen),
-                *("--state-dir", tmp_path / "state"),
+                *(str(PROGRAM), "serve", *arguments, "--listen", listen),
+                *("--state-dir", str(tmp_path / "state")),
             ],
             capture_output=True,
             text=True,

@@ -20,7 +20,7 @@ from ray_workflow_exporter.settings.settings import Settings
 from support.fake_source import FakeSource, failed_run, running_run
 from support.websites import Site, write_tokens
 
-_APART = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+_APART: Any = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
 
 
 class FakeExporter(FakeSource):

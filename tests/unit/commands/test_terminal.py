@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import pytest
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from ray_workflow_exporter.commands import terminal
 from ray_workflow_exporter.display import (
@@ -120,8 +121,9 @@ def test_every_state_and_status_has_a_colour_of_its_own() -> None:
 
 def test_a_status_is_shown_in_its_colour() -> None:
     # Not by the escape sequence: rich remembers the one it made first for a style.
-    status = terminal.runs_table(as_list(failed_run()), 200.0).columns[2]
-    assert [cell.style for cell in status.cells] == [STATUS_COLOURS[RunStatus.FAILED].hex]
+    (status,) = terminal.runs_table(as_list(failed_run()), 200.0).columns[2].cells
+    assert isinstance(status, Text)
+    assert status.style == STATUS_COLOURS[RunStatus.FAILED].hex
 
 
 def test_output_that_is_no_terminal_is_plain_and_nothing_is_cut(

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import click
@@ -140,7 +140,7 @@ def test_links_lead_to_dashboards_that_exist(path: Path) -> None:
         parts = urlsplit(link)
         dashboards.add(parts.path.removeprefix("/d/ray-workflow-"))
         assert {name.removeprefix("var-") for name in parse_qs(parts.query)} <= VARIABLES
-    assert dashboards <= set(Dashboard.__args__)
+    assert dashboards <= set(get_args(Dashboard))
     own = {alert.dashboard for alert in ALERTS if alert.name == path.stem}
     assert own
     assert own <= dashboards

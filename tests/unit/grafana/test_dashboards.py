@@ -92,10 +92,10 @@ def test_variables_keep_the_rules_of_grafanas_linter(name: str) -> None:
         assert variable["label"]
         if variable["type"] != "query":
             known.add(variable["name"])
-    for variable, query in variable_queries(DASHBOARDS[name]):
-        assert found[variable]["refresh"] == 2, "read again when the time range changes"
+    for queried, query in variable_queries(DASHBOARDS[name]):
+        assert found[queried]["refresh"] == 2, "read again when the time range changes"
         assert set(re.findall(r"\$(\w+)", query)) <= known, "it asks for a later variable"
-        known.add(variable)
+        known.add(queried)
 
 
 @by_panel

@@ -281,7 +281,7 @@ def announcement(node: Node, monkeypatch: pytest.MonkeyPatch) -> child_module._A
         raise SystemExit(code)
 
     monkeypatch.setattr(child_module, "REFRESH_SECONDS", 0.01)
-    monkeypatch.setattr(child_module.os, "_exit", exit_now)
+    monkeypatch.setattr(os, "_exit", exit_now)
     return child_module._Announcement(node)
 
 

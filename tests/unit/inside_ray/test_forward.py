@@ -28,7 +28,7 @@ Start = Callable[[Callable[[web.Request], Any]], Any]
 @pytest.fixture
 async def exporter(tmp_path: Path) -> AsyncIterator[Start]:
     """Start an exporter that answers with a handler."""
-    servers: list[TestServer[web.Request]] = []
+    servers: list[TestServer] = []
 
     async def start(handler: Callable[[web.Request], Any]) -> None:
         app = web.Application(client_max_size=100 << 20)

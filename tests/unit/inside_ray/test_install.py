@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -167,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 
     # Tests may run as root, whom no mode of a folder stops.
     monkeypatch.setattr(Path, "mkdir", refuse)
-    monkeypatch.setattr(shim.shutil, "rmtree", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     done = run(command)
     assert done.exit_code == 1
     assert f"{ray.folder} cannot be changed: Permission denied. Run this command as" in done.output

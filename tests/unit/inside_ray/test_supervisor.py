@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ray_workflow_exporter import backoff
 from ray_workflow_exporter.inside_ray import supervisor
 from support.waiting import wait_until
 
@@ -23,12 +24,12 @@ ECHO = "import os, sys; print(os.getpid(), sys.stdin.readline().strip(), flush=T
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between two starts, which take no time."""
     made: list[float] = []
-    monkeypatch.setattr(supervisor.time, "sleep", made.append)
-    monkeypatch.setattr(backoff.random, "uniform", lambda low, high: 1.0)
+    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr(random, "uniform", lambda low, high: 1.0)
     return made
 
 
-def supervise(starts: int, code: str, log: Path, after: Callable[[], None] = list) -> None:
+def supervise(starts: int, code: str, log: Path, after: Callable[[], object] = list) -> None:
     """Supervise a Python that runs `code`, until it has ended `starts` times."""
     command, ends = [sys.executable, "-c", code], iter(range(1, starts + 1))
 
@@ -156,7 +157,7 @@ supervise([sys.executable, "-c", code], "{}", Path(sys.argv[1]), list)
 def parent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
     log = tmp_path / "log"
     process = subprocess.Popen([sys.executable, "-c", PARENT, str(log)])
-    pid = wait_until(lambda: log.exists() and log.read_text().strip(), message="no child")
+    pid = wait_until(lambda: log.read_text().strip() if log.exists() else "", message="no child")
     yield process, psutil.Process(int(pid))
     process.kill()
     process.wait()

@@ -15,6 +15,7 @@ from ray_workflow_exporter import exporter as exporter_module
 from ray_workflow_exporter.catalog.catalog import Catalog
 from ray_workflow_exporter.catalog.counters import Counters
 from ray_workflow_exporter.exporter import Exporter
+from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.poll import loading
 from ray_workflow_exporter.poll.poller import Poller
@@ -147,7 +148,7 @@ def test_a_restart_reads_no_run_twice(tree, watch, monkeypatch) -> None:
     tree.run("failed").task("f").fail("f", ValueError("no")).status("FAILED", T0 + 1)
     first = watch(tree.uri, keep=True)
     first.load()
-    body = b"".join(first.metrics(tiers=exporter_module.Tier))
+    body = b"".join(first.metrics(tiers=Tier))
     first.close()
     tree.run("new").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 9)
     read: list[str] = []

@@ -21,7 +21,7 @@ from ray_workflow_exporter.sources.records import (
 )
 
 T0 = 1_700_000_000.0
-RAISED = {"exception": ("ValueError", "bad row"), "exception_time": T0 + 2.5}
+RAISED: dict[str, Any] = {"exception": ("ValueError", "bad row"), "exception_time": T0 + 2.5}
 
 
 def stored_task(task_id: str, **files: Any) -> StoredTask:

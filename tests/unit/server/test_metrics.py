@@ -65,7 +65,7 @@ def shown() -> ShownSource:
 
 
 @pytest.fixture
-async def server(shown: ShownSource) -> AsyncIterator[TestServer]:
+async def server(shown: ShownSource) -> AsyncIterator[Any]:
     async with TestServer(create_app(shown, Settings())) as server:
         yield server
 
@@ -229,6 +229,7 @@ async def test_a_scraper_that_goes_away_is_no_fault(
     assert big.server is not None
     (connection,) = big.server.connections
     task = connection._task_handler
+    assert task is not None
     with caplog.at_level(logging.DEBUG):
         scraper.reset()
         done, _ = await asyncio.wait([task], timeout=30)

@@ -21,9 +21,7 @@ from ray_workflow_exporter.settings.values import format_duration, parse_duratio
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
-def problem(
-    file: Optional[Path] = None, environ: Optional[dict[str, str]] = None, **flags: Any
-) -> str:
+def problem(file: Optional[Path] = None, environ: Any = None, **flags: Any) -> str:
     with pytest.raises(SettingsError) as caught:
         Settings.load(file, environ or {}, flags)
     return str(caught.value)
@@ -152,7 +150,7 @@ def test_no_value_ever_stands_in_an_error(key: str, file: Path) -> None:
     if key not in (*any_text, "state_dir", "tokens_file", "web_config_file"):
         for given_problem in (
             problem(environ={f"RAY_WORKFLOW_EXPORTER_{key.upper()}": secret}),
-            problem(**{key: secret}),
+            problem(None, None, **{key: secret}),
         ):
             assert "hunter2" not in given_problem
             assert "AKIA" not in given_problem

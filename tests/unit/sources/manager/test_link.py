@@ -165,7 +165,7 @@ def test_the_log_says_once_that_the_link_is_lost_and_why_and_once_that_it_is_bac
     link = links(poll="reply(request, up(n)) if n < 4 else os._exit(1)")
     with caplog.at_level("INFO", logger=running.__name__):
         for state in (LinkState.UP, LinkState.UNREACHABLE, LinkState.UP):
-            polls_until(link, lambda view, state=state: view.state is state)
+            polls_until(link, lambda view: view.state is state)  # noqa: B023 - called here
             link.poll()
     assert [(it.levelname, it.getMessage()) for it in records_of(caplog, running.__name__)] == [
         ("INFO", "Connected to Ray: its management actor answers."),

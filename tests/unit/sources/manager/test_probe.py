@@ -390,13 +390,13 @@ def test_polls_add_up_to_what_a_new_client_sees(data: st.DataObject) -> None:
 def comparable(view: ManagerView) -> dict[str, LiveTask]:
     """Without what a client that came later cannot know: numbers and ids of ended attempts."""
     return {
-        task_id: task._replace(retries=0, ray_task_id=task.running and task.ray_task_id)
+        task_id: task._replace(retries=0, ray_task_id=task.ray_task_id if task.running else None)
         for task_id, task in view.runs["w"].tasks.items()
     }
 
 
 def test_a_shuffle_is_told_in_parts_that_travel_inline(manager: FakeManager) -> None:
-    maps = {f"some.module.map_{number}": [] for number in range(200)}
+    maps: dict[str, list[str]] = {f"some.module.map_{number}": [] for number in range(200)}
     reduces = {f"some.module.reduce_{number}": list(maps) for number in range(200)}
     Script(manager, "w", {**maps, **reduces})
     seq, more, told = 0, True, 0

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from ray_workflow_exporter.sources.storage.exceptions import (
     MAX_BYTES,
     MAX_MESSAGE,
-    MAX_NAME,
     UNREADABLE,
     read_exception,
 )
-from ray_workflow_exporter.sources.storage.pickle_machine import MAX_OPCODES
+from ray_workflow_exporter.sources.storage.pickle_machine import MAX_NAME, MAX_OPCODES
 from support import exceptions_zoo as zoo
 from support.pickle_bombs import GROWTH, SKELETON, VALUE_ERROR, named, short
 

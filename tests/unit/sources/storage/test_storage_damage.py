@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_file_that_was_never_whole_counts_as_absent(tree, storage, torn):
     )
 
 
-WRONG = [None, True, "12", [], {}, -1, 0, 1e300, float("nan"), float("inf"), 10**400]
+WRONG: list[Any] = [None, True, "12", [], {}, -1, 0, 1e300, float("nan"), float("inf"), 10**400]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))

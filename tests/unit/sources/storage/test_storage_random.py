@@ -39,7 +39,7 @@ segments = st.one_of(
     ),
     st.sampled_from(["f", "f_1", "f_2", "f_x", "_1", "g"]),
     st.text(
-        st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=12
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
     ).filter(lambda text: text not in (".", "..")),
 )
 ids = st.lists(segments, min_size=1, max_size=3).map("/".join)
