@@ -54,10 +54,9 @@ def create_app(
     app[RESPONSES] = Responses(error_messages=settings.expose_error_messages)
     app[FRESH] = set()
     app[GATE], app[ACTS] = gate or Gate(settings), acts
-    app[events.FEED] = events.Feed(source)
+    app[events.FEED] = feed = events.Feed(source)
     app[pages.SHARED] = pages.Shared(lambda: source.last_change)
-    app.cleanup_ctx.append(events.follow)
-    app.on_shutdown.append(events.close)
+    app.on_shutdown.append(feed.close)
     app.on_response_prepare.append(_add_headers)
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/metrics", metrics.metrics)
