@@ -104,10 +104,10 @@ format: install ## Format the code
 	$(BIN)/ruff check --fix .
 
 docs: install ## Generate the references from the code
-	$(BIN)/python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
-	$(BIN)/python -m ray_workflow_exporter.settings.reference > docs/settings.md
-	$(BIN)/python -m ray_workflow_exporter.commands.reference > docs/command-line.md
-	$(BIN)/python -m ray_workflow_exporter.server.api.openapi > docs/api.md
+	$(BIN)/python -m docs.reference.metrics > docs/metrics.md
+	$(BIN)/python -m docs.reference.settings > docs/settings.md
+	$(BIN)/python -m docs.reference.command_line > docs/command-line.md
+	$(BIN)/python -m docs.reference.api > docs/api.md
 
 docs-site: install ## Build the documentation as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

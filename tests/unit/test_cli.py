@@ -20,6 +20,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 import ray_workflow_exporter
+from docs.reference.command_line import render_docs
 from ray_workflow_exporter import logs
 from ray_workflow_exporter.cli import main
 from ray_workflow_exporter.client import direct_reader, http_reader
@@ -27,7 +28,6 @@ from ray_workflow_exporter.client.client import local_url
 from ray_workflow_exporter.client.connection import Connection
 from ray_workflow_exporter.commands import COMMANDS
 from ray_workflow_exporter.commands import serve as serve_module
-from ray_workflow_exporter.commands.reference import render_docs
 from ray_workflow_exporter.model import RunStatus, Task, TaskState
 from ray_workflow_exporter.server.app import create_app
 from ray_workflow_exporter.settings.settings import SETTINGS, Settings, flag
@@ -144,7 +144,7 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_the_reference_of_the_command_line_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "command-line.md"
     assert page.read_text() == render_docs(), (
-        "run `python -m ray_workflow_exporter.commands.reference > docs/command-line.md`"
+        "run `python -m docs.reference.command_line > docs/command-line.md`"
     )
 
 

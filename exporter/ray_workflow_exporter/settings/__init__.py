@@ -1,1 +1,1 @@
-"""Settings: their definition, their values and their reference."""
+"""Settings: their definition and their values."""

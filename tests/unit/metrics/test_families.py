@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from docs.reference import metrics as reference
 from ray_workflow_exporter.catalog.workflow_counters import WorkflowCounters
-from ray_workflow_exporter.metrics import reference
 from ray_workflow_exporter.metrics.exposition import Renderer
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind, Tier
@@ -100,7 +100,7 @@ def test_the_budget_of_a_workflow_in_the_docs_is_what_is_rendered(stages: int) -
 
 
 def test_the_docs_are_made_from_the_table() -> None:
-    # python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
+    # python -m docs.reference.metrics > docs/metrics.md
     assert DOCS.read_text(encoding="utf-8") == reference.page()
 
 

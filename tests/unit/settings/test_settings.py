@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from docs.reference.settings import render_docs
 from ray_workflow_exporter.settings.addresses import parse_listen
-from ray_workflow_exporter.settings.reference import render_docs
 from ray_workflow_exporter.settings.settings import (
     SETTINGS,
     Settings,
@@ -218,9 +218,7 @@ def test_the_state_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_the_documentation_is_up_to_date() -> None:
-    assert DOCS.read_text() == render_docs(), (
-        "run `python -m ray_workflow_exporter.settings.reference`"
-    )
+    assert DOCS.read_text() == render_docs(), "run `python -m docs.reference.settings`"
 
 
 def test_every_setting_explains_itself() -> None:

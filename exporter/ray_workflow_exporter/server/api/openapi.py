@@ -1,15 +1,9 @@
-"""The OpenAPI document of the API, and `docs/api.md`, both made from the table of operations.
-
-python -m ray_workflow_exporter.server.api.openapi > docs/api.md
-"""
+"""The OpenAPI document of the API, made from the table of operations."""
 
 from __future__ import annotations
 
-import http
-import json
 import re
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -28,7 +22,7 @@ _PATHS = {
 }
 # What any operation may answer, and what is meant.
 _ANY = (400, 401, 403, 429)
-_MEANINGS = {
+MEANINGS = {
     400: "A parameter, the body or the request itself is wrong.",
     401: "Credentials are missing or not valid.",
     403: "The caller may not do this, or actions are off.",
@@ -46,7 +40,7 @@ def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document."""
     paths: dict[str, dict[str, Any]] = {}
     components: dict[str, Any] = {}
-    _schema(responses.Problem, components)
+    schema_of(responses.Problem, components)
     for it in OPERATIONS:
         paths.setdefault(it.path, {})[it.method.lower()] = _operation(it, components)
     return {
@@ -73,7 +67,7 @@ def _operation(it: Operation, components: dict[str, Any]) -> dict[str, Any]:
     answers = {
         str(status): {
             "description": text,
-            "content": {it.content_type: {"schema": _schema(shape, components)}},
+            "content": {it.content_type: {"schema": schema_of(shape, components)}},
         }
         for status, (text, shape) in it.answers.items()
     }
@@ -81,8 +75,8 @@ def _operation(it: Operation, components: dict[str, Any]) -> dict[str, Any]:
         answers["304"] = {"description": "The caller has the current answer already."}
     for status in sorted({*_ANY, *it.errors}):
         answers[str(status)] = {
-            "description": _MEANINGS[status],
-            "content": {"application/problem+json": {"schema": _schema(responses.Problem, {})}},
+            "description": MEANINGS[status],
+            "content": {"application/problem+json": {"schema": schema_of(responses.Problem, {})}},
         }
     found: dict[str, Any] = {
         "operationId": it.name,
@@ -90,18 +84,19 @@ def _operation(it: Operation, components: dict[str, Any]) -> dict[str, Any]:
         "parameters": _parameters(it, components),
         "responses": answers,
         # Reading is public unless the settings say otherwise.
-        "security": [{"token": []}] if _needs_token(it) else [{}, {"token": []}, {"user": []}],
+        "security": [{"token": []}] if needs_token(it) else [{}, {"token": []}, {"user": []}],
     }
     if it.description:
         found["description"] = it.description
     if it.body is not None:
         found["requestBody"] = {
-            "content": {"application/json": {"schema": _schema(it.body, components)}}
+            "content": {"application/json": {"schema": schema_of(it.body, components)}}
         }
     return found
 
 
-def _needs_token(it: Operation) -> bool:
+def needs_token(it: Operation) -> bool:
+    """Return whether an operation needs a token even where reading is public."""
     return it.token or it.role is Role.ACT
 
 
@@ -132,7 +127,8 @@ def _parameters(it: Operation, components: dict[str, Any]) -> list[dict[str, Any
     return found
 
 
-def _schema(shape: Any, components: dict[str, Any]) -> Mapping[str, Any]:
+def schema_of(shape: Any, components: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the JSON schema of a shape; the shapes that it refers to are added to `components`."""
     if isinstance(shape, Mapping):
         return shape
     schema = TypeAdapter(shape).json_schema(ref_template=_REFERENCE, mode="validation")
@@ -158,110 +154,3 @@ async def serve(request: web.Request) -> web.Response:
     """Answer with the document."""
     query_of(request, Query)
     return await reply(request, document)
-
-
-def page() -> str:
-    """Return `docs/api.md`."""
-    return "\n".join(_lines()) + "\n"
-
-
-def _lines() -> Iterator[str]:
-    yield from _INTRODUCTION.strip("\n").splitlines()
-    found = document()
-    for it in OPERATIONS:
-        yield from ("", f"## {it.summary}", "", f"`{it.method} {it.path}`")
-        if it.description:
-            yield from ("", it.description)
-        if _needs_token(it):
-            yield from ("", f"Needs a token with the role `{it.role.value}`.")
-        parameters = [
-            parameter
-            for parameter in found["paths"][it.path][it.method.lower()]["parameters"]
-            if parameter["in"] != "path"
-        ]
-        if parameters:
-            yield from ("", "| parameter | in | allowed | meaning |", "|---|---|---|---|")
-        for parameter in parameters:
-            cells = (f"`{parameter['name']}`", parameter["in"], _allowed(parameter["schema"]))
-            yield f"| {' | '.join(cells)} | {parameter['description']} |"
-        if it.body is not None:
-            yield from ("", f"Takes a body: [{it.body.__name__}](#{it.body.__name__.lower()}).")
-        yield from ("", "| answer | meaning | content |", "|---|---|---|")
-        for status, (text, shape) in it.answers.items():
-            yield f"| {status} | {text} | {_content(it, shape)} |"
-        for status in it.errors:
-            title = http.HTTPStatus(status).phrase
-            yield f"| {status} {title} | {_MEANINGS[status]} | [Problem](#problem) |"
-    yield from ("", "## Shapes")
-    for name, schema in found["components"]["schemas"].items():
-        yield from ("", f"### {name}", "", schema.get("description", ""), "")
-        if "enum" in schema:
-            yield _type(schema)
-            continue
-        yield from ("| field | type | meaning |", "|---|---|---|")
-        for key, field in schema["properties"].items():
-            yield f"| `{key}` | {_type(field)} | {field.get('description', '')} |"
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    allowed = "text"
-    if "enum" in schema or "$ref" in schema or schema["type"] == "array":
-        allowed = _type(schema.get("items", schema))
-    elif schema["type"] == "integer":
-        allowed = f"{schema['minimum']} to {schema['maximum']}"
-    elif schema["type"] == "boolean":
-        allowed = "`true`, `false`"
-    return (
-        f"{allowed}; default `{json.dumps(schema['default'])}`" if "default" in schema else allowed
-    )
-
-
-def _content(it: Operation, shape: Any) -> str:
-    if it.content_type != "application/json":
-        return f"`{it.content_type}`"
-    return _type(_schema(shape, {}))
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "anyOf" in schema:
-        return " or ".join(_type(part) for part in schema["anyOf"])
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"list of {_type(schema['items'])}"
-    if isinstance(schema.get("additionalProperties"), Mapping):
-        return f"object of {_type(schema['additionalProperties'])} by name"
-    return str(kind)
-
-
-_INTRODUCTION = """
-# API
-
-<!-- Generated by `python -m ray_workflow_exporter.server.api.openapi`. -->
-
-As OpenAPI 3.1: `/api/v1/openapi.json`. Bodies are JSON; times are Unix seconds, durations seconds,
-sizes bytes.
-
-- **Ids** may hold any character: percent-encode them as one segment of the path, slashes as `%2F`.
-  Each path that begins with `/api/v1/workflows/{workflow_id}` also exists as
-  `/api/v1/run…?workflow_id=…` (`/api/v1/run/tasks?workflow_id=team%2Fetl`), for ids that a proxy
-  would change in a path, because it decodes `%2F` or removes `..`.
-- **Lists** leave user metadata out; `metadata=true` includes it. To read all runs while they
-  change, use `sort=id` and follow the header `Link`.
-- **Errors** are problem details (RFC 9457, `application/problem+json`) whose `detail` is a
-  sentence. Any operation may answer 400, 401, 403 and 429.
-- **Unknown parameters** are errors, so that a misspelt filter does not list everything.
-- **Entity tags**: send the `ETag` of an answer back as `If-None-Match`; the answer is 304 if
-  nothing has changed.
-- **Stability**: a minor release may add fields; none is removed or changes its meaning before
-  `/api/v2`.
-- **Credentials**: by default reading needs none and actions are off: see [security](security.md).
-"""
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

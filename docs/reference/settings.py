@@ -1,14 +1,20 @@
 """`docs/settings.md`, from the definitions of the settings.
 
-`python -m ray_workflow_exporter.settings.reference` prints the page.
+`python -m docs.reference.settings` prints the page.
 """
 
 from __future__ import annotations
 
 import sys
 
-from .settings import CONFIG_VARIABLE, SETTINGS, USUAL_FLAGS, flag, variable
-from .values import format_duration
+from ray_workflow_exporter.settings.settings import (
+    CONFIG_VARIABLE,
+    SETTINGS,
+    USUAL_FLAGS,
+    flag,
+    variable,
+)
+from ray_workflow_exporter.settings.values import format_duration
 
 
 def render_docs() -> str:

@@ -1,6 +1,6 @@
 """Write `docs/metrics.md` from the rows of families.
 
-    python -m ray_workflow_exporter.metrics.reference > docs/metrics.md
+    python -m docs.reference.metrics > docs/metrics.md
 
 A test compares that file with the output of this module, and the numbers of the budget with a
 rendered exposition.
@@ -11,9 +11,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from ..catalog.workflow_counters import MAX_STAGES, RUN_SECONDS_BOUNDS, TASK_SECONDS_BOUNDS
-from .families import FAMILIES
-from .family import Family, Kind, Tier
+from ray_workflow_exporter.catalog.workflow_counters import (
+    MAX_STAGES,
+    RUN_SECONDS_BOUNDS,
+    TASK_SECONDS_BOUNDS,
+)
+from ray_workflow_exporter.metrics.families import FAMILIES
+from ray_workflow_exporter.metrics.family import Family, Kind, Tier
 
 # Maximum number of series, without histograms, deadline, failure and critical path: see `_BUDGET`.
 SERIES_PER_WORKFLOW = 20
@@ -41,8 +45,7 @@ _INTRODUCTION = f"""\
 # Metrics
 
 This page is generated from the files in `exporter/ray_workflow_exporter/metrics/families/` by
-`python -m ray_workflow_exporter.metrics.reference > docs/metrics.md`. Edit those files, not this
-page.
+`python -m docs.reference.metrics > docs/metrics.md`. Edit those files, not this page.
 
 All names begin with `ray_workflow_`. Times are Unix timestamps in seconds, durations are seconds,
 sizes are bytes. No value changes by the mere passing of time: a running object has a start

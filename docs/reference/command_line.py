@@ -1,6 +1,6 @@
 """`docs/command-line.md`, from the definitions of the commands.
 
-`python -m ray_workflow_exporter.commands.reference` prints the page.
+`python -m docs.reference.command_line` prints the page.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import click
 
-from ..settings.settings import CONFIG_VARIABLE, SETTINGS
-from . import COMMANDS, load
+from ray_workflow_exporter.commands import COMMANDS, load
+from ray_workflow_exporter.settings.settings import CONFIG_VARIABLE, SETTINGS
 
 PROGRAM = "ray-workflow-exporter"
 
