@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..settings.addresses import join_address, local_host, parse_listen
 from ..settings.settings import Settings
 from .http_reader import HttpReader
-from .reader import Reader
+
+if TYPE_CHECKING:  # imports all of the exporter
+    from .direct_reader import DirectReader
+
+    # Ways to runs and tasks; what they return has the shape of the API.
+    Reader = Union[HttpReader, DirectReader]
 
 
 def workflow_tasks(
@@ -51,9 +56,9 @@ def find_exporter(
     return None
 
 
-def read_directly(settings: Settings) -> Reader:
+def read_directly(settings: Settings) -> DirectReader:
     """Return a reader of storage and cluster."""
-    from .direct_reader import DirectReader  # imports all of the exporter
+    from .direct_reader import DirectReader
 
     return DirectReader(settings)
 

@@ -6,16 +6,18 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import click
 
 from ..actions import ActionState, Verb
 from ..client.http_reader import HttpReader
-from ..client.reader import Reader
 from ..display import printable
 from .options import Command
-from .show import complete_id, read_options, reader
+from .show import complete_id, id_argument, read_options, reader
+
+if TYPE_CHECKING:
+    from ..client.client import Reader
 
 _POLL_SECONDS = 0.2
 
@@ -38,24 +40,14 @@ def act_options(command: Command) -> Command:
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
+@id_argument
 @click.option(
     "--when-started",
     is_flag=True,
     help="Cancel a queued run as soon as it starts.",
 )
 @act_options
-@click.pass_context
-def cancel(
-    ctx: click.Context,
-    workflow_id: str,
-    when_started: bool,
-    yes: bool,
-    wait: bool,
-    start_manager: bool,
-    url: Optional[str],
-    output: str,
-) -> None:
+def cancel(workflow_id: str, when_started: bool, **how: Any) -> None:
     """Cancel a live run, or give up a RESUMABLE one.
 
     Ask the exporter on this machine or at --url, with a token that may act; or act directly on the
@@ -66,9 +58,7 @@ def cancel(
       ray-workflow-exporter cancel nightly-etl --url http://head-node:20729 --token-file token
       ray-workflow-exporter cancel nightly-etl --address auto --yes
     """
-    options = {"when_started": when_started, "start_manager": start_manager}
-    with reader(ctx, url) as source:
-        _act(source, Verb.CANCEL, workflow_id, options, yes, wait, output)
+    _act(Verb.CANCEL, workflow_id, {"when_started": when_started}, **how)
 
 
 @click.command()
@@ -80,17 +70,8 @@ def cancel(
     help="With --start-manager: how many runs the new management actor runs at once.",
 )
 @act_options
-@click.pass_context
 def resume(
-    ctx: click.Context,
-    workflow_id: Optional[str],
-    everything: bool,
-    max_running: Optional[int],
-    yes: bool,
-    wait: bool,
-    start_manager: bool,
-    url: Optional[str],
-    output: str,
+    workflow_id: Optional[str], everything: bool, max_running: Optional[int], **how: Any
 ) -> None:
     """Resume a run, or all RESUMABLE runs.
 
@@ -103,25 +84,14 @@ def resume(
     """
     if (workflow_id is None) is not everything:
         raise click.UsageError("Give the id of a run, or --all: one of the two.")
-    options = {"start_manager": start_manager, "max_running_workflows": max_running}
     verb = Verb.RESUME_ALL if everything else Verb.RESUME
-    with reader(ctx, url) as source:
-        _act(source, verb, workflow_id, options, yes, wait, output)
+    _act(verb, workflow_id, {"max_running_workflows": max_running}, **how)
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
+@id_argument
 @act_options
-@click.pass_context
-def delete(
-    ctx: click.Context,
-    workflow_id: str,
-    yes: bool,
-    wait: bool,
-    start_manager: bool,
-    url: Optional[str],
-    output: str,
-) -> None:
+def delete(workflow_id: str, **how: Any) -> None:
     """Delete a run that is not live, with all its outputs.
 
     \b
@@ -129,16 +99,13 @@ def delete(
       ray-workflow-exporter delete nightly-etl --url http://head-node:20729 --token-file token
       ray-workflow-exporter delete nightly-etl --address auto --yes --wait
     """
-    options = {"start_manager": start_manager}
-    with reader(ctx, url) as source:
-        _act(source, Verb.DELETE, workflow_id, options, yes, wait, output)
+    _act(Verb.DELETE, workflow_id, {}, **how)
 
 
 @click.command()
 @click.argument("workflow")
 @read_options
-@click.pass_context
-def forget(ctx: click.Context, workflow: str, url: Optional[str], output: str) -> None:
+def forget(workflow: str, url: Optional[str], output: str) -> None:
     """Forget a workflow that no longer exists: drop its counters.
 
     Ask the exporter on this machine or at --url, with a token that may act. The workflow must have
@@ -148,7 +115,7 @@ def forget(ctx: click.Context, workflow: str, url: Optional[str], output: str) -
     Example:
       ray-workflow-exporter forget retired-etl --url http://head-node:20729 --token-file token
     """
-    with reader(ctx, url) as source:
+    with reader(url) as source:
         if not isinstance(source, HttpReader):
             raise click.UsageError("Only a running exporter has counters: name it with --url.")
         if not source.forget(workflow):
@@ -158,22 +125,25 @@ def forget(ctx: click.Context, workflow: str, url: Optional[str], output: str) -
 
 
 def _act(
-    source: Reader,
     verb: Verb,
     workflow_id: Optional[str],
     options: Mapping[str, Any],
+    *,
+    start_manager: bool,
     yes: bool,
     wait: bool,
+    url: Optional[str],
     output: str,
 ) -> None:
-    if not yes:
-        _confirm(source, verb, workflow_id)
-    action = source.order(verb, workflow_id, options)
-    # An action of this process itself ends with it.
-    while (wait or source.acts_itself) and not _ended(action):
-        time.sleep(_POLL_SECONDS)
-        source.refresh()
-        action = source.action(action["action_id"])
+    with reader(url) as source:
+        if not yes:
+            _confirm(source, verb, workflow_id)
+        action = source.order(verb, workflow_id, {"start_manager": start_manager, **options})
+        # An action of this process itself ends with it.
+        while (wait or source.acts_itself) and not ActionState(action["state"]).finished:
+            time.sleep(_POLL_SECONDS)
+            source.refresh()
+            action = source.action(action["action_id"])
     if output == "json":
         click.echo(json.dumps(action, indent=2))
     else:
@@ -197,10 +167,6 @@ def _confirm(source: Reader, verb: Verb, workflow_id: Optional[str]) -> None:
 
 def _is_a_terminal() -> bool:
     return sys.stdin.isatty()
-
-
-def _ended(action: Any) -> bool:
-    return ActionState(action["state"]).finished
 
 
 def _print_outcome(action: Any) -> None:

@@ -9,15 +9,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import click
 
 from ..client.client import find_exporter, local_url, read_directly
 from ..client.http_reader import HttpReader
-from ..client.reader import Reader
 from ..model import RunStatus
 from .options import Command, duration, given, load_settings, output_option, settings_flags
+
+if TYPE_CHECKING:
+    from ..client.client import Reader
 
 # With one of these, an exporter on this machine is not asked: it may watch another cluster.
 _OF_A_CLUSTER = ("storage", "address")
@@ -85,9 +87,13 @@ def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
         return []
 
 
+id_argument = click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
+
+
 @contextmanager
-def reader(ctx: click.Context, url: Optional[str]) -> Iterator[Reader]:
+def reader(url: Optional[str]) -> Iterator[Reader]:
     """Open the reader that the options name."""
+    ctx = click.get_current_context()
     settings = load_settings(ctx, log_level="error")
     opened: Optional[Reader] = None
     if url is not None or given(ctx).keys().isdisjoint(_OF_A_CLUSTER):
@@ -138,9 +144,7 @@ def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> None:
 )
 @click.option("--limit", type=click.IntRange(1), help="Only the first of them, at most this many.")
 @read_options
-@click.pass_context
 def list_runs(
-    ctx: click.Context,
     statuses: tuple[str, ...],
     workflow: Optional[str],
     since: Optional[float],
@@ -160,7 +164,7 @@ def list_runs(
     """
     now = time.time()
     selected = since is not None or sort != "newest"  # here, so that all runs are needed
-    with reader(ctx, url) as source:
+    with reader(url) as source:
         runs = source.runs(statuses, workflow, None if selected else limit)
         if since is not None:
             runs = [it for it in runs if (it["end_time"] or now) >= now - since]
@@ -182,13 +186,10 @@ def list_runs(
 
 
 @click.command()
-@click.argument("workflow_id", metavar="ID", shell_complete=complete_id)
+@id_argument
 @click.option("--tasks", "all_tasks", is_flag=True, help="Print all tasks of a large run.")
 @read_options
-@click.pass_context
-def show(
-    ctx: click.Context, workflow_id: str, all_tasks: bool, url: Optional[str], output: str
-) -> None:
+def show(workflow_id: str, all_tasks: bool, url: Optional[str], output: str) -> None:
     """Show one run: its state, DAG, tasks and failures.
 
     Of a run with more than 20 tasks, print those that failed or are not done, unless --tasks is
@@ -201,7 +202,7 @@ def show(
     """
     from . import terminal
 
-    with reader(ctx, url) as source:
+    with reader(url) as source:
         run = source.run(workflow_id)
         short = not all_tasks and output == "table" and terminal.is_large(run)
         tasks = source.tasks(workflow_id, terminal.FIRST_STATES if short else ())
@@ -234,9 +235,7 @@ def show(
     help="Time between two updates.",
 )
 @read_options
-@click.pass_context
 def watch(
-    ctx: click.Context,
     workflow_id: Optional[str],
     lasting: Optional[float],
     refresh: float,
@@ -260,7 +259,7 @@ def watch(
     end = time.monotonic() + lasting if lasting is not None else math.inf
     console = terminal.console()
     try:
-        with reader(ctx, url) as source:
+        with reader(url) as source:
             _print_notes(source)
             updates = _updates(source, workflow_id, refresh, end)
             last: Json = {}
@@ -278,7 +277,7 @@ def watch(
     except KeyboardInterrupt:
         return
     if workflow_id is not None and last.get("status") in _NOT_SUCCESSFUL:
-        ctx.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _updates(
