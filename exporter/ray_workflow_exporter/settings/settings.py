@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -38,37 +38,12 @@ _SERVICE_LINK = re.compile(
 class WorkflowSettings:
     """What the owner of a workflow expects from its runs."""
 
-    expected_interval: Optional[float] = None
-    deadline: Optional[float] = None
-    objective: Optional[float] = None
+    expected_interval: Optional[float] = values.DURATION(None)
+    deadline: Optional[float] = values.DURATION(None)
+    objective: Optional[float] = values.SHARE(None)
 
 
-_WORKFLOW_KINDS = {
-    "expected_interval": values.DURATION,
-    "deadline": values.DURATION,
-    "objective": values.SHARE,
-}
-
-
-def _read_workflow(value: Any) -> WorkflowSettings:
-    if not isinstance(value, Mapping):
-        raise ValueError("must be a mapping")
-    for key in value:
-        if key not in _WORKFLOW_KINDS:
-            raise ValueError(f"has the unknown key {key!r}{hint(str(key), _WORKFLOW_KINDS)}")
-    given = {key: it for key, it in value.items() if it is not None}
-    return WorkflowSettings(
-        **{key: values.within(key, _WORKFLOW_KINDS[key].read, it) for key, it in given.items()}
-    )
-
-
-def _read_workflows(value: Any) -> dict[str, WorkflowSettings]:
-    found = {}
-    for name, it in values.read_mapping(value).items():
-        if not isinstance(name, str):
-            raise ValueError("must be a text", str(name))
-        found[name] = values.within(name, _read_workflow, it)
-    return found
+_WORKFLOWS = values.mapping_of(values.ANY_TEXT, values.section(WorkflowSettings), from_text=True)
 
 
 @dataclass(frozen=True)
@@ -163,7 +138,7 @@ class Settings:
     workflow_key: str = values.TEXT(
         "workflow", "Key of user metadata that holds the name of a run's workflow."
     )
-    workflows: Mapping[str, WorkflowSettings] = values.Kind("mapping", _read_workflows)(
+    workflows: Mapping[str, WorkflowSettings] = _WORKFLOWS(
         {},
         "Per workflow: `expected_interval` (time between two runs), `deadline` (maximum duration "
         "of a run) and `objective` (share of its runs that should succeed).",
@@ -227,10 +202,9 @@ class Settings:
             try:
                 settings[key] = kind.read(value)
             except ValueError as error:
-                problem, *inside = error.args
-                at = f", at {'.'.join(inside)}," if inside else ""
-                end = "" if problem[-1] in ".?" else "."
-                raise SettingsError(f"{origin}{at} {problem}{end}") from None
+                place, problem = values.problem_of(error)
+                at = f", at {place}," if place else ""
+                raise SettingsError(f"{origin}{at} {problem}") from None
         return cls(**settings)
 
     @classmethod
@@ -242,7 +216,7 @@ class Settings:
         return cls.load(Path(path) if path else None, os.environ, flags, **defaults)
 
 
-SETTINGS: dict[str, values.Setting] = {it.name: it.metadata["setting"] for it in fields(Settings)}
+SETTINGS = values.definitions(Settings)
 
 
 def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:

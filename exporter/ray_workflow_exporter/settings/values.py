@@ -1,4 +1,4 @@
-"""What a setting may hold: its kind, and how it is read from a text or from YAML.
+"""What settings and our other YAML files may hold: kinds of values, and how they are read.
 
 A reader returns the value or raises ValueError with the predicate of a sentence, such as "must be
 a path"; for a part of a value, further arguments say where it is.
@@ -10,11 +10,15 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from .addresses import parse_listen
+from .problems import hint
+
+T = TypeVar("T")
 
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
 _DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
@@ -30,7 +34,7 @@ class Kind(NamedTuple):
     name: str
     read: Callable[[Any], Any]
 
-    def __call__(self, default: Any, description: str) -> Any:
+    def __call__(self, default: Any, description: str = "") -> Any:
         """Define a setting of this kind: a field of a dataclass."""
         setting = Setting(default, self, description)
         # By a factory, because a mapping cannot be a default itself.
@@ -43,6 +47,35 @@ class Setting(NamedTuple):
     default: Any
     kind: Kind
     description: str
+
+
+REQUIRED: Any = object()  # the default of what must be given
+
+
+def definitions(shape: Any) -> dict[str, Setting]:
+    """Return the settings that a dataclass defines."""
+    return {it.name: it.metadata["setting"] for it in fields(shape)}
+
+
+def read_into(shape: type[T], value: Any) -> T:
+    """Read a mapping into a dataclass of settings; an unknown key is an error."""
+    known, found = definitions(shape), {}
+    value = _mapping(value)
+    for key, (default, kind, _) in known.items():
+        if value.get(key) is not None:  # `key:` without a value counts as not given
+            found[key] = _within(key, kind, value[key])
+        elif default is REQUIRED:
+            raise ValueError("is missing", key)
+    for key in value:
+        if key not in known:
+            raise ValueError(f"has the unknown key {str(key)!r}{hint(str(key), known)}")
+    return shape(**found)
+
+
+def problem_of(error: ValueError) -> tuple[str, str]:
+    """Return the place of an error, and the rest of a sentence about it."""
+    problem, *place = error.args
+    return ".".join(place), problem if problem[-1] in ".?" else f"{problem}."
 
 
 def parse_duration(value: Any) -> float:
@@ -79,24 +112,16 @@ def parse_shard(value: Any) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def within(place: object, read: Callable[[Any], Any], value: Any) -> Any:
+def _within(place: object, kind: Kind, value: Any) -> Any:
     """Read a part of a value; an error says where it is."""
     try:
-        return read(value)
+        return kind.read(value)
     except ValueError as error:
         predicate, *inside = error.args
         raise ValueError(predicate, str(place), *inside) from None
 
 
-def read_mapping(value: object) -> Mapping[Any, Any]:
-    """Return a mapping as it is; a variable or a flag holds one as YAML or JSON text."""
-    if isinstance(value, str):
-        import yaml  # slow to import, and seldom needed
-
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError("must be a mapping as YAML or JSON text") from None
+def _mapping(value: Any) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
         raise ValueError("must be a mapping")
     return value
@@ -167,23 +192,50 @@ def _shard(value: Any) -> str:
     return str(value)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):  # a variable or a flag holds a list as `a,b`
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list of texts")
-    return tuple(within(place, _any_text, it) for place, it in enumerate(value))
+def matching(pattern: str, otherwise: str) -> Kind:
+    """Return the kind of a text that matches all of `pattern`; `otherwise` is said of others."""
+
+    def read(value: Any) -> str:
+        if re.fullmatch(pattern, _any_text(value)) is None:
+            raise ValueError(otherwise)
+        return str(value)
+
+    return Kind("text", read)
 
 
-def _origin(value: str) -> str:
-    # As browsers write it: `*` would open the API to every page that a user visits.
-    if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
-        raise ValueError("must be an origin, such as https://grafana.example or http://host:3000")
-    return value
+def list_of(kind: Kind, *, from_text: bool = False) -> Kind:
+    """Return the kind of a list; with `from_text`, a text holds one as `a,b`."""
+
+    def read(value: Any) -> tuple[Any, ...]:
+        if from_text and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a list of texts" if from_text else "must be a list")
+        return tuple(_within(place, kind, it) for place, it in enumerate(value))
+
+    return Kind("list", read)
 
 
-def _origins(value: Any) -> tuple[str, ...]:
-    return tuple(within(place, _origin, it) for place, it in enumerate(_texts(value)))
+def mapping_of(key: Kind, kind: Kind, *, from_text: bool = False) -> Kind:
+    """Return the kind of a mapping; with `from_text`, a text holds one as YAML or JSON."""
+
+    def read(value: Any) -> dict[str, Any]:
+        if from_text and isinstance(value, str):
+            import yaml  # slow to import, and seldom needed
+
+            try:
+                value = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise ValueError("must be a mapping as YAML or JSON text") from None
+        pairs = _mapping(value).items()
+        return {_within(name, key, name): _within(name, kind, it) for name, it in pairs}
+
+    return Kind("mapping", read)
+
+
+def section(shape: type[Any]) -> Kind:
+    """Return the kind of a mapping with the keys of a dataclass."""
+    return Kind("mapping", partial(read_into, shape))
 
 
 def choice(*words: str) -> Kind:
@@ -200,6 +252,7 @@ def choice(*words: str) -> Kind:
     return Kind("/".join(words), read)
 
 
+ANY_TEXT = Kind("text", _any_text)
 TEXT = Kind("text", _text)
 PATH = Kind("text", _path)
 FLAG = Kind("true/false", _flag)
@@ -209,5 +262,12 @@ DURATION = Kind("duration", parse_duration)
 INTERVAL = Kind("duration", _interval)
 LISTEN = Kind("host:port", _listen)
 SHARD = Kind("i/n", _shard)
-TEXTS = Kind("list", _texts)
-ORIGINS = Kind("list", _origins)
+TEXTS = list_of(ANY_TEXT, from_text=True)
+ORIGINS = list_of(
+    # As browsers write it: `*` would open the API to every page that a user visits.
+    matching(
+        r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?",
+        "must be an origin, such as https://grafana.example or http://host:3000",
+    ),
+    from_text=True,
+)

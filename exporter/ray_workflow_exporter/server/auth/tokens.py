@@ -18,15 +18,13 @@ import re
 import secrets
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
-import pydantic
-from pydantic import BaseModel, ConfigDict
-
+from ...settings import values
 from ...settings.problems import SettingsError, read_yaml
-from .problems import first_problem, matching
 from .reloaded import Reloaded
 
 _log = logging.getLogger(__name__)
@@ -39,32 +37,26 @@ class Role(str, Enum):
     ACT = "act"
 
 
-class Entry(BaseModel):
+_ROLES = values.choice(*(role.value for role in Role))
+
+
+@dataclass(frozen=True)
+class Entry:
     """One token of the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Annotated[
-        str,
-        matching(
-            r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}",
-            "must be a name of letters, digits and _.@-, at most 64 of them",
-        ),
-    ]
-    role: Role
-    sha256: Annotated[
-        str,
-        matching(
-            r"[0-9a-f]{64}",
-            "must be the SHA-256 of the token, as 64 hexadecimal digits in lower case",
-        ),
-    ]
+    name: str = values.matching(
+        r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}",
+        "must be a name of letters, digits and _.@-, at most 64 of them",
+    )(values.REQUIRED)
+    role: Role = values.Kind("role", lambda value: Role(_ROLES.read(value)))(values.REQUIRED)
+    sha256: str = values.matching(
+        r"[0-9a-f]{64}", "must be the SHA-256 of the token, as 64 hexadecimal digits in lower case"
+    )(values.REQUIRED)
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tokens: tuple[Entry, ...]
+@dataclass(frozen=True)
+class _File:
+    tokens: tuple[Entry, ...] = values.list_of(values.section(Entry))(values.REQUIRED)
 
 
 class Caller(NamedTuple):
@@ -118,10 +110,10 @@ def read_tokens(path: Path) -> tuple[Entry, ...]:
     if not isinstance(content, dict):
         raise SettingsError(f"{name} is wrong: it must hold `tokens:`, a list of entries.")
     try:
-        entries = _File.model_validate(content).tokens
-    except pydantic.ValidationError as error:
-        place, problem = first_problem(error)
-        where = re.sub(r"\.(\d+)", r"[\1]", ".".join(place)) or "the file"
+        entries = values.read_into(_File, content).tokens
+    except ValueError as error:
+        place, problem = values.problem_of(error)
+        where = re.sub(r"\.(\d+)", r"[\1]", place) or "the file"
         raise SettingsError(f"{name} is wrong: {where} {problem}") from None
     for field in ("name", "sha256"):
         if len({getattr(entry, field) for entry in entries}) < len(entries):

@@ -19,15 +19,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Optional
 
 import bcrypt
-import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ...settings import values
 from ...settings.problems import SettingsError, read_yaml
-from ...settings.values import parse_duration
-from .problems import first_problem, matching
 from .rate import Rate
 
 _VERSIONS = {
@@ -69,54 +66,49 @@ _USER = "must be a user's name and a bcrypt hash, as `htpasswd -nB` makes it"
 _KEPT = 1000  # right passwords, so that each is hashed only once
 
 
-def _empty(value: Any) -> Any:
-    return {} if value is None else value  # a section of which all keys are commented out
+_TLS_VERSION = values.choice("TLS10", "TLS11", "TLS12", "TLS13")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True)
+class _Tls:
+    cert_file: str = values.ANY_TEXT("")
+    key_file: str = values.ANY_TEXT("")
+    client_ca_file: str = values.ANY_TEXT("")
+    cert: str = values.ANY_TEXT("")  # the three of them inline, as PEM
+    key: str = values.ANY_TEXT("")
+    client_ca: str = values.ANY_TEXT("")
+    client_auth_type: str = values.ANY_TEXT("NoClientCert")
+    client_allowed_sans: tuple[str, ...] = values.list_of(values.ANY_TEXT)(())
+    min_version: str = _TLS_VERSION("TLS12")
+    max_version: str = _TLS_VERSION("TLS13")
+    cipher_suites: tuple[str, ...] = values.list_of(values.ANY_TEXT)(())
+    prefer_server_cipher_suites: bool = values.FLAG(True)
+    curve_preferences: tuple[str, ...] = values.list_of(values.ANY_TEXT)(())
 
 
-class _Tls(_Section):
-    cert_file: str = ""
-    key_file: str = ""
-    client_ca_file: str = ""
-    cert: str = ""  # the three of them inline, as PEM
-    key: str = ""
-    client_ca: str = ""
-    client_auth_type: str = "NoClientCert"
-    client_allowed_sans: tuple[str, ...] = ()
-    min_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS12"
-    max_version: Literal["TLS10", "TLS11", "TLS12", "TLS13"] = "TLS13"
-    cipher_suites: tuple[str, ...] = ()
-    prefer_server_cipher_suites: bool = True
-    curve_preferences: tuple[str, ...] = ()
+@dataclass(frozen=True)
+class _Http:
+    http2: bool = values.FLAG(True)  # for the sake of the format: aiohttp serves HTTP/1.1 alone
+    headers: Mapping[str, str] = values.mapping_of(
+        values.choice(*_HEADERS), values.matching(r"[ -~]*", "must be one line of ASCII text")
+    )({})
 
 
-class _Http(_Section):
-    http2: bool = True  # taken for the sake of the format: aiohttp serves HTTP/1.1 alone
-    headers: Mapping[
-        Literal[_HEADERS],  # type: ignore[valid-type]
-        Annotated[str, matching(r"[ -~]*", "must be one line of ASCII text")],
-    ] = {}
+@dataclass(frozen=True)
+class _RateLimit:
+    interval: float = values.DURATION(0.0)  # 0: no limit
+    burst: int = values.COUNT(0)
 
 
-class _RateLimit(_Section):
-    interval: Annotated[float, BeforeValidator(parse_duration)] = 0.0  # 0: no limit
-    burst: Annotated[int, Field(ge=0)] = 0
-
-
-class _Config(_Section):
-    rate_limit: Annotated[_RateLimit, BeforeValidator(_empty)] = _RateLimit()
-    tls_server_config: Optional[_Tls] = None
-    http_server_config: Annotated[_Http, BeforeValidator(_empty)] = _Http()
-    basic_auth_users: Annotated[
-        Mapping[
-            Annotated[str, matching(r"[^:\x00-\x1f]{1,256}", _USER)],
-            Annotated[str, matching(r"\$2[aby]?\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}", _USER)],
-        ],
-        BeforeValidator(_empty),
-    ] = {}
+@dataclass(frozen=True)
+class _Config:
+    rate_limit: _RateLimit = values.section(_RateLimit)(_RateLimit())
+    tls_server_config: Optional[_Tls] = values.section(_Tls)(None)
+    http_server_config: _Http = values.section(_Http)(_Http())
+    basic_auth_users: Mapping[str, str] = values.mapping_of(
+        values.matching(r"[^:\x00-\x1f]{1,256}", _USER),
+        values.matching(r"\$2[aby]?\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{53}", _USER),
+    )({})
 
 
 @dataclass(frozen=True)
@@ -145,10 +137,10 @@ def read_web_config(path: Path) -> WebConfig:
     name = f"The web config {path}"
     content = read_yaml(path, name)
     try:
-        config = _Config.model_validate(content or {})
-    except pydantic.ValidationError as error:
-        place, problem = first_problem(error)
-        raise SettingsError(f"{name} is wrong: {'.'.join(place) or 'the file'} {problem}") from None
+        config = values.read_into(_Config, content or {})
+    except ValueError as error:
+        place, problem = values.problem_of(error)
+        raise SettingsError(f"{name} is wrong: {place or 'the file'} {problem}") from None
     files, tls, fingerprint = [path], None, None
     section, limit = config.tls_server_config, config.rate_limit
     if section is not None:

@@ -153,7 +153,10 @@ def test_a_token_costs_the_same_comparisons_whichever_it_is(
         ("tokens: [", "is not valid YAML at line 1, column 10."),
         ("", "is wrong: it must hold `tokens:`, a list of entries."),
         ("tokens: x", "is wrong: tokens must be a list."),
-        ("hunter2: 1\ntokens: []", "is wrong: the file has the unknown key 'hunter2'."),
+        (
+            "hunter2: 1\ntokens: []",
+            "is wrong: the file has the unknown key 'hunter2'; known are tokens.",
+        ),
         (
             "tokens: [{name: a, role: admin, sha256: HASH}]",
             "tokens[0].role must be 'read' or 'act'.",
