@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Optional
 from urllib.parse import quote
 
@@ -16,32 +14,6 @@ from ..api.actions import ACTS
 from ..auth.gate import ACTIONS_OFF, GATE
 from ..source import API, SOURCE
 
-
-@dataclass(frozen=True)
-class Button:
-    """One action: its request, and the question that is asked before."""
-
-    verb: str
-    label: str
-    question: str
-    method: str
-    path: str  # from the root of the exporter
-    command: str  # the command line that does the same
-    body: Mapping[str, Any] = field(default_factory=dict)
-    workflow_id: str = ""
-    harmful: bool = False
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The buttons of the possible actions; `obstacle` says why none of them works."""
-
-    buttons: Sequence[Button]
-    obstacle: Optional[str]
-    start_manager: bool  # whether Ray has no management actor, so that one must be started
-
-
-_PROGRAM = "ray-workflow-exporter"
 _AS = "--address auto"  # as a Ray driver: without a token
 _CANCEL_TEXTS = {
     RunStatus.PENDING: "The run is queued, and Ray cannot cancel a queued run. It will be "
@@ -51,40 +23,38 @@ _CANCEL_TEXTS = {
 }
 
 
-def for_run(request: web.Request, run: Run) -> Panel:
+def for_run(request: web.Request, run: Run) -> dict[str, Any]:
     """Return the buttons of a run."""
     path = f"{API.lstrip('/')}/run"
     query = f"?workflow_id={quote(run.workflow_id, safe='', errors='replace')}"
     waits = run.status is RunStatus.PENDING
     name = shlex.quote(run.workflow_id)
     offers = {
-        Verb.CANCEL: Button(
+        Verb.CANCEL: _button(
             "cancel",
             "Cancel when it starts" if waits else "Cancel",
             _CANCEL_TEXTS.get(run.status, ""),
-            "POST",
             f"{path}/cancel{query}",
-            f"{_PROGRAM} cancel {name} {_AS}{' --when-started' if waits else ''}",
-            {"when_started": True} if waits else {},
-            run.workflow_id,
+            f"cancel {name} {_AS}{' --when-started' if waits else ''}",
+            body={"when_started": True} if waits else {},
+            workflow_id=run.workflow_id,
             harmful=True,
         ),
-        Verb.RESUME: Button(
+        Verb.RESUME: _button(
             "resume",
             "Resume",
             "It continues from its checkpoints. Tasks without one run again.",
-            "POST",
             f"{path}/resume{query}",
-            f"{_PROGRAM} resume {name} {_AS}",
+            f"resume {name} {_AS}",
             workflow_id=run.workflow_id,
         ),
-        Verb.DELETE: Button(
+        Verb.DELETE: _button(
             "delete",
             "Delete",
             "Its folder in storage is removed, with all outputs. This cannot be undone.",
-            "DELETE",
             path + query,
-            f"{_PROGRAM} delete {name} {_AS}",
+            f"delete {name} {_AS}",
+            method="DELETE",
             workflow_id=run.workflow_id,
             harmful=True,
         ),
@@ -92,18 +62,31 @@ def for_run(request: web.Request, run: Run) -> Panel:
     return _panel(request, [offers[verb] for verb in applicable(run)])
 
 
-def for_all(request: web.Request, resumable: int) -> Panel:
+def for_all(request: web.Request, resumable: int) -> dict[str, Any]:
     """Return the buttons of the list, where `resumable` runs are RESUMABLE."""
     text = "They continue from their checkpoints, one after the other, within Ray's limits."
     label = (
         f"Resume all {resumable} RESUMABLE runs" if resumable > 1 else "Resume the RESUMABLE run"
     )
     path = f"{API.lstrip('/')}/resume-all"
-    offers = [Button("resume-all", label, text, "POST", path, f"{_PROGRAM} resume --all {_AS}")]
+    offers = [_button("resume-all", label, text, path, f"resume --all {_AS}")]
     return _panel(request, offers if resumable else [])
 
 
-def _panel(request: web.Request, buttons: Sequence[Button]) -> Panel:
+def _button(
+    verb: str, label: str, question: str, path: str, command: str, **more: Any
+) -> dict[str, Any]:
+    """Return one action: its request, the question before it, and the command that does the same.
+
+    The path is from the root of the exporter.
+    """
+    button = {"verb": verb, "label": label, "question": question, "path": path}
+    others = {"method": "POST", "body": {}, "workflow_id": "", "harmful": False}
+    return {**button, "command": f"ray-workflow-exporter {command}", **others, **more}
+
+
+def _panel(request: web.Request, buttons: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the buttons of the possible actions, and the obstacle because of which none works."""
     actions = request.app[SOURCE].actions
     if not request.app[GATE].takes_orders:
         obstacle: Optional[str] = ACTIONS_OFF
@@ -111,4 +94,5 @@ def _panel(request: web.Request, buttons: Sequence[Button]) -> Panel:
         obstacle = "Actions are served at another address of this exporter: open this page there."
     else:
         obstacle = actions.obstacle
-    return Panel(buttons, obstacle, actions.lacks_manager)
+    # Without a management actor, one must be started.
+    return {"buttons": buttons, "obstacle": obstacle, "start_manager": actions.lacks_manager}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Optional
 
 from ...catalog.snapshot import RunView
@@ -23,55 +22,7 @@ _MARGIN = 12.0  # for thick borders, and edges that go backwards
 _BAR = 184.0
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of a node's bar for one state."""
-
-    state: str
-    x: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Node:
-    """A stage or a task. `state` is that of a task, or FAILED for a stage with a failed one."""
-
-    id: str
-    label: str
-    title: str
-    note: str
-    state: str
-    critical: bool
-    x: float
-    y: float
-    shares: tuple[Share, ...]
-
-
-@dataclass(frozen=True)
-class Line:
-    """An edge, with its path in SVG's terms."""
-
-    source: str
-    target: str
-    kind: str
-    critical: bool
-    path: str
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """All of it."""
-
-    level: str
-    width: float
-    height: float
-    node_width: float
-    node_height: float
-    nodes: tuple[Node, ...]
-    lines: tuple[Line, ...]
-
-
-def draw(view: RunView, level: str, now: float) -> Optional[Drawing]:
+def draw(view: RunView, level: str, now: float) -> Optional[dict[str, Any]]:
     """Draw a run by `stage` or by `task`; None if it is too large to be read. `now` in seconds."""
     count = len(view.run.tasks) if level == "task" else len(view.analysis.stages)
     edges = view.analysis.task_edges if level == "task" else view.analysis.stage_edges
@@ -79,51 +30,44 @@ def draw(view: RunView, level: str, now: float) -> Optional[Drawing]:
         return None
     graph = run_graph(view, level)
     box = _BOXES[level]
-    ends = {(edge["source"], edge["target"]): None for edge in graph["edges"]}
-    layout = lay_out([node["id"] for node in graph["nodes"]], ends, box)
+    ends = [(edge["source"], edge["target"]) for edge in graph["edges"]]
+    layout = lay_out([node["id"] for node in graph["nodes"]], dict.fromkeys(ends), box)
     on_path = _critical_ends(view, level)
-    return Drawing(
-        level=level,
-        width=layout.width + 2 * _MARGIN,
-        height=layout.height + 2 * _MARGIN,
-        node_width=box.width,
-        node_height=box.height,
-        nodes=tuple(_node(node, layout.nodes[node["id"]], now) for node in graph["nodes"]),
-        lines=tuple(
-            Line(
-                source,
-                target,
-                edge["kind"],
-                (source, target) in on_path,
-                _path(layout.edges[source, target]),
-            )
-            for edge in graph["edges"]
-            for source, target in [(edge["source"], edge["target"])]
-        ),
-    )
+    return {
+        "level": level,
+        "width": layout.width + 2 * _MARGIN,
+        "height": layout.height + 2 * _MARGIN,
+        "node_width": box.width,
+        "node_height": box.height,
+        "nodes": [_node(node, layout.nodes[node["id"]], now) for node in graph["nodes"]],
+        "lines": [
+            {**edge, "critical": pair in on_path, "path": _path(layout.edges[pair])}
+            for edge, pair in zip(graph["edges"], ends)
+        ],
+    }
 
 
-def _node(node: Mapping[str, Any], corner: Point, now: float) -> Node:
+def _node(node: Mapping[str, Any], corner: Point, now: float) -> dict[str, Any]:
+    """Return a stage or a task. Its state is that of a task, or FAILED for a failed stage."""
     counts = {state: count for state, count in node["task_counts"].items() if count}
     total = sum(counts.values())
     words = ", ".join(f"{count} {state}" for state, count in counts.items())
-    state = node["state"] or (TaskState.FAILED.value if counts.get(TaskState.FAILED) else "")
     note = node["state"] or f"{counts.get(TaskState.SUCCESSFUL, 0)}/{total}"
     lasted = _lasted(node, counts, now)
     if lasted is not None:
         note += f" · {span(lasted)}"
     critical = ", on the critical path" if node["critical"] else ""
-    return Node(
-        id=node["id"],
-        label=_short(printable(node["id"])),
-        title=f"{node['id']}: {node['state'] or words}{critical}",
-        note=note,
-        state=state,
-        critical=node["critical"],
-        x=corner[0] + _MARGIN,
-        y=corner[1] + _MARGIN,
-        shares=tuple(_shares(counts, total)),
-    )
+    return {
+        "id": node["id"],
+        "label": _short(printable(node["id"])),
+        "title": f"{node['id']}: {node['state'] or words}{critical}",
+        "note": note,
+        "state": node["state"] or (TaskState.FAILED.value if TaskState.FAILED in counts else ""),
+        "critical": node["critical"],
+        "x": corner[0] + _MARGIN,
+        "y": corner[1] + _MARGIN,
+        "shares": _shares(counts, total),
+    }
 
 
 def _lasted(node: Mapping[str, Any], counts: Mapping[str, int], now: float) -> Optional[float]:
@@ -133,11 +77,12 @@ def _lasted(node: Mapping[str, Any], counts: Mapping[str, int], now: float) -> O
     return max(0.0, end - start) if start is not None and end is not None else None
 
 
-def _shares(counts: Mapping[str, int], total: int) -> Sequence[Share]:
+def _shares(counts: Mapping[str, int], total: int) -> list[dict[str, Any]]:
+    """Return the parts of a node's bar, one for each state."""
     found, x = [], 0.0
     for state, count in counts.items():
         width = _BAR * count / total
-        found.append(Share(state, round(x, 2), round(width, 2)))
+        found.append({"state": state, "x": round(x, 2), "width": round(width, 2)})
         x += width
     return found
 
