@@ -14,7 +14,17 @@ from ray_workflow_exporter.settings.settings import (
     flag,
     variable,
 )
-from ray_workflow_exporter.settings.values import format_duration
+
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+
+
+def format_duration(seconds: float) -> str:
+    """Return `seconds` in Prometheus's notation, exact to the millisecond."""
+    rest, text = round(seconds * 1000), ""
+    for unit, size in _MILLISECONDS.items():
+        count, rest = divmod(rest, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
 
 
 def render_docs() -> str:

@@ -192,8 +192,11 @@ class Settings:
         A flag that is None is not set, nor is an empty variable. Raises SettingsError.
         """
         given: dict[str, tuple[Any, str]] = {}
-        for key, value, origin in (*_from_file(file), *_from_environ(environ), *_from_flags(flags)):
+        for key, value, origin in (*_from_file(file), *_from_environ(environ)):
             given[key] = value, origin
+        for key, value in flags.items():
+            if value is not None:
+                given[key] = value, f"The flag {flag(key)}"
         settings = dict(defaults)
         for key, (default, kind, _) in SETTINGS.items():
             value, origin = given.get(key, (default, ""))
@@ -243,12 +246,6 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
             and not _SERVICE_LINK.fullmatch(name[len(ENV_PREFIX) :])
         ):
             raise SettingsError(f"The variable {name} names no setting{hint(name, known)}")
-
-
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    for key, value in flags.items():
-        if value is not None:
-            yield key, value, f"The flag {flag(key)}"
 
 
 def variable(key: str) -> str:

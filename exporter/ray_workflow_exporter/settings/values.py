@@ -95,15 +95,6 @@ def parse_duration(value: Any) -> float:
     raise ValueError("must be a duration: seconds, or a text such as 30s, 1h30m or 250ms")
 
 
-def format_duration(seconds: float) -> str:
-    """Return `seconds` in Prometheus's notation, exact to the millisecond."""
-    rest, text = round(seconds * 1000), ""
-    for unit in ("d", "h", "m", "s", "ms"):
-        count, rest = divmod(rest, round(_UNITS[unit] * 1000))
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
-
-
 def parse_shard(value: Any) -> tuple[int, int]:
     """Return (i, n) of `i/n`."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", _any_text(value))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from docs.reference.settings import render_docs
+from docs.reference.settings import format_duration, render_docs
 from ray_workflow_exporter.settings.addresses import parse_listen
 from ray_workflow_exporter.settings.settings import (
     SETTINGS,
@@ -16,7 +16,7 @@ from ray_workflow_exporter.settings.settings import (
     SettingsError,
     WorkflowSettings,
 )
-from ray_workflow_exporter.settings.values import format_duration, parse_duration
+from ray_workflow_exporter.settings.values import parse_duration
 
 DOCS = Path(__file__).parents[3] / "docs" / "settings.md"
 

@@ -131,11 +131,7 @@ class Gate:
 
     def _count_wrong(self, request: web.Request) -> None:
         """Count a wrong token of an address. Raises HTTPTooManyRequests."""
-        address = request.remote or ""
-        wait = self._wrong.wait(address)
-        if wait is not None:
-            raise _too_many(wait)
-        self._wrong.take(address)
+        _spend(self._wrong, request.remote or "")
 
     def check_actor(self, request: web.Request, verb: Optional[Verb]) -> Caller:
         """Return the caller who wants to act or, without a verb, to read about actions.
@@ -157,10 +153,7 @@ class Gate:
         if caller.role is not Role.ACT:
             _audit.info("denied: %s by %s, who may only read", verb.value, caller.name)
             raise web.HTTPForbidden(text="This token may only read.")
-        wait = self._acting.wait(caller.name)
-        if wait is not None:
-            raise _too_many(wait)
-        self._acting.take(caller.name)
+        _spend(self._acting, caller.name)
         return caller
 
     def _caller(self, authorization: str) -> Optional[Caller]:
@@ -210,10 +203,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)  # orchestrators have no credentials
     rate = request.app[GATE].web_config().rate
     if rate is not None:
-        wait = rate.wait("")
-        if wait is not None:
-            raise _too_many(wait)
-        rate.take("")
+        _spend(rate, "")
     if request.method == hdrs.METH_OPTIONS and request.path.startswith(API):
         return web.Response(status=204, headers=_preflight(request))
     await request.app[GATE].check_reader(request)
@@ -266,6 +256,14 @@ def _has_san(request: web.Request, allowed: tuple[str, ...]) -> bool:
     certificate = request.transport and request.transport.get_extra_info("peercert")
     names = {normal_san(value) for _, value in (certificate or {}).get("subjectAltName", ())}
     return not names.isdisjoint(allowed)
+
+
+def _spend(limit: Rate, key: str) -> None:
+    """Count one event of a key. Raises HTTPTooManyRequests."""
+    wait = limit.wait(key)
+    if wait is not None:
+        raise _too_many(wait)
+    limit.take(key)
 
 
 def _too_many(seconds: int) -> web.HTTPException:
