@@ -25,8 +25,9 @@ def test_only_the_link_and_the_probe_touch_ray() -> None:
         if re.search(r"^\s*(import ray\b|from ray\b)", path.read_text(), re.MULTILINE)
     }
     assert touching == {
-        *("sources.manager.driver", "sources.manager.probe", "sources.manager.remote_actions"),
-        *("sources.manager.state_api", "client.client", "inside_ray", "inside_ray.modules"),
+        *("sources.manager.connection", "sources.manager.driver", "sources.manager.probe"),
+        *("sources.manager.remote_actions", "sources.manager.state_api"),
+        *("client.client", "inside_ray", "inside_ray.modules"),
     }
 
 

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import pickle
-import socket
 import sys
 import threading
 import time
@@ -26,15 +25,14 @@ from contextlib import suppress
 from typing import Any, Optional
 
 from ..records import LinkCause, LinkState, NoManagerError
-from . import probe, remote_actions, versions
+from . import probe, remote_actions
 from .action_client import ActionClient
+from .connection import connect, describe, listens
 from .state_api import executor_errors, task_states
 
 # ray/workflow/common.py; importing it here would drag in all of ray.workflow.
 MANAGER_NAME = "WorkflowManagementActor"
 MANAGER_NAMESPACE = "workflow"
-# Ray hides the jobs of such a namespace from its job list.
-OUR_NAMESPACE = "_ray_internal_workflow_exporter"
 THREADS = 4
 LEAVE_SECONDS = 1.0
 
@@ -199,18 +197,7 @@ class ManagerClient:
     def _connect(self) -> None:
         if self._ray is not None:
             return
-        ray = _supported_ray()
-        address = _address(self._address)
-        try:
-            ray.init(
-                address,
-                namespace=OUR_NAMESPACE,
-                log_to_driver=False,
-                configure_logging=False,
-                logging_level=logging.ERROR,
-            )
-        except Exception as error:
-            raise _refused(address, error) from error
+        ray = connect(self._address)
         from ray import cloudpickle
         from ray.experimental.internal_kv import _internal_kv_get
 
@@ -229,12 +216,12 @@ class ManagerClient:
         self._facts["ray_version"] = ray.__version__
         raylet_socket = ray._private.worker.global_worker.node.raylet_socket_name
         # Not visible from another network namespace: then there is nothing to go by.
-        self._raylet_socket = raylet_socket if _listens(raylet_socket) else None
+        self._raylet_socket = raylet_socket if listens(raylet_socket) else None
         self._ray = ray
 
     def _check_raylet(self) -> None:
         # A driver that lost its raylet is of no use ever again, but Ray lets it wait for minutes.
-        if self._raylet_socket and not _listens(self._raylet_socket):
+        if self._raylet_socket and not listens(self._raylet_socket):
             reason = "Ray has ended: its raylet is gone."
             raise NoManagerError(LinkState.UNREACHABLE, LinkCause.LOST, reason)
 
@@ -266,116 +253,6 @@ class ManagerClient:
 
 
 _SESSION_KEYS = ("storage", "session_name")
-
-
-def _supported_ray() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise NoManagerError(
-            LinkState.UNSUPPORTED,
-            LinkCause.NOT_INSTALLED,
-            f"Ray is not installed beside the exporter ({error}): install the extra `ray`, "
-            "or read storage alone with --address none --storage URI.",
-            final=True,
-        ) from None
-    if not versions.supported(ray.__version__):
-        raise NoManagerError(
-            LinkState.UNSUPPORTED,
-            LinkCause.RAY_VERSION,
-            f"Ray {ray.__version__} is installed beside the exporter; running workflows can be "
-            f"read from Ray {versions.SUPPORTED}. A storage given by --storage is read all the "
-            "same.",
-            final=True,
-        )
-    return ray
-
-
-def _address(wanted: str) -> str:
-    """Return the host:port of a Ray. Raises NoManagerError when none answers there.
-
-    `ray.init` itself waits for ever if nothing listens at the address, and starts a Ray when
-    RAY_ADDRESS is "local" (seen with 2.47.1).
-    """
-    address = (os.environ.get("RAY_ADDRESS") or "auto") if wanted == "auto" else wanted
-    if address == "auto":
-        address = _local_address()
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "://" in address:
-        raise NoManagerError(
-            LinkState.UNSUPPORTED,
-            LinkCause.NOT_RAY,
-            f"{address!r} is not the address of a Ray: give the host:port of its head, or auto.",
-            final=True,
-        )
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0" and not _speaks_grpc(connection):
-                raise NoManagerError(
-                    LinkState.UNREACHABLE,
-                    LinkCause.NOT_RAY,
-                    f"What listens at {address} is not a Ray: give the host:port of Ray's head, "
-                    "by default port 6379, not that of its dashboard.",
-                )
-    except OSError as error:
-        raise NoManagerError(
-            LinkState.UNREACHABLE, LinkCause.NO_ANSWER, f"No Ray answers at {address}: {error}."
-        ) from None
-    return address
-
-
-def _local_address() -> str:
-    from ray._private.services import canonicalize_bootstrap_address
-
-    try:
-        return canonicalize_bootstrap_address("auto") or "auto"
-    except ConnectionError:
-        raise NoManagerError(
-            LinkState.UNREACHABLE,
-            LinkCause.NO_RAY,
-            "No Ray runs on this machine: give the address of one with --address HOST:PORT, or "
-            "read storage alone with --address none --storage URI.",
-        ) from None
-
-
-def _speaks_grpc(connection: socket.socket) -> bool:
-    """Whether the other side begins as an HTTP/2 server does: with a SETTINGS frame."""
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
-    try:
-        return connection.recv(9)[3:4] == b"\4"
-    except OSError:
-        return False
-
-
-def _refused(address: str, error: Exception) -> NoManagerError:
-    """Return why `ray.init` failed."""
-    if "ersion mismatch" in str(error):
-        state, cause = LinkState.UNSUPPORTED, LinkCause.RAY_VERSION
-        reason = f"Ray at {address} refused the connection: {describe(error)}"
-    elif isinstance(error, PermissionError):
-        state, cause = LinkState.UNREACHABLE, LinkCause.OTHER_USER
-        reason = (
-            f"Ray at {address} belongs to another Unix user: run the exporter as that user "
-            f"({describe(error)})."
-        )
-    else:
-        state, cause = LinkState.UNREACHABLE, LinkCause.LOST
-        reason = f"Ray at {address} refused the connection: {describe(error)}"
-    return NoManagerError(state, cause, reason)
-
-
-def _listens(path: str) -> bool:
-    try:
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as sockets:
-            return any(line.rstrip("\n").endswith(path) for line in sockets)
-    except OSError:  # not Linux
-        return False
-
-
-def describe(error: BaseException) -> str:
-    """Return type and text of an error on one line, cut to a readable length."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else f"{type(error).__name__}."
 
 
 def main(address: str, client_id: str, timeout: str) -> None:
