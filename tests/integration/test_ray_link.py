@@ -7,15 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-import pytest
-
-from ray_workflow_exporter.sources.manager.driver import ManagerClient
 from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import (
     LinkCause,
@@ -25,11 +20,14 @@ from ray_workflow_exporter.sources.records import (
     ManagerView,
 )
 from support.cluster import Cluster
-from support.ports import free_port
+from support.links import seen
 from support.waiting import wait_until
 
 LinkTo = Callable[[str], RayLink]
+
+
 NewCluster = Callable[..., Cluster]
+
 
 # A task waits for a file, so that a test decides when it goes on.
 HELD = """
@@ -38,6 +36,7 @@ import os
 def held(path, *inputs):
     while not os.path.exists(path): time.sleep(0.05)
 """
+
 
 # Fan-out, a continuation, a retry and an output that is not checkpointed.
 MIXED = (
@@ -64,21 +63,6 @@ dag = total.bind(gate, grow.bind(1), flaky.bind(flag, 1), *parts)
 print(workflow.run(dag, workflow_id=workflow_id))
 """
 )
-
-
-def seen(link: RayLink, good: Callable[[ManagerView], object], timeout: float = 60) -> ManagerView:
-    """Poll until `good` says so, and return that view."""
-    last = ManagerView(LinkState.OFF)
-
-    def look() -> Optional[ManagerView]:
-        nonlocal last
-        last = link.poll()
-        return last if good(last) else None
-
-    try:
-        return wait_until(look, timeout=timeout)
-    except AssertionError as error:
-        raise AssertionError(f"the link never saw it, at last {last}") from error
 
 
 def in_state(state: LinkState) -> Callable[[ManagerView], bool]:
@@ -358,66 +342,6 @@ except workflow.WorkflowExecutionError: print("failed")
     assert run.tasks["__main__.fails_unless"].done
     gate.touch()
     seen(link, lambda view: "again" not in view.runs)
-
-
-def test_an_address_where_nobody_listens_is_a_sentence(link_to: LinkTo) -> None:
-    port = free_port()
-    view = link_to(f"127.0.0.1:{port}").poll()
-    assert (view.state, view.cause) == (LinkState.UNREACHABLE, LinkCause.NO_ANSWER)
-    assert view.reason.startswith(f"No Ray answers at 127.0.0.1:{port}: ")
-
-
-def test_what_listens_and_is_no_ray_is_said_to_be_none(link_to: LinkTo) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        view = seen(
-            link_to(f"127.0.0.1:{server.server_address[1]}"),
-            lambda view: view.cause is not LinkCause.STARTING,
-        )
-        server.shutdown()
-    assert (view.state, view.cause) == (LinkState.UNREACHABLE, LinkCause.NOT_RAY)
-    assert "is not a Ray" in view.reason
-
-
-@pytest.mark.parametrize("address", ["local", "ray://127.0.0.1:10001", "127.0.0.1", ":", "x:y"])
-def test_what_is_no_address_of_a_ray_to_watch_is_refused(address: str) -> None:
-    reply = ManagerClient(address).poll(0)
-    assert (reply["state"], reply["cause"]) == ("unsupported", "not_ray")
-    assert address in reply["reason"]
-
-
-@pytest.mark.parametrize(
-    "version", ["2.48.0", "2.9.3", "2.19.0", "3.0.0.dev0", "1.13.0", "strange"]
-)
-def test_an_unsupported_ray_is_refused_before_anything_of_it_is_used(
-    version: str, link_to: LinkTo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used = tmp_path / "used"
-    package = tmp_path / "ray"
-    package.mkdir()
-    (package / "__init__.py").write_text(
-        f"__version__ = {version!r}\n"
-        "def __getattr__(name):\n"
-        f"    print(name, file=open({str(used)!r}, 'a'))\n"
-        "    raise AttributeError(name)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    link = link_to("127.0.0.1:1")
-    for _ in range(2):
-        view = link.poll()
-        assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.RAY_VERSION)
-        assert version in view.reason
-    assert not used.exists(), used.read_text()
-
-
-def test_a_missing_ray_is_a_sentence(
-    link_to: LinkTo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\")")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    view = link_to("auto").poll()
-    assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.NOT_INSTALLED)
-    assert view.reason.startswith("Ray is not installed")
 
 
 def test_the_child_prints_nothing_but_replies_and_leaves_at_the_end_of_its_input(

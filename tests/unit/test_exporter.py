@@ -9,25 +9,23 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ray_workflow_exporter.exporter import Exporter
-from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.settings.settings import Settings
-from ray_workflow_exporter.sources.storage.filesystem import StorageError
 from ray_workflow_exporter.sources.storage.local_files import LocalFiles
+from support import watching
 from support.expositions import render
 from support.object_store import object_store, s3_uri
 from support.proxy import proxy
 from support.trees import RunTree, StorageTree
 from support.waiting import wait_until
+from support.watching import OBJECTS, T0, plant, shown
 
-T0 = 1_600_000_000.0
-OBJECTS = {Tier.WORKFLOW, Tier.RUN, Tier.STAGE, Tier.TASK, Tier.CLUSTER}
+watch = watching.watch  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -42,65 +40,6 @@ def tree(request, tmp_path) -> StorageTree:
         query = request.getfixturevalue("s3_query")
         return StorageTree(s3_uri(query, uuid.uuid4().hex))
     return StorageTree(str(tmp_path / "storage"))
-
-
-@pytest.fixture
-def watch() -> Iterator[Callable[..., Exporter]]:
-    """Make exporters without Ray that end with the test."""
-    made: list[Exporter] = []
-
-    def make(tree: StorageTree, **settings: Any) -> Exporter:
-        settings = {"address": "none", "storage": tree.uri, **settings}
-        made.append(Exporter(Settings.load(None, {}, settings)))
-        return made[-1]
-
-    yield make
-    while made:  # the threads of storage end with the last reference
-        made.pop().close()
-
-
-def plant(tree: StorageTree) -> None:
-    """Write one finished run for each row of the truth tables."""
-    run = tree.run("diamond", {"workflow": "etl", "team": "a"}).status("RUNNING", T0)
-    run.task("a").task("b", "a").task("b_1", "a").task("c", "b", "b_1").entry("c")
-    run.succeed("a", T0, T0 + 1).succeed("b", T0 + 1, T0 + 3).succeed("b_1", T0 + 1, T0 + 2)
-    run.succeed("c", T0 + 3, T0 + 4, "x" * 500).status("SUCCESSFUL", T0 + 4)
-
-    run = tree.run("grown", {"workflow": "etl"}).status("RUNNING", T0)
-    run.task("p").task("q").task("r", "q").entry("p")
-    run.start("p", T0).end("p", T0 + 1).go_on("p", "r", "r")
-    run.succeed("q", T0 + 1, T0 + 2).succeed("r", T0 + 2, T0 + 3).status("SUCCESSFUL", T0 + 3)
-
-    run = tree.run("failed", {"workflow": "audit"}).status("RUNNING", T0)
-    run.task("read").task("check", "read").task("write", "check").entry("write")
-    run.succeed("read", T0, T0 + 1).start("check", T0 + 1)
-    run.fail("check", ValueError('bad "row"\nin line 3')).status("FAILED", T0 + 9)
-
-    run = tree.run("crashed", {"workflow": "audit"}).status("RUNNING", T0)
-    run.task("boom", max_retries=0).task("after", "boom").entry("after")
-    run.start("boom", T0 + 1).status("FAILED", T0 + 2)
-
-    run = tree.run("unpicklable", {"workflow": "audit"}).status("RUNNING", T0)
-    run.task("lock").entry("lock").start("lock", T0 + 1).end("lock", T0 + 2)
-    run.status("FAILED", T0 + 3)
-
-    run = tree.run("retried").status("RUNNING", T0).task("f", retry_exceptions=True).entry("f")
-    run.fail("f", OSError("at first")).succeed("f", T0 + 5, T0 + 6).status("SUCCESSFUL", T0 + 6)
-
-    run = tree.run("loose").status("RUNNING", T0).task("f", checkpoint=False).entry("f")
-    run.start("f", T0).end("f", T0 + 2).status("SUCCESSFUL", T0 + 2)
-
-    run = tree.run("left over").status("RUNNING", T0).task("f").task("g", "f").entry("g")
-    run.start("f", T0 + 1)
-
-    run = tree.run("queued").task("f").entry("f").status("PENDING")
-    tree.run("ghost").task("f").entry("f")
-
-    run = tree.run('slash/ed "id"').status("RUNNING", T0).task("tä/sk").entry("tä/sk")
-    run.succeed("tä/sk", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
-
-    run = tree.run("resumed once", {"workflow": "audit"}).status("FAILED", T0 - 50).task("f")
-    run.entry("f").status("RUNNING", T0).start("f", T0).status("CANCELED")
 
 
 def settled(exporter: Exporter) -> str:
@@ -129,16 +68,6 @@ def test_polling_changes_nothing_in_storage(tree, watch) -> None:
     for _ in range(5):
         exporter.poll_once()
     assert tree.content() == before
-
-
-def shown(exporter: Exporter) -> dict[str, str]:
-    families = text_string_to_metric_families(b"".join(exporter.metrics()).decode())
-    return {
-        sample.labels["workflow_id"]: sample.labels["status"]
-        for family in families
-        for sample in family.samples
-        if sample.name == "ray_workflow_run_status" and sample.value == 1
-    }
 
 
 def up(exporter: Exporter) -> float:
@@ -227,20 +156,6 @@ def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> N
     wait_until(lambda: exporter.poll_once() or up(exporter) == 1)
 
 
-def test_finished_runs_are_read_once(watch, tmp_path, monkeypatch) -> None:
-    tree = StorageTree(str(tmp_path))
-    plant(tree)
-    for name in ("failed", "crashed", "unpicklable", "resumed once"):
-        tree.run(name).remove()  # those that failed just now are read again on purpose
-    exporter = watch(tree)
-    exporter.load()
-    read: list[str] = []
-    monkeypatch.setattr(LocalFiles, "read", lambda self, path, limit: read.append(path))
-    for _ in range(3):
-        exporter.poll_once()
-    assert read == []
-
-
 def test_tasks_of_a_run_too_old_to_be_exposed_are_read_again_when_asked_for(
     watch, tmp_path
 ) -> None:
@@ -253,106 +168,6 @@ def test_tasks_of_a_run_too_old_to_be_exposed_are_read_again_when_asked_for(
     assert view is not None
     assert set(view.run.tasks) == {"a", "b", "b_1", "c"}
     assert view.analysis.progress == 1.0
-
-
-def test_a_run_is_gone_or_left_over_only_when_two_polls_agree(watch, tmp_path) -> None:
-    tree = StorageTree(str(tmp_path))
-    run = tree.run("w").task("f").status("RUNNING", time.time())
-    done = tree.run("done").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", time.time())
-    exporter = watch(tree)
-    exporter.poll_once()
-    assert shown(exporter) == {"done": "SUCCESSFUL"}
-    exporter.poll_once()
-    assert shown(exporter) == {"done": "SUCCESSFUL", "w": "RESUMABLE"}
-    done.unmark("SUCCESSFUL")  # as a listing may find it in the middle of a change
-    exporter.poll_once()
-    assert set(shown(exporter)) == {"done", "w"}
-    done.mark("SUCCESSFUL")
-    exporter.poll_once()
-    run.remove()
-    exporter.poll_once()
-    assert set(shown(exporter)) == {"done", "w"}
-    exporter.poll_once()
-    assert set(shown(exporter)) == {"done"}
-
-
-def test_files_that_siblings_write_after_a_failure_are_seen(watch, tmp_path, monkeypatch) -> None:
-    tree = StorageTree(str(tmp_path))
-    now = time.time()
-    run = tree.run("w").status("RUNNING", now).task("bad").task("slow").entry("bad")
-    run.start("bad", now).start("slow", now).fail("bad", ValueError("no"))
-    run.status("FAILED", now)
-    exporter = watch(tree)
-    exporter.load()
-    run.end("slow", now + 5).output("slow")
-    # The next look is due a few seconds later.
-    monkeypatch.setattr(time, "time", lambda: now + 4)
-    exporter.poll_once()
-    view = exporter.run("w")
-    assert view is not None
-    assert view.run.tasks["slow"].state.value == "SUCCESSFUL"
-
-
-def test_nothing_ticks_while_nothing_happens(watch, tmp_path, monkeypatch) -> None:
-    tree = StorageTree(str(tmp_path))
-    plant(tree)
-    exporter = watch(tree, finished_retention="50y", task_retention="50y")
-    exporter.load()
-    before = b"".join(exporter.metrics(tiers=OBJECTS))
-    later = time.time() + 7200
-    monkeypatch.setattr(time, "time", lambda: later)
-    exporter.poll_once()
-    assert b"".join(exporter.metrics(tiers=OBJECTS)) == before
-
-
-def test_files_that_cannot_be_read_hide_no_run(watch, tmp_path, monkeypatch, caplog) -> None:
-    tree = StorageTree(str(tmp_path))
-    for name in ("old", "odd", "new"):
-        tree.run(name).task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
-    read = LocalFiles.read
-
-    def refuse(self, path, limit):
-        if "/odd/" in path:
-            raise StorageError(f"Cannot read {path}.")
-        return read(self, path, limit)
-
-    monkeypatch.setattr(LocalFiles, "read", refuse)
-    exporter = watch(tree, finished_retention="50y")
-    for _ in range(3):
-        exporter.poll_once()
-    assert shown(exporter).keys() == {"old", "odd", "new"}
-    assert exporter.run("odd").run.tasks["f"].start_time is None
-    assert up(exporter) == 1
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
-    assert len([it for it in caplog.messages if "'odd'" in it and "tasks/f/inputs.json" in it]) == 1
-    assert b'poll_errors_total{phase="read"} 1.0' in b"".join(exporter.metrics())
-    monkeypatch.setattr(LocalFiles, "read", read)
-    later = time.time() + 61
-    monkeypatch.setattr(time, "time", lambda: later)
-    exporter.poll_once()
-    assert exporter.run("odd").run.tasks["f"].start_time == T0
-
-
-def test_a_mark_without_a_folder_is_tried_again_after_a_pause(watch, tmp_path) -> None:
-    tree = StorageTree(str(tmp_path))
-    tree.run("whole").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
-    for status in ("RUNNING", "PENDING", "FAILED"):
-        tree.put(f"workflows/__status__/{status}/orphan-{status}", b"")
-    exporter = watch(tree, finished_retention="50y")
-    for _ in range(4):
-        exporter.poll_once()
-    assert shown(exporter).keys() == {"whole"}
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
-
-
-def test_a_run_that_ended_without_the_mark_of_its_end_is_shown(watch, tmp_path) -> None:
-    tree = StorageTree(str(tmp_path))
-    tree.run("w").task("f").succeed("f", T0, T0 + 1).mark("RUNNING").meta("SUCCESSFUL")
-    exporter = watch(tree, finished_retention="50y")
-    for _ in range(6):
-        exporter.poll_once()
-    assert exporter.run("w").run.status.value == "SUCCESSFUL"
-    assert b"\nray_workflow_exporter_runs_to_read 0.0" in b"".join(exporter.metrics())
 
 
 def test_readers_of_old_runs_do_not_make_storage_fail(watch, tmp_path, monkeypatch) -> None:
@@ -468,35 +283,3 @@ def test_both_state_files_are_kept_when_both_are_damaged(tmp_path) -> None:
     kept = [file.read_bytes() for file in (tmp_path / "state").iterdir()]
     assert len(damaged) == 6
     assert all(data in kept for data in damaged.values())
-
-
-def test_an_end_in_the_folder_of_a_run_is_shown_before_its_mark(watch, tmp_path) -> None:
-    # On an object store under load, the listing of marks may be seconds behind.
-    tree = StorageTree(str(tmp_path / "storage"))
-    run = tree.run("w").task("f").entry("f").status("RUNNING", time.time())
-    exporter = watch(tree)
-    exporter._poller._tracked["w"].was_live = True
-    run.succeed("f", time.time(), time.time()).meta("SUCCESSFUL")
-    run.put("post_run_metadata.json", {"end_time": time.time()})
-    exporter.poll_once()
-    assert shown(exporter) == {"w": "SUCCESSFUL"}
-
-
-def test_a_replay_of_a_run_keeps_its_times(watch, tmp_path) -> None:
-    tree = StorageTree(str(tmp_path / "storage"))
-    exporter = watch(tree)
-    exporter.poll_once()
-    now = time.time()
-    run = tree.run("w").task("f").entry("f").status("RUNNING", now)
-    run.succeed("f", now + 0.1, now + 0.4).status("SUCCESSFUL", now + 0.5)
-    exporter.poll_once()
-    before = exporter.run("w")
-    run.status("RUNNING", now + 0.6).status("SUCCESSFUL", now + 0.61)
-    exporter.poll_once()
-    after = exporter.run("w")
-    assert before is not None
-    assert after is not None
-    assert (after.run.start_time, after.run.end_time) == (now, now + 0.5)
-    body = b"".join(exporter.metrics())
-    assert b'ray_workflow_runs_started_total{workflow="w"} 1' in body
-    assert b'ray_workflow_runs_finished_total{workflow="w",status="SUCCESSFUL"} 1' in body

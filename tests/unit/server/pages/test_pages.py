@@ -6,102 +6,19 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any, Optional
 from urllib.parse import quote
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from ray_workflow_exporter.catalog.snapshot import RunView
-from ray_workflow_exporter.model import Run, RunStatus, Task, TaskState
+from ray_workflow_exporter.model import RunStatus
 from ray_workflow_exporter.responses import run_graph
-from ray_workflow_exporter.server.app import create_app
-from ray_workflow_exporter.server.pages.drawing import MAX_NODES
-from ray_workflow_exporter.server.pages.run_page import TASKS_PER_PAGE
 from ray_workflow_exporter.settings.settings import Settings
-from ray_workflow_exporter.sources.records import LinkState, ManagerView
 from support.fake_source import HOSTILE, FakeSource, failed_run, running_run
-from support.websites import write_tokens
-
-Client = TestClient[Any, Any]
-VOID = {"meta", "link", "input", "br"}
-
-
-class Page(HTMLParser):
-    """Elements of a page, with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, Optional[str]]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == [], "elements that are not closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, Optional[str]]]) -> None:
-        found = dict(attrs)
-        assert "style" not in found, "the Content-Security-Policy forbids it"
-        assert not [name for name in found if name.startswith("on")]
-        self.elements.append((tag, found))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def all(self, tag: str) -> list[dict[str, Optional[str]]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def links(self) -> list[str]:
-        return [it["href"] or "" for it in self.all("a")]
-
-
-@pytest.fixture
-def source() -> FakeSource:
-    return FakeSource(running_run(), failed_run(), failed_run(HOSTILE))
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings()
-
-
-@pytest.fixture
-async def client(source: FakeSource, settings: Settings) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(create_app(source, settings))) as client:
-        yield client
-
-
-@pytest.fixture
-async def acting(source: FakeSource, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an exporter whose actions are on."""
-    write_tokens(tmp_path / "tokens.yml", {"ops": ("act", "act-token")})
-    app = create_app(source, Settings(tokens_file=tmp_path / "tokens.yml"))
-    async with TestClient(TestServer(app)) as client:
-        yield client
-
-
-async def get(client: Client, path: str, status: int = 200) -> Page:
-    answer = await client.get(URL(path, encoded=True))
-    assert answer.status == status
-    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    return Page(await answer.text())
-
-
-def of(workflow_id: str) -> str:
-    return "/workflows/" + quote(workflow_id, safe="", errors="replace")
-
-
-def rows(page: Page) -> list[str]:
-    return [it["id"] or "" for it in page.all("tr") if "id" in it]
+from support.pages import Client, Page, get, of, rows
 
 
 async def test_the_list_shows_runs_and_leads_to_them(client: Client) -> None:
@@ -155,56 +72,6 @@ async def test_what_users_wrote_is_escaped_everywhere(client: Client, source: Fa
     page = await get(client, of(HOSTILE))
     named = [it["data-node"] for it in page.all("a") if "data-node" in it]
     assert len(named) == len(graph["nodes"]) == 3
-
-
-@pytest.mark.parametrize("level", ["stage", "task"])
-async def test_the_drawing_has_the_nodes_and_edges_of_the_api(
-    client: Client, source: FakeSource, level: str
-) -> None:
-    page = await get(client, f"{of('train-7')}?level={level}")
-    graph = run_graph(source.held["train-7"], level)
-    assert [it["data-node"] for it in page.all("a") if "data-node" in it] == [
-        node["id"] for node in graph["nodes"]
-    ]
-    assert [
-        {name: it[f"data-{name}"] for name in ("source", "target", "kind")}
-        for it in page.all("path")
-        if "data-kind" in it
-    ] == graph["edges"]
-
-
-async def test_a_run_too_big_to_be_drawn_by_task_is_drawn_by_stage(
-    client: Client, source: FakeSource
-) -> None:
-    tasks = {
-        f"map_{number}": Task(f"map_{number}", "map", TaskState.RUNNING, start_time=1.0)
-        for number in range(MAX_NODES + 1)
-    }
-    wide = Run("wide", "wide", RunStatus.RUNNING, tasks=tasks, start_time=1.0)
-    source.held = FakeSource(wide).held
-    by_task = await get(client, of("wide") + "?level=task")
-    assert f"more than {MAX_NODES} nodes" in " ".join(by_task.text.split())
-    assert [it for it in by_task.all("a") if "data-node" in it] == []
-    by_stage = await get(client, of("wide"))
-    assert [it["aria-label"] for it in by_stage.all("a") if "data-node" in it] == [
-        f"map: {MAX_NODES + 1} RUNNING, on the critical path"
-    ]
-
-
-async def test_a_run_of_many_stages_shows_the_first_of_them(
-    client: Client, source: FakeSource
-) -> None:
-    many = MAX_NODES + 7
-    names = [f"of_user_{number}x" for number in range(many)]
-    tasks = {name: Task(name, name, TaskState.RUNNING, start_time=1.0) for name in names}
-    source.held = FakeSource(Run("many", "many", RunStatus.RUNNING, tasks=tasks)).held
-    page = await get(client, of("many") + f"?stage={names[-1]}")
-    assert len(page.all("tr")) == MAX_NODES + 3  # with two heads, and the task
-    assert "7 more in the API" in page.text
-    options = [it for it in page.all("option") if it["value"]]
-    assert len(options) == MAX_NODES + 1
-    assert [it["value"] for it in options if "selected" in it] == [names[-1]]
-    assert len((await get(client, of("many"))).all("tr")) == MAX_NODES + 2 + TASKS_PER_PAGE
 
 
 async def test_metadata_of_any_size_leaves_a_page_that_can_be_read(
@@ -370,67 +237,3 @@ async def test_files_are_kept_by_browsers_and_nothing_else_is_served(client: Cli
     for name in ("pages.py", "..%2Fpages.py", "%2e%2e/templates/run.html", ""):
         answer = await client.get(URL(f"/static/{name}", encoded=True))
         assert answer.status == 404, name
-
-
-def labels(page: Page) -> list[Optional[str]]:
-    return [it["data-label"] for it in page.all("button") if "data-url" in it]
-
-
-@pytest.mark.parametrize(
-    ("status", "found"),
-    [
-        (RunStatus.PENDING, ["Cancel when it starts"]),
-        (RunStatus.RUNNING, ["Cancel"]),
-        (RunStatus.RESUMABLE, ["Cancel", "Resume", "Delete"]),
-        (RunStatus.FAILED, ["Resume", "Delete"]),
-        (RunStatus.CANCELED, ["Resume", "Delete"]),
-        (RunStatus.SUCCESSFUL, ["Delete"]),
-    ],
-)
-async def test_only_what_makes_sense_is_offered(
-    acting: Client, source: FakeSource, status: RunStatus, found: list[str]
-) -> None:
-    run = replace(failed_run("a/run"), status=status)
-    source.held = FakeSource(run).held
-    page = await get(acting, of("a/run"))
-    assert labels(page) == found
-    for it in page.all("button"):
-        if "data-url" in it:
-            assert (it["data-url"] or "").startswith("../api/v1/run")
-            assert "disabled" not in it
-    together = labels(await get(acting, "/"))
-    assert together == (["Resume the RESUMABLE run"] if status is RunStatus.RESUMABLE else [])
-
-
-async def test_each_action_tells_the_command_that_does_the_same(
-    acting: Client, source: FakeSource
-) -> None:
-    async def commands(status: RunStatus) -> list[str]:
-        source.held = FakeSource(replace(failed_run("a run"), status=status)).held
-        source.change("a run", status.value)
-        text = (await get(acting, of("a run"))).text
-        return re.findall(r"ray-workflow-exporter (\w+ 'a run'[a-z -]*)", text)
-
-    assert await commands(RunStatus.PENDING) == ["cancel 'a run' --address auto --when-started"]
-    assert await commands(RunStatus.FAILED) == [
-        "resume 'a run' --address auto",
-        "delete 'a run' --address auto",
-    ]
-
-
-async def test_buttons_say_why_they_do_not_work(
-    client: Client, acting: Client, source: FakeSource, tmp_path: Path
-) -> None:
-    async def shown(client: Client) -> str:
-        page = await get(client, of("train-7"))
-        assert ["disabled" in it for it in page.all("button") if "data-url" in it] == [True]
-        return page.text
-
-    assert "start the exporter with --tokens-file" in await shown(client)
-    settings = Settings(
-        tokens_file=tmp_path / "tokens.yml", listen=":1", actions_listen="127.0.0.1:2"
-    )
-    async with TestClient(TestServer(create_app(source, settings, acts=False))) as reading:
-        assert "served at another address" in await shown(reading)
-    source.manager = ManagerView(LinkState.UNREACHABLE, reason="The cluster is gone.")
-    assert "Ray cannot be reached. The cluster is gone." in await shown(acting)
