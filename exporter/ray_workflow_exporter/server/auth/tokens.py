@@ -74,23 +74,18 @@ class Tokens:
         self._path = path
         self._file = Reloaded(path, lambda: read_tokens(path))
         self._file.changed()
-        self._broken = False
-
-    @property
-    def broken(self) -> bool:
-        """Whether the file is missing or wrong now, so that no token is valid."""
-        return self._broken
+        self.broken = False  # the file is missing or wrong now, so that no token is valid
 
     def find(self, token: str) -> Optional[Caller]:
         """Return the caller of a token, None if it is not valid."""
         try:
             if self._file.changed():
-                self._broken = False
+                self.broken = False
                 _log.info("Reloaded the tokens file %s.", self._path)
         except SettingsError as error:
-            self._broken = True
+            self.broken = True
             _log.error("%s No token is valid until it is right again.", error)
-        return None if self._broken else match(self._file.value, token)
+        return None if self.broken else match(self._file.value, token)
 
 
 def match(entries: Sequence[Entry], token: str) -> Optional[Caller]:
