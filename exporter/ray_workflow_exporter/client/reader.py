@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from ..settings.problems import nearest
 
 
 class WorkflowNotFoundError(LookupError):
@@ -20,6 +21,6 @@ class RefusedActionError(RuntimeError):
 
 def not_found(workflow_id: str, known: Iterable[str]) -> WorkflowNotFoundError:
     """Return the error for an unknown id, with the ids that are nearest to it."""
-    near = difflib.get_close_matches(workflow_id, known)
+    near = nearest(workflow_id, known)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return WorkflowNotFoundError(f"There is no workflow {workflow_id!r}{hint}")

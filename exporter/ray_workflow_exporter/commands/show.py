@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import click
@@ -50,7 +49,8 @@ def _read_token(ctx: click.Context, param: click.Parameter, value: Optional[str]
     if value is None:
         return
     try:
-        token = Path(value).read_text(encoding="ascii").strip()
+        with open(value, encoding="ascii") as file:
+            token = file.read().strip()
     except OSError as error:
         raise click.BadParameter(f"{value} cannot be read: {error.strerror}", ctx, param) from None
     except ValueError:

@@ -14,7 +14,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.dag import layers
 from ..display import (
     NOTHING,
     STATE_COLOURS,
@@ -186,6 +185,8 @@ def _header(run: Json, now: float, unsure: bool = False) -> Iterator[Text]:
 
 
 def _dag(run: Json) -> RenderableType:
+    from ..analysis.dag import layers  # only `show` needs it
+
     stages = {stage["stage"]: stage for stage in run["stages"]}
     edges = [(edge["source"], edge["target"], edge["kind"]) for edge in run["stage_edges"]]
     depths = layers(stages, [(source, target) for source, target, _ in edges])

@@ -5,22 +5,22 @@ A value may be a secret. All files of ours go through here: settings, tokens, we
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 
 class SettingsError(ValueError):
     """Say in one sentence which setting is wrong, where it was set and what is allowed."""
 
 
-def read_yaml(path: Path, name: str) -> Any:
+def read_yaml(path: Union[str, os.PathLike[str]], name: str) -> Any:
     """Return the content of a YAML file. Raises SettingsError, which calls the file `name`."""
     import yaml  # slow to import, and most commands read no file
 
     try:
-        return yaml.safe_load(path.read_bytes())
+        with open(path, "rb") as file:
+            return yaml.safe_load(file.read())
     except OSError as error:
         raise SettingsError(f"{name} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -32,7 +32,13 @@ def read_yaml(path: Path, name: str) -> Any:
 def hint(word: str, known: Iterable[str]) -> str:
     """Return the rest of a sentence about an unknown word: the nearest known one, or all."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    if near:
+    if near := nearest(word, known)[:1]:
         return f"; did you mean {near[0]!r}?"
     return f"; known are {', '.join(known)}." if known else "."
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """Return up to three of the words that look like `word`, the nearest first."""
+    import difflib  # slow to import, and seldom needed
+
+    return difflib.get_close_matches(word, list(known))

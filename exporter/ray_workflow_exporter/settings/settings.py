@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import values
 from .problems import SettingsError, hint, read_yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["CONFIG_VARIABLE", "SETTINGS", "Settings", "SettingsError", "WorkflowSettings"]
 
@@ -161,6 +163,8 @@ class Settings:
     @property
     def state_path(self) -> Path:
         """The folder of the counters' state, default applied."""
+        from pathlib import Path  # slow to import, and commands that ask an exporter need none
+
         base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return (self.state_dir or Path(base, "ray-workflow-exporter")).expanduser()
 
@@ -182,7 +186,7 @@ class Settings:
     @classmethod
     def load(
         cls,
-        file: Optional[Path],
+        file: Union[str, Path, None],
         environ: Mapping[str, str],
         flags: Mapping[str, Any],
         **defaults: Any,
@@ -215,14 +219,14 @@ class Settings:
         cls, flags: Mapping[str, Any], file: Optional[str] = None, **defaults: Any
     ) -> Settings:
         """Load `file`, else the one that the environment names, and this process's environment."""
-        path = file or os.environ.get(CONFIG_VARIABLE)
-        return cls.load(Path(path) if path else None, os.environ, flags, **defaults)
+        path = file or os.environ.get(CONFIG_VARIABLE) or None
+        return cls.load(path, os.environ, flags, **defaults)
 
 
 SETTINGS = values.definitions(Settings)
 
 
-def _from_file(file: Optional[Path]) -> Iterator[tuple[str, Any, str]]:
+def _from_file(file: Union[str, Path, None]) -> Iterator[tuple[str, Any, str]]:
     if file is None:
         return
     content = read_yaml(file, f"The file {file}")

@@ -6,17 +6,18 @@ a path"; for a part of a value, further arguments say where it is.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import field, fields
 from functools import partial
-from pathlib import Path
-from typing import Any, Callable, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from .addresses import parse_listen
-from .problems import hint
+from .problems import hint, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -131,6 +132,8 @@ def _text(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
+    from pathlib import Path  # slow to import, and seldom needed
+
     if not isinstance(value, (str, Path)):
         raise ValueError("must be a path")
     return Path(value)
@@ -236,7 +239,7 @@ def choice(*words: str) -> Kind:
         if value in words:
             return str(value)
         *most, last = map(repr, words)
-        near = difflib.get_close_matches(str(value).lower(), words, n=1)
+        near = nearest(str(value).lower(), words)
         end = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"must be {', '.join(most)} or {last}{end}")
 
