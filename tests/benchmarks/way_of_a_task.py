@@ -76,8 +76,8 @@ class Trace:
         if event == "call":
             self.all.setdefault(function)
         if function not in self.held:
-            variable = bool(code.co_flags & inspect.CO_VARARGS)
-            variable += bool(code.co_flags & inspect.CO_VARKEYWORDS)
+            starred = (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
+            variable = len([it for it in starred if code.co_flags & it])
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + variable]
             values = [frame.f_locals.get(it) for it in names if it in frame.f_locals]
             if holds_task([*values, result]):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ray_workflow_exporter.sources.manager.link import RayLink
 from ray_workflow_exporter.sources.records import (
     LinkCause,
