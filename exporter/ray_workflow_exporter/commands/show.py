@@ -96,7 +96,9 @@ def reader(url: Optional[str]) -> Iterator[Reader]:
     ctx = click.get_current_context()
     settings = load_settings(ctx, log_level="error")
     opened: Optional[Reader] = None
-    if url is not None or given(ctx).keys().isdisjoint(_OF_A_CLUSTER):
+    # Without Ray and without a storage, there is nothing else to read.
+    nothing = settings.address == "none" and settings.storage is None
+    if url is not None or nothing or given(ctx).keys().isdisjoint(_OF_A_CLUSTER):
         opened = find_exporter(settings, url, ctx.meta.get(_TOKEN))
     if opened is None:
         from .. import logs  # imported only where something is logged

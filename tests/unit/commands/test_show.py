@@ -107,13 +107,21 @@ def test_the_exporter_on_this_machine_is_asked_if_it_runs(
     assert made == []
 
 
-@pytest.mark.parametrize("named", [["--storage", "/somewhere"], ["--address", "none"]])
+@pytest.mark.parametrize("named", [["--storage", "/somewhere"], ["--address", "auto"]])
 def test_who_names_a_cluster_is_not_told_of_another_one(
     url: str, made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch, named: list[str]
 ) -> None:
     monkeypatch.setenv("RAY_WORKFLOW_EXPORTER_LISTEN", f":{url.rpartition(':')[2]}")
     assert output("list", "-o", "json", *named)["total"] == 2
     assert made[0].calls == ["load", "close"]
+
+
+def test_who_names_no_ray_and_no_storage_means_the_exporter(
+    url: str, made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_WORKFLOW_EXPORTER_LISTEN", f":{url.rpartition(':')[2]}")
+    assert output("list", "-o", "json", "--address", "none")["total"] == 3
+    assert made == []
 
 
 def test_without_an_exporter_the_command_reads_by_itself(made: list[FakeExporter]) -> None:
