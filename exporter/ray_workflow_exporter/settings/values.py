@@ -6,9 +6,9 @@ a path"; for a part of a value, further arguments say where it is.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNITS = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1, "ms": 0.001}
+_LONGEST = 100 * _UNITS["y"]  # timers of the system overflow somewhere above
 _DURATION = re.compile("".join(f"(?:([0-9]+){unit})?" for unit in _UNITS))
 _WORDS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
@@ -81,18 +82,21 @@ def problem_of(error: ValueError) -> tuple[str, str]:
 
 def parse_duration(value: Any) -> float:
     """Return seconds from a number or from Prometheus's notation (`1h30m`, `250ms`)."""
+    seconds = value
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match and any(match.groups()):
             counts = zip(match.groups(), _UNITS.values())
-            return float(sum(int(count) * unit for count, unit in counts if count))
-        try:
-            value = float(value)
-        except ValueError:
-            pass
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and value >= 0:
-        return float(value)
+            seconds = sum(int(count) * unit for count, unit in counts if count)
+        else:
+            with suppress(ValueError):
+                seconds = float(value)
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    # Infinity is more, and what is no number is neither more nor less.
+    if number and seconds > _LONGEST:
+        raise ValueError("must be a duration of at most 100y")
+    if number and seconds >= 0:
+        return float(seconds)
     raise ValueError("must be a duration: seconds, or a text such as 30s, 1h30m or 250ms")
 
 

@@ -182,6 +182,12 @@ def test_what_is_no_duration_is_refused(text: object) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["101y", "9" * 400 + "s", "1e30", 10**400, float("inf")])
+def test_a_duration_beyond_what_timers_can_hold_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="must be a duration of at most 100y"):
+        parse_duration(text)
+
+
 @given(st.integers(min_value=0, max_value=10**12))
 def test_a_duration_survives_being_written_and_read(milliseconds: int) -> None:
     text = format_duration(milliseconds / 1000)
