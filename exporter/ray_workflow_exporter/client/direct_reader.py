@@ -16,7 +16,7 @@ from ..sources.storage.filesystem import StorageError
 from .reader import RefusedActionError, UnreachableError, not_found
 
 _NOT_ASKED = {LinkState.OFF.value, LinkState.UNREACHABLE.value, LinkState.UNSUPPORTED.value}
-_UNSURE = "A live run cannot be told from an interrupted one: both are shown as RESUMABLE?."
+_UNSURE = "Live runs cannot be told from interrupted ones: `RESUMABLE?` stands for both."
 
 
 class DirectReader:

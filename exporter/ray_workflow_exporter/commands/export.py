@@ -16,6 +16,9 @@ from ..settings.problems import SettingsError, hint, read_yaml
 
 PACKAGE = "ray_workflow_exporter"
 
+# One threshold, with the comment above it.
+_ROW = re.compile(r"(?m)(?:^ *#.*\n)*^ *- \{record: .*\{name: (\w+)\}, expr: vector\(.*\n")
+
 
 def ray_dashboards() -> Path:
     """Return the folder that Ray's own provisioning of Grafana reads dashboards from.
@@ -140,7 +143,8 @@ def export_rules(
 ) -> None:
     """Write alerts, recording rules and thresholds to FOLDER, for Prometheus's `rule_files`.
 
-    A `thresholds.yml` that exists already is kept; only the thresholds that are given change.
+    A `thresholds.yml` that exists already is kept: only the thresholds that are given change, and
+    those that a new version has are added.
 
     \b
     Examples:
@@ -166,12 +170,12 @@ def export_rules(
         values[name] = value
     existing = folder / "thresholds.yml"
     if existing.exists():
-        text = existing.read_text(encoding="utf-8")
-        del texts["thresholds.yml"]  # it stays as it is
+        kept = existing.read_text(encoding="utf-8")
+        text = _with_thresholds(_with_new_rows(kept, texts.pop("thresholds.yml")), values)
+        if text != kept:
+            texts["thresholds.yml"] = text
     else:
-        text = texts["thresholds.yml"]
-    if values:
-        texts["thresholds.yml"] = _with_thresholds(text, values)
+        texts["thresholds.yml"] = _with_thresholds(texts["thresholds.yml"], values)
     _write(texts, folder)
 
 
@@ -180,6 +184,17 @@ def _from_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError(f"The file {file} must hold `name: number` lines.")
     return {str(name): value for name, value in content.items()}
+
+
+def _with_new_rows(text: str, shipped: str) -> str:
+    """Add the thresholds that a file does not have yet, each with the comment above it."""
+    rows = list(_ROW.finditer(text))
+    known = {row[1] for row in rows}
+    new = [row[0] for row in _ROW.finditer(shipped) if row[1] not in known]
+    if not rows or not new:
+        return text  # if of another form, RayWorkflowThresholdMissing names what it lacks
+    end = rows[-1].end()
+    return "".join([text[:end], *new, text[end:]])
 
 
 def _with_thresholds(text: str, values: Mapping[str, Any]) -> str:

@@ -126,6 +126,25 @@ def test_thresholds_are_changed_without_a_checkout(tmp_path: Path) -> None:
     assert "# retry_ratio: " in (folder / "thresholds.yml").read_text()
 
 
+def test_a_later_version_adds_its_thresholds_and_keeps_all_else(tmp_path: Path) -> None:
+    run("prometheus", "export", str(tmp_path), "--threshold", "retries=7")
+    file = tmp_path / "thresholds.yml"
+    whole = thresholds(tmp_path)
+    # As of a version that knew fewer, with words of one's own.
+    lines = file.read_text().splitlines(keepends=True)
+    older = [line for line in lines if "name: slow_runs}" not in line and "burn" not in line]
+    file.write_text("# ours\n" + "".join(older))
+    assert thresholds(tmp_path) != whole
+    result = run("prometheus", "export", str(tmp_path))
+    assert "thresholds.yml" in result.output
+    assert thresholds(tmp_path) == whole
+    text = file.read_text()
+    assert text.startswith("# ours\n")
+    assert "# burn_failures: failed runs" in text
+    assert "thresholds.yml" not in run("prometheus", "export", str(tmp_path)).output
+    assert file.read_text() == text
+
+
 @pytest.mark.parametrize(
     ("flag", "sentence"),
     [
