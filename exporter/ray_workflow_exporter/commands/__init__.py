@@ -32,6 +32,8 @@ COMMANDS = {
     "ray-dashboard": _Command("ray_dashboard", "ray_dashboard", "Run the exporter inside Ray."),
     "grafana": _Command("export", "grafana", "Export dashboards for Grafana."),
     "prometheus": _Command("export", "prometheus", "Export alerts and rules for Prometheus."),
+    "alertmanager": _Command("export", "alertmanager", "Export example routes for Alertmanager."),
+    "systemd": _Command("export", "systemd", "Export a unit for systemd."),
     "token": _Command("token", "token", "Generate a bearer token."),
     "version": _Command(
         "version", "show_version", "Print the versions of exporter, Python and Ray."

@@ -1,4 +1,4 @@
-"""`grafana export` and `prometheus export`: write the files of the package."""
+"""`grafana export`, `prometheus export` and others: write the files of the package."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _shipped(folder: str) -> dict[str, str]:
     return {
         it.name: it.read_text(encoding="utf-8")
         for it in files(PACKAGE).joinpath(folder).iterdir()
-        if it.name.endswith((".json", ".yml"))
+        if it.name.endswith((".json", ".yml", ".service"))
     }
 
 
@@ -177,6 +177,50 @@ def export_rules(
     else:
         texts["thresholds.yml"] = _with_thresholds(texts["thresholds.yml"], values)
     _write(texts, folder)
+
+
+@click.group("alertmanager")
+def alertmanager() -> None:
+    """Export example routes for Alertmanager.
+
+    \b
+    Example:
+      ray-workflow-exporter alertmanager export .
+    """
+
+
+@alertmanager.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export_routes(folder: Path) -> None:
+    """Write alertmanager.yml to FOLDER: a route per severity, and what inhibits what.
+
+    \b
+    Example:
+      ray-workflow-exporter alertmanager export .
+    """
+    _write(_shipped(""), folder)
+
+
+@click.group("systemd")
+def systemd() -> None:
+    """Export a unit for systemd.
+
+    \b
+    Example:
+      ray-workflow-exporter systemd export /etc/systemd/system
+    """
+
+
+@systemd.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export_unit(folder: Path) -> None:
+    """Write the unit of the exporter to FOLDER.
+
+    \b
+    Example:
+      ray-workflow-exporter systemd export /etc/systemd/system
+    """
+    _write(_shipped("systemd"), folder)
 
 
 def _from_file(file: Path) -> dict[str, Any]:

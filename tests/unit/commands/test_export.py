@@ -1,4 +1,4 @@
-"""The files that the package brings for Grafana and Prometheus."""
+"""The files that the package brings for Grafana, Prometheus, Alertmanager and systemd."""
 
 from __future__ import annotations
 
@@ -53,6 +53,23 @@ def test_one_place_has_to_be_named(tmp_path: Path) -> None:
         assert result.exit_code == 2
         assert "one of the two" in result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "source"),
+    [
+        ("alertmanager", "prometheus/alertmanager.yml"),
+        ("systemd", "deploy/systemd/ray-workflow-exporter.service"),
+    ],
+)
+def test_what_others_need_is_written_as_it_is_in_the_repository(
+    tmp_path: Path, command: str, source: str
+) -> None:
+    result = run(command, "export", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    (written,) = tmp_path.iterdir()
+    assert written.name == Path(source).name
+    assert written.read_text() == (ROOT / source).read_text()
 
 
 def test_what_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
