@@ -15,6 +15,7 @@ from ray_workflow_exporter.commands import COMMANDS, load
 from ray_workflow_exporter.settings.settings import CONFIG_VARIABLE, SETTINGS
 
 PROGRAM = "ray-workflow-exporter"
+_COMPLETIONS = "~/.local/share/bash-completion/completions"
 
 
 def render_docs() -> str:
@@ -28,6 +29,13 @@ def render_docs() -> str:
         "each [setting](settings.md), before or after the command's name. The settings file is",
         f"`--config <file>`, else the one that `{CONFIG_VARIABLE}` names. `--version` prints the",
         "versions of exporter, Python and Ray.",
+        "",
+        "The shell completes commands, flags and ids of runs (a running exporter is asked for them)",
+        "with the file that this writes; for zsh and fish, with `zsh_source` and `fish_source`:",
+        "",
+        "```console",
+        f"$ _RAY_WORKFLOW_EXPORTER_COMPLETE=bash_source {PROGRAM} > {_COMPLETIONS}/{PROGRAM}",
+        "```",
         "",
         "| exit code | meaning |",
         "|---|---|",

@@ -77,12 +77,13 @@ def accept(words: list[str]) -> None:
     """Let click parse a command of ours, down to its subcommand."""
     command: click.Command = main
     context = click.Context(main)
-    while isinstance(command, click.Group):
+    while words and isinstance(command, click.Group):
         name, *words = words
         found = command.get_command(context, name)
         assert found is not None, name
         command = found
-    command.make_context(command.name, words, parent=context)
+    if not isinstance(command, click.Group):
+        command.make_context(command.name, words, parent=context)
 
 
 def test_languages_are_those_that_are_checked() -> None:
