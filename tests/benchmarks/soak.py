@@ -233,7 +233,7 @@ def soak(length: float) -> Findings:
         finally:
             served.stop()
         if driver.returncode:
-            found.faults.append(f"The driver failed: {driver.errors()}")
+            found.faults.append(f"The driver failed: {driver.stderr_text()}")
         found.live_runs = int((live.split() or ["0"])[-1])
         found.faults += log_faults(served.log())
     return found

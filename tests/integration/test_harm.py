@@ -65,6 +65,9 @@ def test_a_thousand_polls_leave_nothing_behind_and_delay_nobody(
 
     median_status_call()  # the first ones pay for what the actor loads late
     alone = median_status_call()
+    task = cluster.storage / "workflows" / "watched" / "tasks" / "__main__.held"
+    # The last file that Ray writes before the task is done.
+    wait_until((task / "pre_task_metadata.json").exists, message="the task does not start")
     link = link_to(cluster.address)
     # First the storage, the jobs and the actors as they are before anybody watches.
     stored, jobs = sorted(cluster.storage.rglob("*")), jobs_of(cluster)
@@ -104,7 +107,8 @@ address, deed = sys.argv[1:]
 def hostile(*_):
     exec(deed, {"time": time})
 probe._changes_of_run = hostile
-client = ManagerClient(address, timeout=1.0)
+# The deeds that answer do so at once, but not always within a second on a busy machine.
+client = ManagerClient(address, timeout=1.0 if "sleep" in deed else 30.0)
 reply = client.poll(0)
 print(reply["state"], "|", reply["reason"], flush=True)
 input()

@@ -70,7 +70,7 @@ def served(cluster: Cluster, tmp_path: Path) -> Iterator[Served]:
 def test_a_run_appears_progresses_and_fails_while_one_watches(
     cluster: Cluster, served: Served, page: Page, tmp_path: Path
 ) -> None:
-    name = 'watched/"run" <1>'
+    name = 'looked at/"run" <1>'
     page.goto(served.url)
     page.evaluate("window.loadedOnce = true")
     row = page.locator("#runs tr").filter(has_text=name)

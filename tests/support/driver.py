@@ -19,7 +19,7 @@ class Driver(subprocess.Popen[str]):
         with errors.open("w") as stderr:
             super().__init__(command, stdin=pipe, stdout=pipe, stderr=stderr, text=True, env=env)
 
-    def errors(self) -> str:
+    def stderr_text(self) -> str:
         """Return the end of what it wrote to its standard error."""
         return self._errors.read_text(errors="replace")[-5_000:]
 
@@ -39,10 +39,10 @@ class Driver(subprocess.Popen[str]):
         while "\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self.stdout], [], [], left)[0]:
-                raise AssertionError(f"no line came within {timeout:g} s:\n{self.errors()}")
+                raise AssertionError(f"no line came within {timeout:g} s:\n{self.stderr_text()}")
             data = os.read(self.stdout.fileno(), 1 << 16)
             if not data:
-                raise AssertionError(f"it ended with {self.wait(30)}:\n{self.errors()}")
+                raise AssertionError(f"it ended with {self.wait(30)}:\n{self.stderr_text()}")
             self._unread += data.decode()
         line, _, self._unread = self._unread.partition("\n")
         return line
@@ -52,6 +52,8 @@ class Driver(subprocess.Popen[str]):
         try:
             output, _ = self.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it did not end in {timeout:g} s:\n{self.errors()}") from None
-        assert self.returncode == 0, f"it ended with {self.returncode}:\n{self.errors()}"
+            raise AssertionError(
+                f"it did not end in {timeout:g} s:\n{self.stderr_text()}"
+            ) from None
+        assert self.returncode == 0, f"it ended with {self.returncode}:\n{self.stderr_text()}"
         return self._unread + output
