@@ -290,8 +290,8 @@ def test_a_reading_without_ray_says_what_it_cannot_tell(
         assert "RESUMABLE?" in listed.stdout
         expected = "Ray was not asked (--address none)." if state == "off" else reason
         assert listed.stderr == (
-            f"Note: {expected} A live run cannot be told from an interrupted one: both are shown "
-            "as RESUMABLE?.\n"
+            f"Note: {expected} Live runs cannot be told from interrupted ones: `RESUMABLE?` stands "
+            "for both.\n"
         )
         (note,) = output("list", "--storage", "/x", "-o", "json")["notes"]
         assert note.startswith(expected)
