@@ -101,3 +101,9 @@ class Client:
             _, seq, more, *_ = answer
         reply = {"state": "up", "reason": "", "answers": self.answers, "ray": {}}
         return self.mirror.read(json.loads(json.dumps(reply)))
+
+
+def items(run: Any) -> int:
+    """Return how many tasks and rows an answer tells of a run."""
+    tasks, rows = run[4:6]
+    return len(tasks) + (len(rows[0]) if rows else 0)

@@ -17,22 +17,6 @@ from ray_workflow_exporter.sources.records import (
 from support.fake_manager import Client, FakeManager, Script, ray_task_id
 
 
-@pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
-
-
-@pytest.fixture
-def client(manager: FakeManager) -> Client:
-    return Client(manager, "client")
-
-
-def items(run: Any) -> int:
-    """Return how many tasks and rows an answer tells of a run."""
-    tasks, rows = run[4:6]
-    return len(tasks) + (len(rows[0]) if rows else 0)
-
-
 def test_first_poll_returns_everything(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": ["a"]})
     script.submit("a")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,23 +12,7 @@ from ray_workflow_exporter.sources.records import (
     LiveTask,
     ManagerView,
 )
-from support.fake_manager import Client, FakeManager, Script
-
-
-@pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
-
-
-@pytest.fixture
-def client(manager: FakeManager) -> Client:
-    return Client(manager, "client")
-
-
-def items(run: Any) -> int:
-    """Return how many tasks and rows an answer tells of a run."""
-    tasks, rows = run[4:6]
-    return len(tasks) + (len(rows[0]) if rows else 0)
+from support.fake_manager import Client, FakeManager, Script, items
 
 
 def test_wide_run_comes_in_many_answers_and_every_answer_is_small(

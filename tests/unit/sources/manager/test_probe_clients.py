@@ -13,16 +13,6 @@ from ray_workflow_exporter.sources.manager import probe
 from support.fake_manager import Client, FakeManager, Script
 
 
-@pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
-
-
-@pytest.fixture
-def client(manager: FakeManager) -> Client:
-    return Client(manager, "client")
-
-
 def test_two_clients_do_not_disturb_each_other(manager: FakeManager, client: Client) -> None:
     script = Script(manager, "w", {"a": [], "b": []})
     other = Client(manager, "other")
