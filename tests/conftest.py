@@ -1,10 +1,11 @@
-"""What holds for all tests: marks and groups, hypothesis profiles, and nothing left behind."""
+"""What holds for all tests: marks, groups and ids, hypothesis profiles, nothing left behind."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import hypothesis
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from support import leftovers
 
 TESTS = Path(__file__).parent
+
+# Of an argument, in characters or bytes: beyond it, the id of a test only names it.
+LONG = 200
 
 # Chosen by `--hypothesis-profile`. A deadline would depend on how busy the machine is.
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=25)
@@ -46,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "ray" if item.get_closest_marker("ray") or "ray" in item.path.stem else item.path.stem
         )
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> Optional[str]:
+    """Name a long argument, not quote it: two workers must give a test the same id.
+
+    One that is packed, signed or random differs from process to process.
+    """
+    if isinstance(val, (str, bytes)) and len(val) > LONG:
+        return argname
+    return None
 
 
 @pytest.fixture(autouse=True)
