@@ -46,7 +46,8 @@ demo: install ## Run workflows on a local Ray and watch them (DURATION=seconds)
 # test of one kind (pytest ends with 5) is no fault.
 define both
 	$(BIN)/python -m pytest -n 2 -m "($(1)) and not ray" $(2) $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
-	$(BIN)/python -m pytest -m "($(1)) and ray" $(2) $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
+	$(BIN)/python -m pytest -m "($(1)) and ray" $(2) $(or $(ARGS),tests/integration tests/e2e) \
+	  || [ $$? -eq 5 -a -n "$(ARGS)" ]
 endef
 
 test: install system ## Run all tests but the slow ones; those on a Ray alone, after the others (ARGS=for pytest)

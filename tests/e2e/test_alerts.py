@@ -13,7 +13,7 @@ from support.monitoring import Monitoring
 from support.served import Served
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 PATIENCE = 90.0
 
 RUN = """
@@ -100,7 +100,6 @@ def test_a_failure_arrives_with_its_error_and_a_later_success_resolves_it(
     arrived(stack, "/tickets", "resolved", **about)
 
 
-@pytest.mark.slow
 def test_a_dead_manager_pages_and_inhibits_the_alerts_that_follow_from_it(stack: Stack) -> None:
     cluster, served, monitoring = stack
     cluster.run_driver(RUN_FOR_LONG, "long-1")
@@ -123,7 +122,6 @@ def test_a_dead_manager_pages_and_inhibits_the_alerts_that_follow_from_it(stack:
     arrived(stack, "/tickets", "resolved", alertname="RayWorkflowResumable")
 
 
-@pytest.mark.slow
 def test_only_one_alert_fires_for_an_exporter_that_ends(stack: Stack) -> None:
     cluster, served, monitoring = stack
     cluster.run_driver(RUN, "bad-2", "nightly", "fails")

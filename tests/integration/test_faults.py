@@ -116,6 +116,7 @@ def test_the_whole_ray_is_killed(cluster: Cluster, served: Served, tmp_path: Pat
         wait_until(lambda: served.value("ray_workflow_manager_up") == 1, timeout=60)
 
 
+@pytest.mark.slow
 def test_storage_disappears_and_comes_back(cluster: Cluster, served: Served) -> None:
     do(cluster, "run", "before")
     becomes(served, "before", "SUCCESSFUL")
@@ -131,6 +132,7 @@ def test_storage_disappears_and_comes_back(cluster: Cluster, served: Served) -> 
     assert served.status("before") == "SUCCESSFUL"
 
 
+@pytest.mark.slow
 def test_the_exporter_is_killed_and_its_counters_go_on(cluster: Cluster, served: Served) -> None:
     def finished() -> float:
         return served.value("ray_workflow_runs_finished_total", status="SUCCESSFUL") or 0.0

@@ -134,6 +134,7 @@ def test_a_second_node_starts_no_exporter(inside: InsideRay) -> None:
     inside.lose(node)
 
 
+@pytest.mark.slow
 def test_a_killed_exporter_is_back_and_leaves_no_zombie(inside: InsideRay) -> None:
     before = inside.exporter()
     before.kill()
@@ -171,6 +172,7 @@ def test_whatever_keeps_it_from_starting_ray_goes_on_and_it_comes_back(inside: I
     assert inside.get("/api/workflows").ok
 
 
+@pytest.mark.slow
 def test_a_killed_agent_leaves_no_orphan(inside: InsideRay) -> None:
     exporter = inside.exporter()
     family = [exporter, *wait_until(exporter.children, message="no link to Ray")]
@@ -207,13 +209,9 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param("import error", marks=pytest.mark.slow),
-        pytest.param("exception in the constructors", marks=pytest.mark.slow),
-        "exception in run",
-    ],
+    "fault", ["import error", "exception in the constructors", "exception in run"]
 )
 def test_a_fault_of_ours_stays_ours(broken: InsideRay, fault: str) -> None:
     file, code, reasons = FAULTS[fault]
@@ -238,6 +236,7 @@ def test_ray_starts_without_the_exporter_that_its_shim_asks_for(broken: InsideRa
     assert broken.exporters() == []
 
 
+@pytest.mark.slow
 def test_after_a_removal_ray_starts_as_if_we_had_never_been(broken: InsideRay) -> None:
     broken.private.dashboard("remove")
     assert not list(broken.private.modules.rglob("*workflow_exporter*"))

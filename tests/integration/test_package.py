@@ -68,6 +68,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_two_builds_are_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
     import dist
 

@@ -293,6 +293,7 @@ def test_the_focus_stays_where_it_is_when_others_come_and_go(
     expect(page.get_by_role("link", name="three")).to_be_focused()
 
 
+@pytest.mark.slow
 def test_what_was_known_stays_when_storage_does_not_answer(
     source: FakeSource, site: str, page: Page, monkeypatch: pytest.MonkeyPatch, faults: list[str]
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_run_appears_progresses_and_fails_while_one_watches(
     page.screenshot(path=tmp_path / "failed.png", full_page=True)
 
 
+@pytest.mark.slow
 def test_a_run_is_cancelled_with_a_token_by_keyboard_and_not_without(
     cluster: Cluster, served: Served, page: Page, faults: list[str], tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ print(json.dumps(tasks))
 """
 
 
+@pytest.mark.slow
 def test_a_driver_asks_about_its_own_workflow_and_others_from_outside(
     cluster: Cluster, tmp_path: Path
 ) -> None:

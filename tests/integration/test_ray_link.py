@@ -182,6 +182,7 @@ def test_details_of_ray_tasks_come_from_the_state_api(
     gate.touch()
 
 
+@pytest.mark.slow
 def test_a_ray_without_a_dashboard_has_no_details(new_cluster: NewCluster, link_to: LinkTo) -> None:
     link = link_to(new_cluster().address)
     seen(link, in_state(LinkState.ABSENT))
@@ -189,6 +190,7 @@ def test_a_ray_without_a_dashboard_has_no_details(new_cluster: NewCluster, link_
     assert link.poll().state is LinkState.ABSENT
 
 
+@pytest.mark.slow
 def test_a_ray_without_a_storage_is_no_fault(new_cluster: NewCluster, link_to: LinkTo) -> None:
     view = seen(link_to(new_cluster(storage=False).address), in_state(LinkState.ABSENT))
     assert view.cause is LinkCause.NO_STORAGE
@@ -196,6 +198,7 @@ def test_a_ray_without_a_storage_is_no_fault(new_cluster: NewCluster, link_to: L
     assert (view.storage_uri, view.ray_version is None) == (None, False)
 
 
+@pytest.mark.slow
 def test_link_follows_the_management_actor_through_its_lives(
     new_cluster: NewCluster, link_to: LinkTo
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_killed_child_is_replaced_counted_and_nothing_is_lost(
     gate.touch()
 
 
+@pytest.mark.slow
 def test_queued_runs_are_told_apart(
     new_cluster: NewCluster, link_to: LinkTo, tmp_path: Path
 ) -> None:

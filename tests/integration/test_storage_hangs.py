@@ -9,9 +9,12 @@ import sys
 import threading
 from urllib.parse import quote
 
+import pytest
+
 from support.waiting import wait_until
 
 
+@pytest.mark.slow
 def test_sigterm_ends_the_exporter_while_its_store_hangs(tmp_path) -> None:
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:

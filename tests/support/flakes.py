@@ -56,12 +56,16 @@ def run(log: Path, seed: int, arguments: list[str]) -> Outcome:
     """Run the suite once in the order of a seed, in two steps as `make test` does."""
     began = time.monotonic()
     codes, cpu = [], 0.0
+    where = arguments or ["tests/integration", "tests/e2e"]
     with log.open("w") as output:
-        for step in (["-n", "2", "-m", "not (slow or ray)"], ["-m", "ray and not slow"]):
+        for step in (
+            ["-n", "2", "-m", "not (slow or ray)", *arguments],
+            ["-m", "ray and not slow", *where],
+        ):
             suite = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "pytest", *step),
-                    *(f"--randomly-seed={seed}", "--color=no", *arguments),
+                    *(f"--randomly-seed={seed}", "--color=no"),
                 ],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

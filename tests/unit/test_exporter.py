@@ -75,6 +75,7 @@ def up(exporter: Exporter) -> float:
     return next(it.samples[0].value for it in families if it.name == "ray_workflow_storage_up")
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_or_fails_costs_answers_nothing_and_comes_back(watch) -> None:
     with object_store() as query:
         host, port = _endpoint(query)

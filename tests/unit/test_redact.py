@@ -15,7 +15,7 @@ FRAGMENTS = (
     "AKIA", "a-", "'", '"', "\\", "password \\\\\"", "a@", ":@",
 )  # fmt: skip
 ENDS = ("", ".", ".a", "@", " ", '"')
-LENGTH = 4_000
+LENGTH = 2_000
 TIMES = 8
 
 

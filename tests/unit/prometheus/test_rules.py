@@ -20,6 +20,9 @@ from support.monitoring import FILES, Promtool, program, promtools
 NAMES = {alert.name for alert in ALERTS}
 RULES = sorted((FILES / "rules").glob("*.yml"))
 TESTS = sorted((FILES / "tests").glob("*.yml"))
+# Two halves that cost about the same, for two processors; what looks back over days takes long.
+LONG = [path for path in TESTS if path.stem == "long_windows"]
+BY_SIZE = sorted(set(TESTS) - set(LONG), key=lambda path: path.stat().st_size)
 
 
 each_promtool = pytest.mark.parametrize("promtool", promtools(), ids=lambda it: it.version)
@@ -55,8 +58,16 @@ def test_alertmanager_accepts_its_configuration() -> None:
 @pytest.mark.prometheus
 @pytest.mark.timeout(660)
 @each_promtool
-def test_the_rules_pass_their_tests(promtool: Promtool) -> None:
-    run(promtool.path, "test", "rules", *map(str, TESTS))
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(BY_SIZE[::2], id="half"),
+        pytest.param(BY_SIZE[1::2], id="other half"),
+        pytest.param(LONG, id="days", marks=pytest.mark.slow),
+    ],
+)
+def test_the_rules_pass_their_tests(promtool: Promtool, files: list[Path]) -> None:
+    run(promtool.path, "test", "rules", *map(str, files))
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

@@ -77,6 +77,7 @@ def test_foreign_actor_of_the_same_name_is_an_error_and_no_crash() -> None:
     assert probe.probe(SimpleNamespace(), "client", 0) == ("error", "AttributeError")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_probe_runs_where_the_exporter_is_not_installed() -> None:
     from ray import cloudpickle

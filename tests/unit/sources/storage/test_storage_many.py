@@ -189,6 +189,7 @@ def test_a_look_at_a_live_run_in_an_object_store_takes_one_listing_and_what_chan
     assert asked == ["workflows/w", "workflows/w/tasks/f/pre_task_metadata.json"]
 
 
+@pytest.mark.slow
 def test_few_tasks_of_a_wide_run_in_an_object_store_are_listed_alone(s3_tree, monkeypatch):
     storage = WorkflowStorage(s3_tree.uri)
     run = s3_tree.run("w")

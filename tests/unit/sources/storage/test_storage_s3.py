@@ -43,6 +43,7 @@ def test_a_whole_bucket_can_be_the_storage(s3_query):
     assert storage.list_marks() == {}
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_an_error_not_an_empty_storage():
     with object_store() as query:
         tree = StorageTree(s3_uri(query, "prefix"))
@@ -95,6 +96,7 @@ def test_the_uri_means_the_same_as_to_ray(s3_query, prefix):
     assert set(storage.list_marks()) == {"w"}
 
 
+@pytest.mark.slow
 def test_more_files_than_one_page_of_a_listing_are_all_found(tree, storage):
     for number in range(1001):
         tree.put(f"workflows/__status__/SUCCESSFUL/run-{number}", b"")
