@@ -32,7 +32,14 @@ from .common import (
     word_mapping,
     workflow,
 )
-from .shared import alert_counts, budget_left, ended_by_status, many, side_by_side
+from .shared import (
+    alert_counts,
+    budget_left,
+    ended_by_status,
+    many,
+    resource_hours,
+    side_by_side,
+)
 from .tables import (
     BAR,
     RUN,
@@ -281,4 +288,5 @@ def build() -> dashboard.Dashboard:
         .with_panel(_heat())
         .with_panel(_workflows())
         .with_panel(ended_by_status(WORKFLOW, 7, 9))
+        .with_panel(resource_hours("cluster, workflow", "Workflow", WORKFLOW, 24, 8))
     )  # fmt: skip

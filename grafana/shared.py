@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grafana_foundation_sdk.builders import common as options
-from grafana_foundation_sdk.builders import dashboard, stat, timeseries
+from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
 from grafana_foundation_sdk.models import common as option_models
 from grafana_foundation_sdk.models import dashboard as models
 
@@ -20,12 +20,14 @@ from .common import (
     RECORDED,
     RED,
     colour_series,
+    fixed,
     link,
     now,
     panel,
+    rows,
     series,
 )
-from .tables import column
+from .tables import BAR, column, columns, greatest_first, rows_panel
 
 ALERT = f'alertname=~"RayWorkflow.+", {RECORDED}'
 SEVERITIES = {"page": RED, "ticket": ORANGE, "info": BLUE}
@@ -48,6 +50,25 @@ def budget_left(selector: str, by: str = "") -> str:
     )
     failed = f"sum by ({by}) (workflow:ray_workflow_runs_failed:increase30d{{{selector}}})"
     return f"1 - {failed}\n  / (sum by ({by}) (\n    {allowed}\n  ) > 0)"
+
+
+def resource_hours(by: str, name: str, selector: str, width: int, height: int) -> table.Panel:
+    """Return a table of what tasks asked Ray for; the last label of `by` is shown as `name`."""
+    label = by.split(", ")[-1]
+    seconds = f'ray_workflow_tasks_resource_seconds_total{{{selector}, resource!="memory"}}'
+    used = f"sum by ({by}, resource) ({added(f'increase({seconds}[$__range])')}) > 0"
+    it = (
+        rows_panel("Resource hours",
+            "Ten highest: hours of tasks that finished in the time range, times the CPUs, GPUs and "
+            "custom resources that they asked Ray for, used or not. Without retried attempts.",
+            "No task that asks for resources finished in the time range.", width, height)
+        .with_target(rows(f"topk(10, {used}) / 3600", "A"))
+        .sort_by([greatest_first("Hours")])
+    )  # fmt: skip
+    it = columns(it, {label: name, "cluster": "Cluster", "resource": "Resource", "Value": "Hours"})
+    return column(it, "Hours", {
+        "unit": "short", "decimals": 2, "min": 0, "color": fixed(BLUE), "custom.cellOptions": BAR,
+        "custom.minWidth": 120})  # fmt: skip
 
 
 def many(it: timeseries.Panel) -> timeseries.Panel:

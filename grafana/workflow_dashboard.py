@@ -32,7 +32,14 @@ from .common import (
     word_mapping,
     workflow,
 )
-from .shared import budget_left, ended_by_status, many, side_by_side, stacked_bars
+from .shared import (
+    budget_left,
+    ended_by_status,
+    many,
+    resource_hours,
+    side_by_side,
+    stacked_bars,
+)
 from .tables import (
     BAR,
     RUN,
@@ -231,7 +238,7 @@ def _burn_trend() -> timeseries.Panel:
     it = (
         panel(timeseries.Panel(), "Budget burn over time",
             "Burn rate of the failure budget. If it stays above 1, the budget does not last for "
-            "30 days.", 12, 8)
+            "30 days.", 8, 8)
         .unit("suffix:×").min(0).no_value("No run has ended yet.")
         .thresholds(steps((None, "transparent"), (1, ORANGE)))
         .thresholds_style(options.GraphThresholdsStyleConfig().mode(
@@ -281,5 +288,6 @@ def build() -> dashboard.Dashboard:
         .with_panel(_output())
         .with_panel(_retries())
         .with_panel(_burn_trend())
-        .with_panel(ended_by_status(ONE, 12, 8))
+        .with_panel(ended_by_status(ONE, 8, 8))
+        .with_panel(resource_hours("stage", "Stage", ONE, 8, 8))
     )  # fmt: skip

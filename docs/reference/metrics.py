@@ -25,14 +25,14 @@ SERIES_PER_RUN = 21
 SERIES_PER_STAGE = 11
 SERIES_PER_TASK = 8
 SERIES_PER_RUN_HISTOGRAM = len(RUN_SECONDS_BOUNDS) + 3  # the +Inf bucket, sum and count
-SERIES_PER_STAGE_HISTOGRAM = len(TASK_SECONDS_BOUNDS) + 3
+SERIES_PER_STAGE_OF_WORKFLOW = len(TASK_SECONDS_BOUNDS) + 3 + 1  # a histogram, and CPUs
 RUN_HISTOGRAMS = 3  # one for each status a run can end with
 
 
 def workflow_series(stages: int) -> int:
     """Return the series of one workflow whose runs have had so many different stages."""
-    histograms = RUN_HISTOGRAMS * SERIES_PER_RUN_HISTOGRAM + stages * SERIES_PER_STAGE_HISTOGRAM
-    return SERIES_PER_WORKFLOW + histograms
+    histograms = RUN_HISTOGRAMS * SERIES_PER_RUN_HISTOGRAM
+    return SERIES_PER_WORKFLOW + histograms + stages * SERIES_PER_STAGE_OF_WORKFLOW
 
 
 def run_series(stages: int, stage_edges: int, tasks: int = 0, task_edges: int = 0) -> int:
@@ -137,13 +137,13 @@ Series at most:
 | each | series |
 |---|---|
 | workflow | {SERIES_PER_WORKFLOW}, and {RUN_HISTOGRAMS} histograms of {SERIES_PER_RUN_HISTOGRAM} |
-| stage of a workflow | {SERIES_PER_STAGE_HISTOGRAM}: one histogram |
+| stage of a workflow | {SERIES_PER_STAGE_OF_WORKFLOW}, 1 more for each resource other than CPUs |
 | run | {SERIES_PER_RUN}, 1 more with a deadline, 1 more if FAILED |
 | stage of a run | {SERIES_PER_STAGE} |
 | task | {SERIES_PER_TASK}, 1 more on the critical path, 1 more if FAILED |
 | edge between stages or tasks | 1 |
 
-    series = workflows · {workflow_series(0)} + stages of workflows · {SERIES_PER_STAGE_HISTOGRAM}
+    series = workflows · {workflow_series(0)} + stages of workflows · {SERIES_PER_STAGE_OF_WORKFLOW}
            + runs · {SERIES_PER_RUN} + stages of runs · {SERIES_PER_STAGE} + edges between stages
            + tasks · {SERIES_PER_TASK} + edges between tasks
 
@@ -163,6 +163,13 @@ _EXAMPLES = (  # a question, its answer in PromQL, and a remark
         """\
 (time() - ray_workflow_run_start_timestamp_seconds)
   and on (workflow_id) (ray_workflow_run_status{status="RUNNING"} == 1)""",
+    ),
+    (
+        "Which workflows asked for most GPU hours in a week?",
+        """\
+topk(10, sum by (workflow) (
+  increase(ray_workflow_tasks_resource_seconds_total{resource="GPU"}[7d]))) / 3600""",
+        "Times the price of an hour, this is what they cost.",
     ),
     (
         "How much of a run is done?",

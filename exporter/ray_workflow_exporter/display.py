@@ -64,6 +64,14 @@ def size(count: Optional[int]) -> str:
     return f"{count / 1024**power:.1f} {' KMGT'[power]}iB"
 
 
+def resources(amounts: Mapping[str, float]) -> str:
+    """Return what a task asks Ray for: `CPU 1, GPU 0.5, memory 4.0 GiB`."""
+    return ", ".join(
+        f"{printable(name)} {size(int(amount)) if name == 'memory' else f'{amount:g}'}"
+        for name, amount in amounts.items()
+    )
+
+
 class Colour(NamedTuple):
     """A colour by name, and its `#rrggbb`."""
 

@@ -15,6 +15,7 @@ from typing import Any, Optional, TypeVar
 C = TypeVar("C", bound=type)
 
 NO_METADATA: Mapping[str, Any] = {}  # one for all who have none: there may be a million of them
+NO_RESOURCES: Mapping[str, float] = {}
 
 
 def slotted(cls: C) -> C:
@@ -113,6 +114,8 @@ class Task:
 
     `continuation` is the output task of the workflow that this task returned. `failure` belongs
     to the last failed attempt: a SUCCESSFUL task that has one caught it (`catch_exceptions`).
+    `resources` are those that it asks Ray for, by name: CPUs, GPUs, bytes of memory, custom ones;
+    empty where unknown.
     """
 
     task_id: str
@@ -128,6 +131,7 @@ class Task:
     max_retries: Optional[int] = None
     checkpoint: Optional[bool] = None
     catch_exceptions: Optional[bool] = None
+    resources: Mapping[str, float] = field(default_factory=lambda: NO_RESOURCES)
     failure: Optional[Failure] = None
     ray_task_id: Optional[str] = None
     node_id: Optional[str] = None

@@ -178,6 +178,10 @@ class Task(Shape):
     max_retries: Optional[int] = field("How many times Ray may retry it.")
     checkpoint: Optional[bool] = field("Whether its output is kept in storage.")
     catch_exceptions: Optional[bool] = field("Whether its exception is part of its output.")
+    resources: dict[str, float] = field(
+        "What it asks Ray for: `CPU`, `GPU`, bytes of `memory`, custom ones; empty if unknown.",
+        lambda it, to: dict(it.resources),
+    )
     failure: Optional[Failure] = field(
         "What went wrong in the last failed attempt.",
         lambda it, to: _build(Failure, it, to) if it.failure else None,

@@ -72,6 +72,7 @@ def test_a_diamond_succeeds_with_its_edges_times_and_sizes(lab: Lab) -> None:
         assert 0 < task.output_bytes < 100
         assert task.attempts == 1
         assert task.max_retries == said["task_options"]["max_retries"]
+        assert task.resources == {"CPU": 1.0}
     assert run.workflow == "test"
 
 
@@ -199,6 +200,7 @@ def test_a_task_without_resources_is_pending_until_its_run_is_cancelled(lab: Lab
     assert states(run) == {"number": "PENDING", "add": "WAITING"}
     assert the_task(run, "number").submit_time is not None
     assert the_task(run, "number").start_time is None
+    assert the_task(run, "number").resources == {"CPU": 1000.0}
     lab.ask("cancel", "starved")
     run = lab.ended("starved", "CANCELED")
     assert set(states(run).values()) == {"NOT_RUN"}

@@ -36,6 +36,7 @@ def make_task(task_id: str, state: TaskState = TaskState.SUCCESSFUL, **facts: An
         "max_retries": 3,
         "checkpoint": True,
         "catch_exceptions": False,
+        "resources": {"CPU": 1.0},
     }
     if state not in (TaskState.WAITING, TaskState.NOT_RUN):
         known.update(submit_time=START + 1, attempts=1, ray_task_id="ab01", node_id="cd02")
@@ -87,6 +88,7 @@ def make_workflow(workflow: str = "etl", stages: Iterable[str] = (), **facts: An
         tasks_finished=dict.fromkeys(FINISHED_STATES, 4),
         task_retries=1,
         stage_durations=dict.fromkeys(stages, counted),
+        resource_seconds={stage: {"CPU": 4.5, "GPU": 0.25} for stage in stages},
     )
     known: dict[str, Any] = {
         "last_success": START + 60.5,

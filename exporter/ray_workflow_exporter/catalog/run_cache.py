@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ..model import NO_METADATA, Failure, FailureKind, Run, RunStatus, Task, TaskState
+from ..model import NO_METADATA, NO_RESOURCES, Failure, FailureKind, Run, RunStatus, Task, TaskState
 from ..sources.records import Mark
 from .state_files import set_aside
 
@@ -172,6 +172,7 @@ def _task(values: list[Any]) -> Task:
     named = dict(zip(_TASK_FIELDS, values))
     named["state"] = _STATES[named["state"]]
     named["upstream"] = tuple(named["upstream"])
+    named["resources"] = named["resources"] or NO_RESOURCES
     named["user_metadata"] = named["user_metadata"] or NO_METADATA
     if named["failure"] is not None:
         kind, exception, message = named["failure"]

@@ -50,6 +50,7 @@ class WorkflowTotals:
     tasks_finished: Mapping[TaskState, int] = field(default_factory=dict)
     task_retries: int = 0
     stage_durations: Mapping[str, Histogram] = field(default_factory=dict)
+    resource_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by stage
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ TASK_SECONDS_BOUNDS = (
 
 MAX_STAGES = 100  # of one workflow; tasks of further stages count under OTHER_STAGES
 OTHER_STAGES = "other"
+MAX_RESOURCES = 8  # names of one stage; what its tasks ask for beyond them is not counted
 
 
 class LastRun(NamedTuple):
@@ -38,6 +39,7 @@ class WorkflowCounters:
         self.tasks_finished = dict.fromkeys(FINISHED_STATES, 0)
         self.task_retries = 0
         self.stage_durations: dict[str, Histogram] = {}
+        self.resource_seconds: dict[str, dict[str, float]] = {}  # by stage and resource
         self.folded_stages = False
         self.last_success: Optional[float] = None
         self.last_run: Optional[LastRun] = None
@@ -52,6 +54,7 @@ class WorkflowCounters:
             tasks_finished=dict(self.tasks_finished),
             task_retries=self.task_retries,
             stage_durations=dict(self.stage_durations),
+            resource_seconds={stage: dict(it) for stage, it in self.resource_seconds.items()},
         )
 
     def start_run(self, at: float) -> None:
@@ -78,6 +81,10 @@ class WorkflowCounters:
             name = OTHER_STAGES
         known = self.stage_durations.get(name) or Histogram.empty(TASK_SECONDS_BOUNDS)
         self.stage_durations[name] = known.plus(task.duration)
+        used = self.resource_seconds.setdefault(name, {})
+        for resource, amount in task.resources.items():
+            if resource in used or len(used) < MAX_RESOURCES:
+                used[resource] = used.get(resource, 0.0) + amount * task.duration
 
     def set_last_run(self, run: LastRun) -> None:
         """Remember the run that ended last."""
@@ -97,6 +104,8 @@ class WorkflowCounters:
         self.task_retries = int(data["task_retries"])
         for key, value in data["stage_durations"].items():
             self.stage_durations[key] = Histogram.from_json(value, TASK_SECONDS_BOUNDS)
+        for stage, used in data.get("resource_seconds", {}).items():
+            self.resource_seconds[stage] = {str(name): float(it) for name, it in used.items()}
         self.last_success, self.newest = data["last_success"], float(data["newest"])
         if data["last_run"] is not None:
             workflow_id, end, status = data["last_run"]

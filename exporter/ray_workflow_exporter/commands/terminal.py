@@ -21,6 +21,7 @@ from ..display import (
     ago,
     moment,
     printable,
+    resources,
     size,
     span,
 )
@@ -37,8 +38,8 @@ FIRST_STATES = tuple(it.value for it in (TaskState.FAILED, TaskState.RUNNING, Ta
 
 # What a narrow terminal leaves out, the first one first; the others always stay.
 _LEFT_OUT = (
-    *("OUTPUT", "ATTEMPTS", "STARTED (UTC)", "STAGE", "WORKFLOW", "TASKS", "FAILURE", "DURATION"),
-    *("PROGRESS", "AGE"),
+    *("RESOURCES", "OUTPUT", "ATTEMPTS", "STARTED (UTC)", "STAGE", "WORKFLOW", "TASKS"),
+    *("FAILURE", "DURATION", "PROGRESS", "AGE"),
 )
 _CUT = {"FAILURE": 12}  # columns that may be cut to this width before one is left out
 
@@ -243,6 +244,7 @@ def _tasks_table(tasks: Mapping[str, Json], now: float, width: int) -> Table:
                 "DURATION": Text(_duration(task, task["state"] == TaskState.RUNNING.value, now)),
                 "ATTEMPTS": Text(str(task["attempts"]) if task["attempts"] > 1 else ""),
                 "OUTPUT": Text(size(task["output_bytes"])),
+                "RESOURCES": Text(resources(task["resources"])),
             }
             for task_id, task in tasks.items()
         ],

@@ -75,6 +75,7 @@ def merge_task(evidence: Evidence, task_id: str, before: Optional[Task]) -> Task
         max_retries=options.max_retries,
         checkpoint=options.checkpoint,
         catch_exceptions=options.catch_exceptions,
+        resources=stored.resources or past.resources,
         failure=failure,
         ray_task_id=ray_task_id,
         node_id=(detail.node_id if detail else None) or past.node_id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Optional
 
-from ..model import NO_METADATA, RunStatus, slotted
+from ..model import NO_METADATA, NO_RESOURCES, RunStatus, slotted
 
 # What ended or began this many seconds before its run began belongs to an earlier life of it.
 RERUN_GAP = 1.0
@@ -34,6 +34,7 @@ class StoredTask:
     max_retries: Optional[int] = None
     checkpoint: Optional[bool] = None
     catch_exceptions: Optional[bool] = None
+    resources: Mapping[str, float] = field(default_factory=lambda: NO_RESOURCES)
     user_metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA)
     start_time: Optional[float] = None  # pre_task_metadata.json: the last attempt
     end_time: Optional[float] = None  # post_task_metadata.json: the body returned

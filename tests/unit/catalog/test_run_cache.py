@@ -46,6 +46,7 @@ tasks = st.builds(
     max_retries=st.none() | st.integers(),
     checkpoint=st.none() | st.booleans(),
     catch_exceptions=st.none() | st.booleans(),
+    resources=st.dictionaries(texts, st.floats(0, 1e18), max_size=2),
     failure=st.none() | st.builds(Failure, st.sampled_from(FailureKind), texts, texts),
     ray_task_id=st.none() | texts,
     node_id=st.none() | texts,

@@ -83,6 +83,9 @@ def views(draw: st.DrawFn, workflow_id: str) -> RunView:
     return RunView(run, analysis, draw(st.booleans()), tuple(known[: draw(st.integers(0, 4))]))
 
 
+amounts = st.floats(0, 1e18)
+
+
 @st.composite
 def histograms(draw: st.DrawFn) -> Histogram:
     bounds = sorted(draw(st.sets(st.floats(0, 1e9), min_size=1, max_size=4)))
@@ -100,6 +103,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             WorkflowTotals(
                 run_durations={RunStatus.FAILED: draw(histograms())},
                 stage_durations=draw(st.dictionaries(ids, histograms(), max_size=2)),
+                resource_seconds={draw(ids): draw(st.dictionaries(ids, amounts, max_size=2))},
             ),
             last_success=draw(times),
         )

@@ -254,6 +254,7 @@ async def test_the_tasks_of_a_run_come_by_their_ids(client: Client) -> None:
         "max_retries": None,
         "checkpoint": True,
         "catch_exceptions": None,
+        "resources": {},
         "failure": None,
         "ray_task_id": None,
         "node_id": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Optional, Union
 
+from ...display import resources
 from ...model import TaskState
 from ..family import EXPERIMENTAL, GAUGE, TASK, TASK_EDGE, Family, Options, Sample, TaskOnPath
 from ..samplers import end_time, failure_labels, one
@@ -15,7 +16,7 @@ def _info(subject: TaskOnPath, _: Options) -> Iterable[Sample]:
     facts = (
         task.max_retries, task.checkpoint, task.catch_exceptions, task.ray_task_id, task.node_id,
     )  # fmt: skip
-    yield (task.stage, *map(_label, facts)), 1
+    yield (task.stage, *map(_label, facts), resources(task.resources)), 1
 
 
 def _label(value: Optional[Union[str, int]]) -> str:
@@ -40,7 +41,10 @@ FAMILIES: tuple[Family, ...] = (
         "ray_workflow_task_info", GAUGE, TASK,
         "1 for each task, with its options and where Ray ran it as labels.",
         _info,
-        ("stage", "max_retries", "checkpoint", "catch_exceptions", "ray_task_id", "node_id"),
+        (
+            "stage", "max_retries", "checkpoint", "catch_exceptions", "ray_task_id", "node_id",
+            "resources",
+        ),
     ),
     Family(
         "ray_workflow_task_submit_timestamp_seconds", GAUGE, TASK,

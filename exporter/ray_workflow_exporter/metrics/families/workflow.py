@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...model import FINISHED_STATES, FINISHED_STATUSES, RunStatus
-from ..family import COUNTER, GAUGE, HISTOGRAM, WORKFLOW, Family
+from ..family import COUNTER, EXPERIMENTAL, GAUGE, HISTOGRAM, WORKFLOW, Family
 from ..samplers import each, flags, one
 
 FAMILIES: tuple[Family, ...] = (
@@ -43,6 +43,17 @@ FAMILIES: tuple[Family, ...] = (
         "Seconds from start to end of SUCCESSFUL and FAILED tasks, by stage.",
         lambda view, _: [((stage,), it) for stage, it in view.totals.stage_durations.items()],
         ("stage",),
+    ),
+    Family(
+        "ray_workflow_tasks_resource_seconds_total", COUNTER, WORKFLOW,
+        "Seconds of SUCCESSFUL and FAILED tasks, times what each asked Ray for, by stage and "
+        "resource; bytes for memory.",
+        lambda view, _: [
+            ((stage, resource), seconds)
+            for stage, used in view.totals.resource_seconds.items()
+            for resource, seconds in used.items()
+        ],
+        ("stage", "resource"), stability=EXPERIMENTAL,
     ),
     Family(
         "ray_workflow_last_success_timestamp_seconds", GAUGE, WORKFLOW,

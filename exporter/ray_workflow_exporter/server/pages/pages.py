@@ -20,7 +20,7 @@ from aiohttp import hdrs, web
 from markupsafe import Markup
 
 from ... import __version__
-from ...display import STATE_COLOURS, STATUS_COLOURS, moment, printable, size, span
+from ...display import STATE_COLOURS, STATUS_COLOURS, moment, printable, resources, size, span
 from ..api.parameters import RunPage, RunsPage, query_of
 from ..api.runs import by_query, view_of
 from ..metrics import accepts_gzip
@@ -209,7 +209,14 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
-    utc=moment, iso=_iso, span=span, size=size, lines=_lines, exact=_exact, segment=_segment
+    utc=moment,
+    iso=_iso,
+    span=span,
+    size=size,
+    resources=resources,
+    lines=_lines,
+    exact=_exact,
+    segment=_segment,
 )
 _TEMPLATES.globals.update(
     version=__version__,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Collection, Generator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from ...model import RunStatus
+from ...model import NO_RESOURCES, RunStatus
 from ..records import StoredRun
 from .exceptions import read_exception
 from .filesystem import Files, StorageError, is_text
@@ -42,6 +43,10 @@ TRUNCATED = "(truncated)"
 
 # The decoder goes deeper than Python's stack allows to those who use what it returns.
 _MAX_DEPTH = 200
+# Of the resources of one task, and of the characters of a name.
+_MAX_RESOURCES = 8
+_MAX_NAME = 100
+_RESOURCE_OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
 Fields = dict[str, Any]
 File = tuple[str, str]  # the folder below tasks/ ("": the run's own), and the file's name
@@ -199,8 +204,37 @@ def _inputs(document: Mapping[str, Any]) -> Fields:
         "max_retries": retries if type(retries) is int and abs(retries) < 1 << 31 else None,
         "checkpoint": checkpoint if isinstance(checkpoint, bool) else None,
         "catch_exceptions": catches if isinstance(catches, bool) else None,
+        "resources": _resources(options.get("ray_options")),
         "user_metadata": truncated(metadata, TASK_METADATA) if isinstance(metadata, dict) else {},
     }
+
+
+def _resources(options: Any) -> Mapping[str, float]:
+    """Return what a task asks Ray for; empty if its options cannot be read."""
+    if not isinstance(options, dict):
+        return NO_RESOURCES
+    custom = options.get("resources")
+    asked = {name: options.get(option) for name, option in _RESOURCE_OPTIONS.items()}
+    if asked["CPU"] is None:
+        asked["CPU"] = 1  # Ray's own default
+    if isinstance(custom, dict):
+        asked.update(custom)
+    found = [
+        (sys.intern(name), float(amount))
+        for name, amount in asked.items()
+        if isinstance(amount, (int, float)) and 0 < amount < 1e18 and _is_resource(name)
+    ]
+    return _shared(tuple(found[:_MAX_RESOURCES]))
+
+
+def _is_resource(name: str) -> bool:
+    # One that begins with "node:" chooses a node, and there may be as many as there are nodes.
+    return is_text(name) and 0 < len(name) <= _MAX_NAME and not name.startswith("node:")
+
+
+@lru_cache(maxsize=256)
+def _shared(resources: tuple[tuple[str, float], ...]) -> Mapping[str, float]:
+    return dict(resources)  # tasks of a stage ask for the same
 
 
 def _output(field: str, document: Mapping[str, Any]) -> Fields:
@@ -225,7 +259,10 @@ RUN_FILES: Mapping[str, Content] = {
 TASK_FILES: Mapping[str, Content] = {
     INPUTS: Content(
         _inputs,
-        ("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions", "user_metadata"),
+        (
+            *("task_id", "upstream", "max_retries", "checkpoint", "catch_exceptions"),
+            *("resources", "user_metadata"),
+        ),
     ),
     STARTED: Content(partial(_time, "start_time"), ("start_time", "start_file_time")),
     "post_task_metadata.json": Content(partial(_time, "end_time"), ("end_time",)),

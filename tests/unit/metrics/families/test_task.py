@@ -14,14 +14,18 @@ from support.snapshots import START, make_run, make_snapshot, make_task, make_vi
 
 def test_two_tasks_and_the_edge_between_them() -> None:
     error = Failure(FailureKind.SYSTEM, "WorkerCrashedError", "killed")
-    tasks = [make_task("a"), make_task("b_1", TaskState.FAILED, upstream=("a",), failure=error)]
+    asked = {"CPU": 0.5, "memory": 2.0**30}
+    tasks = [
+        make_task("a"),
+        make_task("b_1", TaskState.FAILED, upstream=("a",), failure=error, resources=asked),
+    ]
     view = make_view(make_run("r", RunStatus.FAILED, tasks), critical_path=("b_1",))
     shown = series_of(make_snapshot(view), Tier.TASK)
     of_b = 'workflow_id="r",task_id="b_1"'
     assert [line for line in shown if of_b in line] == [
         f'task_state{{{of_b},stage="b",state="FAILED"}} 1',
         f'task_info{{{of_b},stage="b",max_retries="3",checkpoint="true",catch_exceptions="false",'
-        'ray_task_id="ab01",node_id="cd02"} 1',
+        'ray_task_id="ab01",node_id="cd02",resources="CPU 0.5, memory 1.0 GiB"} 1',
         f"task_submit_timestamp_seconds{{{of_b}}} 1700000001.0",
         f"task_start_timestamp_seconds{{{of_b}}} 1700000001.5",
         f"task_end_timestamp_seconds{{{of_b}}} 1700000003.75",

@@ -26,6 +26,8 @@ def test_a_workflow() -> None:
         'tasks_finished_total{workflow="etl",state="FAILED"} 4',
         'tasks_finished_total{workflow="etl",state="CANCELED"} 4',
         'tasks_retried_total{workflow="etl"} 1',
+        'tasks_resource_seconds_total{workflow="etl",stage="load",resource="CPU"} 4.5',
+        'tasks_resource_seconds_total{workflow="etl",stage="load",resource="GPU"} 0.25',
         'last_success_timestamp_seconds{workflow="etl"} 1700000060.5',
         'last_run_status{workflow="etl",status="SUCCESSFUL"} 1',
         'last_run_status{workflow="etl",status="FAILED"} 0',

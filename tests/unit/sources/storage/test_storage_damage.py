@@ -79,7 +79,7 @@ def test_a_value_of_a_wrong_type_counts_as_absent(local_tree, local_storage, wro
     assert local_storage.read_run("w") == StoredRun(
         "w",
         base_names=frozenset("f"),
-        tasks={"f": StoredTask("f", (), 3, True, False)},
+        tasks={"f": StoredTask("f", (), 3, True, False, {"CPU": 1.0})},
     )
 
 
@@ -105,6 +105,27 @@ def test_wrong_inputs_of_a_task_count_as_absent_one_by_one(local_tree, local_sto
     assert task_of(local_storage) == StoredTask("f")
     run.put("tasks/f/inputs.json", {"task_options": {"max_retries": -1}})
     assert task_of(local_storage).max_retries == -1
+
+
+@pytest.mark.parametrize(
+    ("asked", "resources"),
+    [
+        ("many", {}),
+        ({"num_cpus": "2", "num_gpus": -1, "memory": 1e999, "resources": [1]}, {}),
+        ({"resources": {"": 1, "x" * 101: 1, "good": 1.5, "bad": {}}}, {"CPU": 1.0, "good": 1.5}),
+    ],
+)
+def test_resources_that_make_no_sense_are_left_out(local_tree, local_storage, asked, resources):
+    run = local_tree.run("w").task("f")
+    run.put("tasks/f/inputs.json", {"task_options": {"ray_options": asked}})
+    assert task_of(local_storage).resources == resources
+
+
+def test_of_very_many_resources_some_are_kept(local_tree, local_storage):
+    run = local_tree.run("w").task("f")
+    many = {"resources": {f"r{number}": 1 for number in range(1000)}}
+    run.put("tasks/f/inputs.json", {"task_options": {"ray_options": many}})
+    assert len(task_of(local_storage).resources) == 8
 
 
 def test_what_no_text_or_number_can_hold_is_taken_out_of_metadata(local_tree, local_storage):
@@ -149,7 +170,7 @@ def test_links_and_pipes_on_a_disk_do_not_stall_or_loop(local_tree, local_storag
     (folder / "w" / "tasks" / "f" / "outputs.json").symlink_to(tmp_path / "nowhere")
     os.mkfifo(folder / "w" / "tasks" / "f" / "exception.pkl")
     assert statuses(local_storage) == {"w": "RUNNING"}
-    assert task_of(local_storage) == StoredTask("f", (), 3, True, False)
+    assert task_of(local_storage) == StoredTask("f", (), 3, True, False, {"CPU": 1.0})
 
 
 def test_watching_changes_nothing_and_opens_no_file_that_is_not_ours_to_open(tree, storage, reads):

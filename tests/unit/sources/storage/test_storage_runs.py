@@ -27,7 +27,12 @@ def test_a_diamond_is_read_word_for_word(tree, storage):
     output_time = stored.tasks["load"].output_time
     assert output_time is not None
     assert abs(output_time - time.time()) < 60
-    options: dict[str, Any] = {"max_retries": 3, "checkpoint": True, "catch_exceptions": False}
+    options: dict[str, Any] = {
+        "max_retries": 3,
+        "checkpoint": True,
+        "catch_exceptions": False,
+        "resources": {"CPU": 1.0},
+    }
     assert stored == StoredRun(
         "w",
         status=RunStatus.RUNNING,
@@ -54,6 +59,7 @@ def test_a_diamond_is_read_word_for_word(tree, storage):
                 max_retries=3,
                 checkpoint=False,
                 catch_exceptions=True,
+                resources={"CPU": 1.0},
                 user_metadata={"owner": "me"},
             ),
         },
@@ -234,3 +240,20 @@ def test_user_metadata_that_ray_wrote_comes_back_as_it_was(tree, storage):
     assert stored is not None
     assert stored.user_metadata == metadata
     assert stored.tasks["f"].user_metadata == json.loads(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("asked", "resources"),
+    [
+        ({}, {"CPU": 1.0}),
+        ({"num_cpus": None}, {"CPU": 1.0}),
+        ({"num_cpus": 0}, {}),
+        ({"num_cpus": 0.5, "num_gpus": 4}, {"CPU": 0.5, "GPU": 4.0}),
+        ({"memory": 2**30}, {"CPU": 1.0, "memory": 2.0**30}),
+        ({"num_gpus": 1, "resources": {"tpu": 2, "node:10.0.0.1": 0.001}},
+         {"CPU": 1.0, "GPU": 1.0, "tpu": 2.0}),
+    ],
+)  # fmt: skip
+def test_what_a_task_asks_ray_for_is_read(local_tree, local_storage, asked, resources):
+    local_tree.run("w").task("f", ray_options=asked).status("RUNNING", 100.0)
+    assert local_storage.read_run("w").tasks["f"].resources == resources
