@@ -189,7 +189,7 @@ def _runs() -> table.Panel:
         "actions": "Action",
     })  # fmt: skip
     words = coloured_words({problem.word: problem.colour.hex for problem in _PROBLEMS})
-    page = f"${{exporter}}/workflows/{cell('workflow_id')}"
+    page = f"${{exporter}}/run?workflow_id={cell('workflow_id')}"
     it = column(it, "Problem", {
         "mappings": [words], "custom.cellOptions": WORD, "custom.width": 120})  # fmt: skip
     it = column(it, "Run", {"links": [run_link()], "custom.width": 180})

@@ -42,7 +42,7 @@ _READING = """\
 **This dashboard shows the run at the end of the time range. Move the time picker to see another \
 time.** Rings: tasks by state. Large circles and thick lines: the critical path. Dashed lines: the \
 source task returned a workflow that contains the target. More: [this run's page](\
-${exporter}/workflows/${run:percentencode}), [Ray's dashboard](${ray}).
+${exporter}/run?workflow_id=${run:percentencode}), [Ray's dashboard](${ray}).
 """
 
 

@@ -144,8 +144,8 @@ def dashboard_url(alert: Alert, grafana: str) -> str:
 def exporter_url(alert: Alert, exporter: str) -> str:
     """Return the address of the exporter's page for an alert: of its run, workflow, or all runs."""
     if alert.dashboard == "run":
-        run = '{{ $labels.workflow_id | urlquery | reReplaceAll "[+]" "%20" }}'
-        return f"{exporter}/workflows/{run}"
+        # In the query: proxies decode the `%2F` of a path.
+        return f"{exporter}/run?workflow_id={{{{ $labels.workflow_id | urlquery }}}}"
     if alert.dashboard == "workflow":
         return f"{exporter}/?workflow={{{{ $labels.workflow | urlquery }}}}"
     return f"{exporter}/"

@@ -73,7 +73,7 @@ def row_links(panel: Mapping[str, Any]) -> Iterator[str]:
 
 def page_links(dashboard: Mapping[str, Any]) -> list[str]:
     """Return the addresses of pages of runs, in links and in texts."""
-    return re.findall(r"\$\{exporter\}/workflows/[^\s\")]+", json.dumps(dashboard))
+    return re.findall(r"\$\{exporter\}/(?:run\?|workflows/)[^\s\")]+", json.dumps(dashboard))
 
 
 def links(found: Any) -> Iterator[str]:

@@ -293,13 +293,13 @@ def test_the_dashboard_of_a_run_asks_for_one_run_of_one_cluster(panel: dict[str,
             assert "workflow_id=`${run:raw}`" in selector
 
 
-def test_links_to_the_page_of_a_run_hold_its_id_as_one_segment() -> None:
+def test_links_to_the_page_of_a_run_hold_its_id_in_the_query() -> None:
     found = Counter[str]()
     for name, dashboard in DASHBOARDS.items():
         for url in page_links(dashboard):
             values = {"exporter": "http://host"}
             values |= dict.fromkeys(("run", "__data.fields.workflow_id"), 'a/b "c" (d)?#%\\`')
-            expected = "http://host/workflows/a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
+            expected = "http://host/run?workflow_id=a%2Fb%20%22c%22%20%28d%29%3F%23%25%5C%60"
             assert filled(url, values, link=True) == expected
             found[name] += 1
     assert found == {"ray-workflow-oncall": 1, "ray-workflow-run": 1}

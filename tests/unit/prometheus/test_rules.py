@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from prometheus.alerts import ALERTS
-from prometheus.generate import ROOT, files
+from prometheus.alerts import ALERTS, Alert
+from prometheus.generate import ROOT, dashboard_url, exporter_url, files
 from prometheus.recording import GROUPS
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind
@@ -94,6 +94,12 @@ def test_every_alert_has_a_test_that_fires_one_that_stays_silent_and_one_whose_s
             } <= set(instance["exp_annotations"])
     values = " ".join(series["values"] for test in tests for series in test["input_series"])
     assert "stale" in values or "_" in values, "no test lets its series end"
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda it: it.name)
+def test_links_hold_labels_in_the_query_because_proxies_decode_paths(alert: Alert) -> None:
+    for link in (dashboard_url(alert, "http://g"), exporter_url(alert, "http://e")):
+        assert "$labels" not in link.partition("?")[0]
 
 
 def test_every_metric_and_label_of_a_rule_exists() -> None:

@@ -83,7 +83,7 @@ def add_routes(router: web.UrlDispatcher) -> None:
     """Add the pages and their files."""
     router.add_get("/", _page(_runs))
     router.add_get("/run", _page(by_query(_run)))
-    # The address in links of dashboards and alerts; also with its slashes decoded by a proxy.
+    # Also with its slashes decoded by a proxy; dashboards and alerts link to `/run`.
     router.add_get(r"/workflows/{workflow_id:[\s\S]+}", _page(_run))
     router.add_get("/runbooks/{name}", _page(_runbook))
     router.add_get("/static/{name}", _file)

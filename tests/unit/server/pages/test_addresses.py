@@ -49,9 +49,7 @@ async def test_every_link_and_button_names_the_run_in_its_query(
 
 
 @pytest.mark.parametrize("decoded", [False, True])
-async def test_the_address_in_dashboards_works_with_decoded_slashes(
-    client: Client, decoded: bool
-) -> None:
+async def test_an_id_in_the_path_works_with_decoded_slashes(client: Client, decoded: bool) -> None:
     path = "/workflows/" + quote("team/etl-2", safe="/" if decoded else "")
     answer = await client.get(URL(path, encoded=True))
     text = await answer.text()
