@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Callable, Optional
 
 from .model import Run, RunStatus, TaskState
-from .sources.records import LinkState, ManagerView
+from .sources.records import LinkCause, LinkState, ManagerView
 from .sources.storage.layout import MARKS, clean
 
 KEPT = 1000  # actions, and their idempotency keys
@@ -135,10 +135,10 @@ def applicable(run: Run) -> list[Verb]:
 SINGLE = (Verb.CANCEL, Verb.RESUME, Verb.DELETE)
 
 
-_NO_MANAGER = (
-    "Ray has no workflow management actor, because no workflow has run since Ray started. Call "
-    "`ray.workflow.init` in a program of yours, which sets the actor's limits, or use "
-    "`start_manager: true`."
+_START_MANAGER = (
+    "Call `ray.workflow.init` in a program of yours, which sets the actor's limits, or let this "
+    "action start one: add `--start-manager` to the command, or `start_manager: true` to the "
+    "request."
 )
 
 
@@ -209,12 +209,15 @@ class Actions:
     @property
     def lacks_manager(self) -> bool:
         """Whether Ray has no management actor, so that an order must start one."""
-        return self._manager().state is LinkState.ABSENT
+        manager = self._manager()
+        return manager.state is LinkState.ABSENT and manager.cause is not LinkCause.NO_STORAGE
 
     @property
     def obstacle(self) -> Optional[str]:
         """Return why Ray cannot carry out any action now, None if it can."""
         manager = self._manager()
+        if manager.cause is LinkCause.NO_STORAGE:
+            return manager.reason
         if manager.state in (LinkState.UP, LinkState.ABSENT):
             return None
         return f"Ray cannot be reached. {manager.reason}"
@@ -251,7 +254,7 @@ class Actions:
 
     def _check(self, order: Order) -> None:
         if self.lacks_manager and not order.start_manager:
-            raise RefusedError(Refusal.STATE, _NO_MANAGER)
+            raise RefusedError(Refusal.STATE, f"{self._manager().reason} {_START_MANAGER}")
         obstacle = self.obstacle
         if obstacle is not None:
             raise RefusedError(Refusal.UNAVAILABLE, obstacle)

@@ -21,7 +21,7 @@ from ray_workflow_exporter.actions import (
     objection,
 )
 from ray_workflow_exporter.model import RunStatus, TaskState
-from ray_workflow_exporter.sources.records import LinkState, ManagerView
+from ray_workflow_exporter.sources.records import LinkCause, LinkState, ManagerView
 from support.fake_source import FakeSource, failed_run, running_run
 from support.logs import messages_of
 from support.runs import run, task
@@ -162,6 +162,23 @@ def test_ray_that_cannot_be_asked_is_the_answer(source: FakeSource) -> None:
     source.manager = ManagerView(LinkState.ABSENT)
     assert refusal(source, RESUME, "dead") is Refusal.STATE
     ended(source, order(source, RESUME, "dead", start_manager=True))
+
+
+def test_a_refusal_without_a_manager_says_why_and_what_to_do_here_and_over_http(
+    source: FakeSource,
+) -> None:
+    reason = "The management actor has died."
+    source.manager = ManagerView(LinkState.ABSENT, reason, LinkCause.MANAGER_DIED)
+    with pytest.raises(RefusedError, match=r"has died\. .*--start-manager.*start_manager: true"):
+        order(source, RESUME, "dead")
+
+
+def test_no_manager_can_be_started_on_a_ray_without_storage(source: FakeSource) -> None:
+    reason = "Ray was started without --storage, so that no workflow can run on it."
+    source.manager = ManagerView(LinkState.ABSENT, reason, LinkCause.NO_STORAGE)
+    for start in (False, True):
+        with pytest.raises(RefusedError, match=r"^Ray was started without --storage[^`]*$"):
+            order(source, RESUME, "dead", start_manager=start)
 
 
 def test_an_action_that_waits_is_asked_again_once_its_run_has_started() -> None:
