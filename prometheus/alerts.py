@@ -191,6 +191,15 @@ _ALERTS: tuple[Alert, ...] = (
         f"{worst(recent('ray_workflow_exporter_state_up'))} == 0",
     ),
     Alert(
+        "RayWorkflowStorageDoubtful", "ticket", "10m",
+        "The storage lacks Ray's file `_valid`, or Ray uses another one.",
+        "The exporter may read a wrong storage" + ON_CLUSTER,
+        "The storage that the exporter reads may not be the one of the cluster. Runs of the "
+        "cluster may be missing, and their failures open no alert.",
+        "exporter",
+        f"{worst(recent('ray_workflow_exporter_storage_verified'))} == 0",
+    ),
+    Alert(
         "RayWorkflowNoRecentSuccess", "page", "5m",
         "No run of a workflow with an `expected_interval` has succeeded for `missed_intervals` "
         "times that interval, or since the exporter started, if that is longer ago.",

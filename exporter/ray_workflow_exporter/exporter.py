@@ -169,6 +169,7 @@ class Exporter:
         return {
             "storage": poller.reader.uri,
             "storage_error": poller.reader.error,
+            "storage_warning": poller.storage_warning,
             "manager": poller.manager.state.value,
             "manager_reason": poller.manager.reason,
             "ray_version": poller.manager.ray_version,
@@ -296,6 +297,7 @@ class Exporter:
         self._own.count("link_restarts_total", by=max(0, view.restarts - self._restarts))
         self._restarts = view.restarts
         self._own.set("state_up", self._state_error() is None)
+        self._own.set("storage_verified", poller.storage_warning is None)
         visible = time.time()
         for moment in self._catalog.feed.take_moments():
             # What happened before the exporter started says nothing about its latency.

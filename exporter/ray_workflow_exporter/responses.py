@@ -158,6 +158,9 @@ class RunPage(Shape):
     limit: int = field("The highest number of runs on a page.")
     offset: int = field("How many runs were skipped.")
     items: list[RunSummary] = field("The runs.")
+    warnings: list[str] = field(
+        "Sentences on why these may not be the runs of the cluster; empty as a rule."
+    )
 
 
 class Task(Shape):

@@ -42,6 +42,12 @@ class DirectReader:
         return self._exporter.status.get("manager") in _NOT_ASKED
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences on why the runs may not be those of the cluster."""
+        warning = self._exporter.status.get("storage_warning")
+        return [warning] if warning else []
+
+    @property
     def notes(self) -> list[str]:
         """Sentences on what Ray could not be asked."""
         status = self._exporter.status

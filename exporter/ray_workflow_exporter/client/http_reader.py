@@ -36,6 +36,7 @@ class HttpReader:
             raise UnreachableError(f"The URL {reason}, such as http://127.0.0.1:20729.") from None
         self._shown = self._connection.shown
         self.notes: list[str] = []
+        self.warnings: list[str] = []  # of the list that was read last
 
     def answers(self) -> bool:
         """Return whether an exporter is there and ready."""
@@ -92,6 +93,7 @@ class HttpReader:
         page = self._ask("GET", "/workflows", query, holds="items")
         if page is None:
             raise self._is_no_exporter()
+        self.warnings = page.get("warnings", [])
         return page
 
     def run(self, workflow_id: str) -> Any:

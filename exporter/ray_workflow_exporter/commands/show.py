@@ -112,7 +112,9 @@ def reader(url: Optional[str]) -> Iterator[Reader]:
 
 
 def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> None:
-    """Print what could not be read to stderr, if it matters for these runs (None: always)."""
+    """Print warnings to stderr, and what could not be read if it matters for these runs."""
+    for warning in source.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     if (
         runs is None
         or not source.unsure
@@ -175,9 +177,10 @@ def list_runs(
         runs = runs[:limit]
         _print_notes(source, runs)
         notes = {"notes": source.notes} if source.unsure else {}
+        warnings = {"warnings": source.warnings} if source.warnings else {}
         unsure = source.unsure
     if output == "json":
-        _print_json({**_page(runs), **notes})
+        _print_json({**_page(runs), **notes, **warnings})
     elif runs:
         from . import terminal  # here and below: `rich` costs a third of a command
 

@@ -52,6 +52,7 @@ class SelfMetrics:
         self._version = version
         self.set_ray_version("")
         self.set("state_up", 1)
+        self.set("storage_verified", 1)
 
     def expose_process_metrics(self) -> None:
         """Expose memory, CPU, open files and start of this process as `process_…`."""

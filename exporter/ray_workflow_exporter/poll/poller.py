@@ -62,6 +62,7 @@ class Poller:
         self.cache: Optional[RunCache] = None  # of an exporter with state files
         self._marks: Mapping[str, Mark] = {}  # as listed last
         self._rays_storage: Optional[str] = None
+        self.storage_warning: Optional[str] = None  # why it may not be the storage of the cluster
         self._open: set[str] = set()  # runs with a mark that may have to be read
         self._missing: set[str] = set()  # runs that the last listing did not have
 
@@ -141,19 +142,25 @@ class Poller:
             view = replace(view, runs=runs)
         self.manager = view
         self.reader.uri = self.reader.uri or view.storage_uri
-        if view.storage_uri != self._rays_storage:
-            self._rays_storage = view.storage_uri or self._rays_storage
-            if not same_storage(self.reader.uri, self._rays_storage):
-                logger.warning(
-                    "This exporter reads the storage %s, but Ray uses %s: finished runs of this "
-                    "cluster are not shown. Give --storage the value of Ray's --storage.",
-                    masked_uri(self.reader.uri or ""),
-                    masked_uri(self._rays_storage or ""),
-                )
+        self._rays_storage = view.storage_uri or self._rays_storage
+        self._check_storage()
         self._assembler.manager_up = view.state is LinkState.UP
         if view.state is not LinkState.UNREACHABLE:
             self._contact = time.monotonic()
         return view
+
+    def _check_storage(self) -> None:
+        """Warn, once, if the storage that is read may not be that of the cluster."""
+        warning = self.reader.warning
+        if not same_storage(self.reader.uri, self._rays_storage):
+            warning = (
+                f"This exporter reads the storage {masked_uri(self.reader.uri or '')}, but Ray "
+                f"uses {masked_uri(self._rays_storage or '')}: finished runs of this cluster are "
+                "not shown. Give --storage the value of Ray's --storage."
+            )
+        if warning is not None and warning != self.storage_warning:
+            logger.warning("%s", warning)
+        self.storage_warning = warning
 
     def _see_live(
         self,

@@ -323,6 +323,29 @@ def test_a_cluster_without_storage_has_no_runs_and_says_why(
     assert run("list").stderr == f"Note: {reason}\nNo runs.\n"
 
 
+def test_a_storage_in_doubt_is_a_warning_of_each_command(
+    made: list[FakeExporter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warning = "The storage /x has no file '_valid'."
+
+    def load(self: FakeExporter) -> None:
+        self.status = {"storage": "/x", "storage_error": None, "storage_warning": warning}
+
+    monkeypatch.setattr(FakeExporter, "load", load)
+    for command in (["list"], ["show", "train-7"], ["watch", "--duration", "0"]):
+        assert run(*command, "--storage", "/x").stderr == f"Warning: {warning}\n"
+    assert output("list", "--storage", "/x", "-o", "json")["warnings"] == [warning]
+
+
+def test_an_exporter_that_reads_a_storage_in_doubt_says_so_in_its_list(
+    url: str, source: FakeSource
+) -> None:
+    assert "warnings" not in output("list", "--url", url, "-o", "json")
+    source.status = {**source.status, "storage_warning": "It may be a copy."}
+    assert run("list", "--url", url).stderr == "Warning: It may be a copy.\n"
+    assert output("list", "--url", url, "-o", "json")["warnings"] == ["It may be a copy."]
+
+
 def complete(words: str, *, cword: int) -> list[str]:
     done = CliRunner(**APART).invoke(
         main,

@@ -100,7 +100,8 @@ def test_runbooks_contain_commands_actions_and_code_where_they_should() -> None:
     # Those on the exporter itself, and on what only has to be waited for.
     assert every - stems(ACTIONS) == {
         "ExporterDown", "ExporterGone", "ExporterRestarting", "LinkRestarting", "ObjectsHidden",
-        "Slow", "SnapshotStale", "StateUnusable", "StorageUnreadable", "ThresholdMissing",
+        "Slow", "SnapshotStale", "StateUnusable", "StorageDoubtful", "StorageUnreadable",
+        "ThresholdMissing",
     }  # fmt: skip
     assert stems(CODE) == {"ManagerDown", "Stalled"}
 

@@ -58,6 +58,10 @@ FAMILIES: tuple[Family, ...] = (
         "1 if the state files can be read and written; if 0, counters are lost at a restart.",
     ),
     Family(
+        "ray_workflow_exporter_storage_verified", GAUGE, EXPORTER,
+        "0 if the storage lacks Ray's file `_valid` or Ray uses another storage, else 1.",
+    ),
+    Family(
         "ray_workflow_exporter_build_info", GAUGE, EXPORTER,
         "1, with the versions of the exporter, Python and Ray as labels.",
         labels=("version", "python", "ray"),

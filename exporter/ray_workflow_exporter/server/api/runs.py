@@ -36,6 +36,7 @@ async def workflows(request: web.Request) -> web.Response:
             "limit": query.limit,
             "offset": query.offset,
             "items": [to.run_summary(view, metadata=query.metadata) for view in page],
+            "warnings": [it for it in [request.app[SOURCE].status.get("storage_warning")] if it],
         }
 
     def follows(request: web.Request, page: Any) -> Optional[str]:

@@ -38,6 +38,12 @@ def content(request: web.Request, query: RunsPage) -> dict[str, Any]:
     # The last page, when what came after it is gone.
     offset = max(0, min(query.offset, (len(found) - 1) // PER_PAGE * PER_PAGE))
     counts = Counter(view.run.status for view in runs)
+    status = source.status
+    # A Ray without storage is no error, but whoever misses the runs looks there for the reason.
+    problem = status.get("storage_error")
+    if status.get("storage") is None:
+        problem = problem or status.get("manager_reason")
+    facts = {**status, "storage_error": problem}
     return {
         "query": query.model_dump(mode="json"),
         "counts": {status.value: counts[status] for status in RunStatus},
@@ -50,7 +56,9 @@ def content(request: web.Request, query: RunsPage) -> dict[str, Any]:
         "after": offset + PER_PAGE if offset + PER_PAGE < len(found) else None,
         "panel": buttons.for_all(request, counts[RunStatus.RESUMABLE]),
         "endpoints": ENDPOINTS,
-        "facts": {name.replace("_", " "): _fact(it) for name, it in source.status.items()},
+        "facts": {name.replace("_", " "): _fact(it) for name, it in facts.items()},
+        "problem": masked(problem or ""),
+        "warning": masked(status.get("storage_warning") or ""),
     }
 
 

@@ -35,6 +35,7 @@ class StorageReader:
     def __init__(self, uri: Optional[str], timeout: float, ours: Callable[[str], bool]) -> None:
         self.uri = uri
         self.error: Optional[str] = "The workflow storage has not been read yet."
+        self.warning: Optional[str] = None  # why it may not be the storage of the cluster
         self.unreadable = 0  # how often a single file or folder could not be read
         self._timeout = timeout
         self._ours = ours
@@ -83,8 +84,10 @@ class StorageReader:
         if self.error is not None:
             logger.info("Reading workflow storage: %d runs.", len(marks))
         self.error = None
-        for path, problem in self._storage.errors.items() if self._storage else ():
-            self._report(path, problem.cause, str(problem))
+        if self._storage is not None:
+            self.warning = self._storage.warning
+            for path, problem in self._storage.errors.items():
+                self._report(path, problem.cause, str(problem))
         return marks
 
     def read(

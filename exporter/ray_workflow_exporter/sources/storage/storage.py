@@ -39,6 +39,11 @@ _YOUNG_NS = 2_000_000_000
 # Files of several runs that are read at once: many more than there are connections, so that few
 # of them wait idly for the last answers, and few enough to be there within seconds.
 _FILES_AT_ONCE = 1024
+_NOT_VALID = (
+    f"The storage {{}} has no file '{VALID}', which Ray writes when a cluster starts: it is a "
+    "copy, or not the storage of the cluster, whose runs and failures are not shown then. Check "
+    "that it is the value of Ray's --storage."
+)
 
 
 class _Marks(NamedTuple):
@@ -75,7 +80,8 @@ class WorkflowStorage:
         self._listed = dict.fromkeys(RunStatus, _Marks(Tree({}, {}), {}, ()))
         self._marks: Mapping[str, Mark] = {}
         self._any_doubtful = False
-        self._had_marks = False
+        self._had_marks = self._valid = False
+        self.warning: Optional[str] = None  # why this may not be a storage of Ray, after a listing
         self.errors: dict[str, StorageError] = {}  # of the last listing, by path
 
     def list_marks(self) -> Mapping[str, Mark]:
@@ -108,6 +114,10 @@ class WorkflowStorage:
             self._had_marks = True
         else:
             self._check_root(files)
+        if not self._valid:
+            # What cannot be looked at may be there.
+            self._valid = files.call_all([(files.exists, VALID)])[0] is not False
+            self.warning = None if self._valid else _NOT_VALID.format(masked_uri(self._uri))
         return self._marks
 
     def read_run(
@@ -251,10 +261,10 @@ class WorkflowStorage:
                 "creates it when a cluster starts."
             )
             raise StorageError(f"The storage {masked_uri(self._uri)} does not exist. {advice}")
-        if not (files.exists(VALID) or files.exists(RUNS)):
+        if not (files.exists(VALID) or files.exists(MARKS)):
             raise StorageError(
                 f"{masked_uri(self._uri)} is no storage of Ray: it has neither the file '{VALID}', "
-                f"which Ray writes when a cluster starts, nor a folder '{RUNS}'. Check that it is "
+                f"which Ray writes when a cluster starts, nor a folder '{MARKS}'. Check that it is "
                 "the value of Ray's --storage."
             )
         if self._had_marks and not files.exists(RUNS):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Optional
 from urllib.parse import quote
 
 import pytest
@@ -211,6 +212,32 @@ async def test_an_installation_without_a_run_says_what_comes(
 ) -> None:
     source.held = {}
     assert "There are no runs yet" in (await get(client, "/")).text
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"storage": "/x", "storage_error": "The storage /x does not exist."},
+        {"storage": None, "manager_reason": "Ray was started without --storage."},
+    ],
+)
+async def test_the_list_says_why_there_can_be_no_runs_where_people_look_for_it(
+    client: Client, source: FakeSource, status: dict[str, Optional[str]]
+) -> None:
+    source.held, source.status = {}, {"storage_error": None, **status}
+    *_, reason = status.values()
+    page = await get(client, "/")
+    assert f"There are no runs to show. {reason}" in page.text
+    assert "There are no runs yet" not in page.text
+    assert f"storage error{reason}" in page.text
+
+
+async def test_a_storage_in_doubt_is_a_warning_above_the_list(
+    client: Client, source: FakeSource
+) -> None:
+    assert "Warning." not in (await get(client, "/")).text
+    source.status = {**source.status, "storage_warning": "It may be <a copy>."}
+    assert "Warning. It may be <a copy>." in (await get(client, "/?text=")).text
 
 
 async def test_an_unknown_run_is_a_page_too(client: Client) -> None:

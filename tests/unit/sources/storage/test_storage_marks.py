@@ -195,6 +195,22 @@ def test_a_copy_of_the_workflows_alone_is_a_storage(tree, storage):
     tree.run("w").status("FAILED")
     tree.delete("_valid")
     assert statuses(storage) == {"w": "FAILED"}
+    assert "has no file '_valid'" in storage.warning
+    tree.put("_valid", b"")
+    storage.list_marks()
+    assert storage.warning is None
+
+
+def test_what_ray_made_casts_no_doubt(tree, storage):
+    storage.list_marks()
+    assert storage.warning is None
+
+
+def test_a_folder_called_workflows_makes_no_storage(tmp_path):
+    (tmp_path / "project" / "workflows").mkdir(parents=True)
+    (tmp_path / "project" / "workflows" / "build.yaml").write_bytes(b"on: push")
+    with pytest.raises(StorageError, match=r"project is no storage of Ray: .*__status__"):
+        WorkflowStorage(str(tmp_path / "project")).list_marks()
 
 
 @pytest.mark.parametrize(
