@@ -1,7 +1,8 @@
 """A cache file of finished runs, so that a restart does not read a long history again.
 
-A run is taken from the cache only if its mark in storage is the one it was cached with. The file
-may be deleted at any time.
+A run is taken from the cache only if its mark in storage is the one it was cached with. Where marks
+have no time, nothing is cached: the run may have been deleted and run anew since. The file may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class RunCache:
 
     def find(self, workflow_id: str, mark: Mark) -> Optional[Run]:
         """Return the run that had this mark, None if there is none."""
-        if self._file is None:
+        if self._file is None or not mark.time:
             return None
         try:
             row = self._file.execute(
@@ -78,7 +79,7 @@ class RunCache:
 
     def add(self, run: Run, mark: Mark) -> None:
         """Cache a finished run that will not change any more, with the next `save`."""
-        if self._file is not None:
+        if self._file is not None and mark.time:
             row = (run.workflow_id, mark.status.value, mark.time, encode(run))
             self._new[run.workflow_id] = row
 

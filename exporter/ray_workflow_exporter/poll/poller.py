@@ -20,7 +20,7 @@ from ..model import Run, RunStatus, TaskState
 from ..redact import masked_uri
 from ..settings.settings import Settings
 from ..sources.manager.link import RayLink
-from ..sources.records import LinkCause, LinkState, LiveRun, ManagerView, Mark, StoredRun
+from ..sources.records import EndedLife, LinkCause, LinkState, LiveRun, ManagerView, Mark, StoredRun
 from ..sources.storage.filesystem import same_storage
 from ..sources.storage.reader import StorageReader
 from .assembler import Assembler
@@ -89,7 +89,7 @@ class Poller:
             return  # without storage, new runs cannot be told from history
         for workflow_id, ended in view.ended.items():
             if workflow_id in self._tracked:
-                self._tracked[workflow_id].ended = ended
+                self._see_ended(workflow_id, ended)
         fresh = {key: it.stored for key in view.runs if not (it := self._tracked[key]).was_live}
         ahead = self.reader.read_runs(fresh)
         for live in view.runs.values():
@@ -161,6 +161,14 @@ class Poller:
         if warning is not None and warning != self.storage_warning:
             logger.warning("%s", warning)
         self.storage_warning = warning
+
+    def _see_ended(self, workflow_id: str, ended: EndedLife) -> None:
+        """Note how a known run ended in the actor; it may not have been seen live."""
+        tracked = self._tracked[workflow_id]
+        tracked.ended = ended
+        if tracked.mark is not None and not tracked.mark.time:  # its new mark equals the old one
+            tracked.mark = None
+            self._open.add(workflow_id)
 
     def _see_live(
         self,

@@ -14,7 +14,10 @@ RERUN_GAP = 1.0
 
 
 class Mark(NamedTuple):
-    """A run's entry under `__status__/`: its change key. `time` is the file's mtime."""
+    """A run's entry under `__status__/`: its change key.
+
+    `time` is the file's mtime, 0 on a store that has none.
+    """
 
     status: RunStatus
     time: float

@@ -110,6 +110,14 @@ def test_a_run_is_found_under_its_mark_and_under_no_other(opened) -> None:
     assert cache.find("x", MARK) is None
 
 
+def test_a_mark_without_a_time_proves_nothing(opened) -> None:
+    timeless = MARK._replace(time=0.0)
+    cache = opened()
+    cache.add(a_run(), timeless)
+    cache.save()
+    assert opened().find("w", timeless) is None
+
+
 def test_the_last_word_on_a_run_is_kept(opened) -> None:
     cache = opened()
     later = MARK._replace(time=MARK.time + 1)

@@ -197,3 +197,23 @@ def test_a_folder_that_vanished_and_was_written_anew_keeps_nothing_of_before(
     failure = run.tasks["f"].failure
     assert failure is not None
     assert (failure.message, run.user_metadata) == ("two", {"owner": "two"})
+
+
+def test_a_run_deleted_and_run_anew_on_a_store_without_mtimes_is_read_anew(
+    polled: Polled, tmp_path
+) -> None:
+    now = time.time()
+
+    def run_it(owner: str, start: float) -> None:
+        run = polled.tree.run("etl", {"owner": owner}).task("f").entry("f").status("RUNNING", start)
+        run.succeed("f", start, start + 1).status("SUCCESSFUL", start + 1)
+        os.utime(tmp_path / "workflows/__status__/SUCCESSFUL/etl", (0, 0))
+
+    run_it("one", now)
+    polled.look()
+    polled.tree.delete_folder("workflows/etl")
+    run_it("two", now + 3)  # between two polls, and too short to be seen live
+    polled.look(None, EndedLife(SUCCESSFUL, now + 4))
+    run = polled.catalog.get("etl")
+    assert run is not None
+    assert (run.user_metadata, run.start_time) == ({"owner": "two"}, now + 3)
