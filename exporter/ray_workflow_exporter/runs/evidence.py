@@ -47,7 +47,7 @@ class Evidence:
         """Work out once what is needed for each task."""
         stored, finished = self.stored, self.status.finished
         offset, start, end = clock_offset(stored), stored.start_time, stored.end_time
-        mark = self.mark_time
+        mark = self.mark_time or None  # 0 on a store that gives files no times
         if offset is None and self.status is RunStatus.RUNNING and mark is not None:
             # The mark of a RUNNING run is written together with its start.
             offset = clock_offset(replace(stored, start_file_time=mark))

@@ -153,6 +153,8 @@ def test_merging_what_was_touched_is_as_good_as_merging_all(data: st.DataObject)
 def test_a_cancelled_run_ends_by_the_clock_of_its_start() -> None:
     stored = stored_run(start_file_time=T0 - 60, end_time=None)
     assert merged(RunStatus.CANCELED, stored, mark_time=T0 - 57).duration == 3.0
+    without_times = merged(RunStatus.CANCELED, stored, mark_time=0.0)
+    assert (without_times.end_time, without_times.duration) == (None, None)
 
 
 def test_edges_and_options_that_were_seen_live_stay_known() -> None:
