@@ -98,7 +98,7 @@ def open_files(uri: str, answered: Callable[[], None]) -> Files:
         parts = urlsplit(uri)
         if not parts.scheme:
             return LocalFiles(os.path.abspath(uri))
-        from pyarrow.fs import FileSystem, LocalFileSystem
+        from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 
         from .arrow_files import ArrowFiles, prepare_arrow
 
@@ -117,9 +117,11 @@ def open_files(uri: str, answered: Callable[[], None]) -> Files:
         # No cause is chained: a traceback in a log would show what is masked here.
         cause = masked_uri(str(error)).rstrip(".")
         raise StorageError(f"Cannot open the storage {masked_uri(uri)}: {cause}. {hint}") from None
-    local = isinstance(filesystem, LocalFileSystem)
-    if local:
-        return LocalFiles(path)
+    backslash_divides = not isinstance(filesystem, LocalFileSystem)
+    while isinstance(filesystem, SubTreeFileSystem):
+        path, filesystem = filesystem.base_path + path.lstrip("/"), filesystem.base_fs
+    if isinstance(filesystem, LocalFileSystem):
+        return LocalFiles(path, backslash_divides)
     return ArrowFiles(filesystem, path, answered, advice)
 
 

@@ -25,12 +25,12 @@ class LocalFiles:
     could otherwise have any file shown that the exporter may read.
     """
 
-    backslash_divides = False
     lists_deep = False
     at_once = 1
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, backslash_divides: bool = False) -> None:
         self._root = root
+        self.backslash_divides = backslash_divides
         self._plain: set[str] = set()  # folders that were no links a moment ago
         self._plain_until = 0.0
 

@@ -281,6 +281,18 @@ def test_a_folder_that_is_a_link_out_of_the_storage_is_refused(local_tree, tmp_p
     assert any("link to a place outside" in it for it in run.unreadable)
 
 
+def test_a_local_disk_in_a_wrapper_of_pyarrow_refuses_links_out_of_it_too(local_tree):
+    plant(local_tree)
+    path = f"{local_tree.uri}/workflows/w1/tasks/f/exception.pkl"
+    os.unlink(path)
+    os.symlink("/etc/hostname", path)
+    storage = WorkflowStorage(f"custom://support.trees.subtree{local_tree.uri}")
+    assert statuses(storage) == dict.fromkeys(IDS, "FAILED")
+    assert any("link to a place outside" in it for it in storage.read_run("w1").unreadable)
+    local_tree.run("a/b").status("RUNNING")
+    assert storage.read_run("a\\b").status is RunStatus.RUNNING  # as Ray reads it there
+
+
 @pytest.mark.parametrize("place", ["", "tasks", "tasks/f/exception.pkl", "workflow_meta.json"])
 def test_a_link_within_the_storage_is_followed(local_tree, place):
     plant(local_tree)
