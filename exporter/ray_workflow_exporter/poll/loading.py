@@ -30,9 +30,10 @@ class Progress:
         self._total += max(0, left - self.left)
         self.left = left
 
-    def tell(self, left: int) -> None:
-        """Take the number of runs that are left."""
+    def tell(self, left: int, without_folder: int = 0) -> None:
+        """Take the number of runs that are left; marks `without_folder` were none."""
         self.left = left
+        self._total -= without_folder
         due = time.monotonic() > self._told + _TELL_SECONDS
         if due or (self._long and left == 0):
             self._long, self._told = True, time.monotonic()

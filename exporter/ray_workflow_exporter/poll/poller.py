@@ -276,7 +276,7 @@ class Poller:
                 for workflow_id, stored in found.items():
                     self._see_stored(workflow_id, marks[workflow_id], stored, now)
                 left -= len(batch) - len(unread) + len(found)
-                self._progress.tell(left)
+                self._progress.tell(left, list(found.values()).count(None))
                 if self.reader.error is not None or time.monotonic() > until:
                     break
 

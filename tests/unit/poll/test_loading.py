@@ -92,6 +92,20 @@ def test_the_newest_runs_are_there_first_and_the_rest_is_counted(
     assert "Read 150 of 150 finished runs." in caplog.text
 
 
+def test_a_mark_without_a_folder_is_no_run_that_was_read(
+    tree, watch, tmp_path, monkeypatch, caplog
+) -> None:
+    plant(tree, 5, tmp_path / "storage")
+    tree.put("workflows/__status__/FAILED/orphan", b"")
+    monkeypatch.setattr(loading, "_TELL_SECONDS", 0.0)
+    exporter = watch(tree.uri)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            exporter.poll_once()
+    assert "Read 5 of 5 finished runs." in caplog.text
+    assert "of 6" not in caplog.text
+
+
 def test_a_workflow_of_the_settings_keeps_its_name_however_many_others_came_first(
     tree, watch
 ) -> None:
