@@ -36,7 +36,7 @@ class HttpReader:
             raise UnreachableError(f"The URL {reason}, such as http://127.0.0.1:20729.") from None
         self._shown = self._connection.shown
         self.notes: list[str] = []
-        self.warnings: list[str] = []  # of the list that was read last
+        self._warnings: Optional[list[str]] = None  # of the last page that was read
 
     def answers(self) -> bool:
         """Return whether an exporter is there and ready."""
@@ -48,6 +48,13 @@ class HttpReader:
 
     def refresh(self) -> None:
         """Do nothing: each answer is new."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on why the runs may not be those of the cluster."""
+        if self._warnings is None:
+            self._page({"limit": 1})
+        return self._warnings or []
 
     def runs(
         self,
@@ -93,7 +100,7 @@ class HttpReader:
         page = self._ask("GET", "/workflows", query, holds="items")
         if page is None:
             raise self._is_no_exporter()
-        self.warnings = page.get("warnings", [])
+        self._warnings = page.get("warnings", [])
         return page
 
     def run(self, workflow_id: str) -> Any:

@@ -111,9 +111,13 @@ def reader(url: Optional[str]) -> Iterator[Reader]:
         opened.close()
 
 
-def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> None:
-    """Print warnings to stderr, and what could not be read if it matters for these runs."""
-    for warning in source.warnings:
+def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> list[str]:
+    """Print warnings to stderr, and what could not be read if it matters for these runs.
+
+    Return the warnings.
+    """
+    warnings = source.warnings
+    for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     if (
         runs is None
@@ -122,6 +126,7 @@ def _print_notes(source: Reader, runs: Optional[Iterable[Any]] = None) -> None:
     ):
         for note in source.notes:
             click.echo(f"Note: {note}", err=True)
+    return warnings
 
 
 @click.command("list")
@@ -175,12 +180,11 @@ def list_runs(
         if sort != "newest":
             runs.sort(key=_ORDERS[sort])
         runs = runs[:limit]
-        _print_notes(source, runs)
+        warnings = _print_notes(source, runs)
         notes = {"notes": source.notes} if source.unsure else {}
-        warnings = {"warnings": source.warnings} if source.warnings else {}
         unsure = source.unsure
     if output == "json":
-        _print_json({**_page(runs), **notes, **warnings})
+        _print_json({**_page(runs), **notes, **({"warnings": warnings} if warnings else {})})
     elif runs:
         from . import terminal  # here and below: `rich` costs a third of a command
 

@@ -342,7 +342,8 @@ def test_an_exporter_that_reads_a_storage_in_doubt_says_so_in_its_list(
 ) -> None:
     assert "warnings" not in output("list", "--url", url, "-o", "json")
     source.status = {**source.status, "storage_warning": "It may be a copy."}
-    assert run("list", "--url", url).stderr == "Warning: It may be a copy.\n"
+    for command in (["list"], ["show", "train-7"], ["watch", "--duration", "0"]):
+        assert run(*command, "--url", url).stderr == "Warning: It may be a copy.\n"
     assert output("list", "--url", url, "-o", "json")["warnings"] == ["It may be a copy."]
 
 
