@@ -22,8 +22,8 @@ from ray_workflow_exporter.metrics.family import Family, Kind, Tier
 # Maximum number of series, without histograms, deadline, failure and critical path: see `_BUDGET`.
 SERIES_PER_WORKFLOW = 20
 SERIES_PER_RUN = 21
-SERIES_PER_STAGE = 11
-SERIES_PER_TASK = 8
+SERIES_PER_STAGE = 13
+SERIES_PER_TASK = 10
 SERIES_PER_RUN_HISTOGRAM = len(RUN_SECONDS_BOUNDS) + 3  # the +Inf bucket, sum and count
 SERIES_PER_STAGE_OF_WORKFLOW = len(TASK_SECONDS_BOUNDS) + 3 + 1  # a histogram, and CPUs
 RUN_HISTOGRAMS = 3  # one for each status a run can end with
@@ -205,8 +205,18 @@ label_replace(ray_workflow_task_state{workflow_id="etl-7"}, "id", "$1", "task_id
     ),
     (
         "The DAG of a run: edges",
+        'label_replace(ray_workflow_task_edge{workflow_id="etl-7"}, "id", "$1", "edge", "(.*)")',
+        "The label `edge` stays the same as long as the edge exists. Ids made of other labels can "
+        "contain characters with which Grafana draws no arrowhead.",
+    ),
+    (
+        "The DAG of a run: positions",
         """\
-label_join(ray_workflow_task_edge{workflow_id="etl-7"}, "id", " -> ", "source", "target")""",
+160 * (ray_workflow_task_column{workflow_id="etl-7"}
+  - scalar(max(ray_workflow_task_column{workflow_id="etl-7"})) / 2)""",
+        "Joined to the nodes by task, with a query of the same kind for the row, and with their "
+        "values named `fixedx` and `fixedy`, such positions replace Grafana's own layout. In a run "
+        "of more than 200 tasks, the position of a task is that within its stage.",
     ),
     (
         "Finished runs",

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Optional
 
 from ..model import Edge, Run, RunStatus, Task, TaskState, slotted
 from .dag import Dag
 from .durations import History as History
 from .durations import expected_end
+from .layered import Place, fill, grid
 from .root_cause import RootCause as RootCause
 from .root_cause import root_cause
 from .stages import NONE_YET, Tally
 from .stages import Stage as Stage
 
+MAX_PLACED = 200  # nodes; Grafana's node graph hides more
+_MAX_EDGES = 3000  # more cannot be told apart
+# Columns of a small, a larger and a large DAG on the dashboard of a run.
+_STAGE_COLUMNS = (6, 8, 12)
+_TASK_COLUMNS = (8, 12, 16)
 _NEVER = -math.inf
 
 
@@ -29,6 +35,7 @@ class Analysis:
     back. `stages` are in the order in which they became known, `task_edges` in the order of the
     tasks. `critical_path` is the chain of tasks that decided when the run ended, or decides how
     far it is; `critical_seconds` is what the finished ones among them took.
+    `stage_places` and `task_places` are where a drawing of the DAG has them: see `places_of_tasks`.
     """
 
     tasks: Mapping[TaskState, int]  # every state, zeros included
@@ -41,6 +48,48 @@ class Analysis:
     critical_path: tuple[str, ...] = ()  # task ids, first to last
     critical_seconds: Optional[float] = None
     expected_end: Optional[float] = None
+    stage_places: Mapping[str, Place] = field(default_factory=dict)
+    task_places: Mapping[str, Place] = field(default_factory=dict)
+
+
+def places_of_tasks(analysis: Analysis, tasks: Iterable[Task]) -> Mapping[str, Place]:
+    """Return where tasks of a run are in a drawing of its DAG.
+
+    In a run of more than MAX_PLACED tasks, which are drawn one stage at a time, each place is that
+    within the stage.
+    """
+    if analysis.task_places:
+        return analysis.task_places
+    by_stage: defaultdict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        by_stage[task.stage].append(task.task_id)
+    places: dict[str, Place] = {}
+    for members in by_stage.values():
+        places.update(fill(_numbered(members), _TASK_COLUMNS[-1]))
+    return places
+
+
+def _numbered(task_ids: Collection[str]) -> Sequence[str]:
+    """Return tasks of one name in the order of their numbers: storage has `f_10` before `f_2`."""
+    ranks: dict[str, int] = {}
+    keys = {}
+    for task_id in task_ids:
+        name, _, last = task_id.rpartition("_")
+        number = int(last) if last.isdecimal() and len(last) < 10 else -1
+        rank = ranks.setdefault(task_id if number < 0 else name, len(ranks))
+        keys[task_id] = rank, number
+    return sorted(task_ids, key=keys.__getitem__)
+
+
+def _places(
+    nodes: Collection[str], edges: Collection[Edge], widths: Sequence[int]
+) -> Mapping[str, Place]:
+    if len(nodes) > MAX_PLACED:
+        return {}
+    if len(edges) > _MAX_EDGES:
+        return fill(_numbered(nodes), widths[-1])
+    ends = dict.fromkeys((it.source, it.target) for it in edges)
+    return grid(_numbered(nodes), ends, widths)
 
 
 def outline(run: Run) -> Analysis:
@@ -74,6 +123,8 @@ class Analyst:
         self._dag = Dag()
         self._tallies: defaultdict[str, Tally] = defaultdict(Tally)  # by stage
         self._stage_edges: tuple[Edge, ...] = ()
+        self._stage_places: Mapping[str, Place] = {}
+        self._task_places: Mapping[str, Place] = {}
         self._starts: dict[str, float] = {}  # of the tasks at work
         self._ends: dict[str, float] = {}  # of all tasks, the beginning of time for no end
 
@@ -84,10 +135,13 @@ class Analyst:
         for a run that has nothing to do with it. The result is the same either way.
         """
         tasks = run.tasks
+        drawn = len(self._tasks), self._dag.task_edges
+        drawn_stages = len(self._tallies), self._stage_edges
         if not self._tasks or changed is None or not self._dag.grow(self._tasks, tasks, changed):
             changed = tasks
             self._clear()
             self._dag.grow({}, tasks, tasks)
+            drawn, drawn_stages = (0, ()), (0, ())
         by_stage: defaultdict[str, list[Task]] = defaultdict(list)
         for task_id in changed:
             new = tasks[task_id]
@@ -107,6 +161,10 @@ class Analyst:
             rank = {name: number for number, name in enumerate(self._tallies)}
             places = [(rank[target], rank[source], kind) for source, target, kind in edges]
             self._stage_edges = tuple([edge for _, edge in sorted(zip(places, edges.values()))])
+        if drawn != (len(tasks), self._dag.task_edges):
+            self._task_places = _places(tasks, self._dag.task_edges, _TASK_COLUMNS)
+        if drawn_stages != (len(stages), self._stage_edges):
+            self._stage_places = _places(self._tallies, self._stage_edges, _STAGE_COLUMNS)
         counts = dict(NONE_YET)
         for it in stages:
             for state, count in it.tasks.items():
@@ -114,8 +172,8 @@ class Analyst:
         sizes = [it.output_bytes for it in stages if it.output_bytes is not None]
         cause = root_cause(run, self._dag)
         path = self._critical_path(run, cause)
-        known = [tasks[task_id].duration for task_id in path]
-        seconds = [duration for duration in known if duration is not None]
+        durations = [tasks[task_id].duration for task_id in path]
+        seconds = [duration for duration in durations if duration is not None]
         end = None
         if run.status is RunStatus.RUNNING:
             end = expected_end(run, self._history, stages, self._stage_edges)
@@ -130,6 +188,8 @@ class Analyst:
             critical_seconds=sum(seconds) if seconds else None,
             expected_end=end,
             root_cause=cause,
+            stage_places=self._stage_places,
+            task_places=self._task_places,
         )
 
     def _critical_path(self, run: Run, cause: Optional[RootCause]) -> tuple[str, ...]:

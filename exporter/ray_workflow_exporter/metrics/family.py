@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Callable, NamedTuple, Optional, Union
 
+from ..analysis.layered import Place
 from ..analysis.stages import Stage
 from ..catalog.snapshot import Histogram
 from ..model import Task
@@ -78,17 +79,19 @@ TASK_EDGE = Scope(Tier.TASK, ("workflow_id", "source", "target", "kind"))  # an 
 
 
 class StageOnPath(NamedTuple):
-    """A stage, and whether a task of it lies on the critical path of the run."""
+    """A stage, whether a task of it lies on the critical path of the run, and where it is drawn."""
 
     stage: Stage
     critical: bool
+    place: Optional[Place]
 
 
 class TaskOnPath(NamedTuple):
-    """A task, and whether it lies on the critical path of its run."""
+    """A task, whether it lies on the critical path of its run, and where it is drawn."""
 
     task: Task
     critical: bool
+    place: Optional[Place]
 
 
 Value = Union[int, float, Histogram]

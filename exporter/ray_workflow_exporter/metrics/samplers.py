@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, Callable, Optional, Union
 
-from ..model import Failure, Run, Task
-from .family import Options, Sample, Sampler, Value
+from ..model import Edge, Failure, Run, Task
+from . import text
+from .family import Options, Sample, Sampler, StageOnPath, TaskOnPath, Value
 
 
 def one(get: Callable[[Any], Optional[Value]]) -> Sampler:
@@ -48,6 +49,21 @@ def end_time(item: Union[Run, Task], finished: bool) -> Optional[float]:
     """Return the end of a finished run or task; an end before its start is of an earlier life."""
     start, end = item.start_time, item.end_time
     return end if finished and not (start is not None and end is not None and end < start) else None
+
+
+def column(subject: Union[StageOnPath, TaskOnPath]) -> Optional[int]:
+    """Return the column in a drawing of the DAG."""
+    return subject.place and subject.place.column
+
+
+def row(subject: Union[StageOnPath, TaskOnPath]) -> Optional[float]:
+    """Return the row in a drawing of the DAG."""
+    return subject.place and subject.place.row
+
+
+def edge_id(edge: Edge, _: Options) -> Iterable[Sample]:
+    """Make a 1 with an id of the edge."""
+    yield (text.digest("\0".join((edge.source, edge.target, edge.kind.value))),), 1
 
 
 def failure_labels(failure: Failure, options: Options) -> tuple[str, str, str]:

@@ -37,10 +37,15 @@ def label_value(value: str) -> str:
     """
     ambiguous = value[-_TAIL_LENGTH : 1 - _TAIL_LENGTH] == "~"
     if len(value) > MAX_LABEL or ambiguous or _HIDDEN.search(value):
-        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES)
-        tail = f"~{digest.hexdigest()}"
+        tail = f"~{digest(value)}"
         value = _visible(value[:MAX_LABEL])[: MAX_LABEL - len(tail)] + tail
     return _escape(value)
+
+
+def digest(value: str) -> str:
+    """Return twelve hexadecimal digits that differ for different values."""
+    encoded = value.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def message_value(message: str) -> str:

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.analysis.analysis import History, RootCause, Stage
-from ray_workflow_exporter.model import Edge, EdgeKind, Run, RunStatus, TaskState
+from ray_workflow_exporter.analysis.analysis import (
+    Analyst,
+    History,
+    RootCause,
+    Stage,
+    places_of_tasks,
+)
+from ray_workflow_exporter.model import Edge, EdgeKind, Run, RunStatus, TaskState, changed_tasks
 from support.analysis import analyse
 from support.runs import (
     CONTINUATION,
@@ -327,3 +333,40 @@ def test_a_huge_run_of_any_shape_takes_no_recursion_and_no_square_of_its_size(sh
     assert len(analysis.task_edges) >= MANY - 1
     assert analysis.critical_path
     assert (analysis.root_cause is not None) == (status is RunStatus.FAILED)
+
+
+def test_places_are_found_again_only_when_the_dag_has_grown() -> None:
+    tasks = [task("a", span=(0, 1)), task("b", "a", state=RUNNING, span=(1, None))]
+    before = run(*tasks)
+    analyst = Analyst()
+    first = analyst.update(before)
+    assert first.task_places == {"a": (0, 0), "b": (1, 0)}
+    ended = run(tasks[0], task("b", "a", span=(1, 2)))
+    second = analyst.update(ended, changed_tasks(before.tasks, ended.tasks))
+    assert second.task_places is first.task_places
+    assert second.stage_places is first.stage_places
+    grown = run(*ended.tasks.values(), task("c", "a", state=WAITING))
+    third = analyst.update(grown, changed_tasks(ended.tasks, grown.tasks))
+    assert third.task_places == {"a": (0, 0.5), "b": (1, 0), "c": (1, 1)}
+
+
+def test_tasks_are_placed_in_the_order_of_their_numbers() -> None:
+    names = ["f", *(f"f_{number}" for number in (10, 11, 2, 1))]
+    places = analyse(run(*map(task, names))).task_places
+    assert sorted(names, key=lambda it: places[it].row) == ["f", "f_1", "f_2", "f_10", "f_11"]
+
+
+def test_a_run_with_too_many_tasks_to_draw_has_places_by_stage() -> None:
+    found = analyse(run(*(task(f"f_{number}") for number in range(201))))
+    assert found.task_places == {}
+    assert found.stage_places == {"f_": (0, 0)}
+    places = places_of_tasks(found, (task(f"f_{number}") for number in (2, 0, 1)))
+    assert places == {"f_0": (0, 0), "f_1": (1, 0.5), "f_2": (2, 0)}
+
+
+def test_tasks_with_more_edges_than_can_be_told_apart_are_only_arranged() -> None:
+    names = [f"f_{number}" for number in range(100)]
+    tasks = [task(name, *names[:number]) for number, name in enumerate(names)]
+    assert set(analyse(run(*tasks)).task_places.values()) == {
+        (number % 16, number // 16 + number % 2 / 2) for number in range(100)
+    }

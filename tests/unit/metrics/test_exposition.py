@@ -121,7 +121,8 @@ def test_an_edge_is_shown_only_with_both_its_ends() -> None:
     run = make_run("r", RunStatus.FAILED, tasks)
     shown = render(make_snapshot(make_view(run, tasks=tasks[:2])), tiers=["task"]).decode()
     edges = [line for line in shown.splitlines() if line.startswith("ray_workflow_task_edge")]
-    assert edges == ['ray_workflow_task_edge{workflow_id="r",source="a",target="b",kind="data"} 1']
+    (edge,) = edges
+    assert 'source="a",target="b",kind="data"' in edge
 
 
 # --- the cache

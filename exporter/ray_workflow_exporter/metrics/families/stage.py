@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...model import TaskState
 from ..family import EXPERIMENTAL, GAUGE, STAGE, STAGE_EDGE, Family
-from ..samplers import each, one
+from ..samplers import column, each, edge_id, one, row
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -33,8 +33,18 @@ FAMILIES: tuple[Family, ...] = (
         one(lambda it: int(it.critical)), stability=EXPERIMENTAL,
     ),
     Family(
+        "ray_workflow_stage_column", GAUGE, STAGE,
+        "Column of the stage in a drawing of the DAG from left to right.",
+        one(column), stability=EXPERIMENTAL,
+    ),
+    Family(
+        "ray_workflow_stage_row", GAUGE, STAGE,
+        "Row of the stage in a drawing of the DAG; there are rows between whole numbers.",
+        one(row), stability=EXPERIMENTAL,
+    ),
+    Family(
         "ray_workflow_stage_edge", GAUGE, STAGE_EDGE,
-        "1 for each dependency of the stage target on the stage source.",
-        one(lambda _: 1),
+        "1 for each dependency of the stage target on the stage source; edge is a short id.",
+        edge_id, ("edge",),
     ),
 )  # fmt: skip

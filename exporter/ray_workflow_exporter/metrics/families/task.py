@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 from ...display import resources
 from ...model import TaskState
-from ..family import EXPERIMENTAL, GAUGE, TASK, TASK_EDGE, Family, Options, Sample, TaskOnPath
-from ..samplers import end_time, failure_labels, one
+from ..family import (
+    EXPERIMENTAL,
+    GAUGE,
+    TASK,
+    TASK_EDGE,
+    Family,
+    Options,
+    Sample,
+    Sampler,
+    TaskOnPath,
+)
+from ..samplers import column, edge_id, end_time, failure_labels, one, row
 
 
 def _info(subject: TaskOnPath, _: Options) -> Iterable[Sample]:
@@ -23,6 +33,14 @@ def _label(value: Optional[Union[str, int]]) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _in_stage(get: Callable[[TaskOnPath], Optional[float]]) -> Sampler:
+    def samples(subject: TaskOnPath, _: Options) -> Iterable[Sample]:
+        value = get(subject)
+        return () if value is None else (((subject.task.stage,), value),)
+
+    return samples
 
 
 def _failure(subject: TaskOnPath, options: Options) -> Iterable[Sample]:
@@ -87,8 +105,18 @@ FAMILIES: tuple[Family, ...] = (
         _failure, ("stage", "kind", "exception", "message"),
     ),
     Family(
+        "ray_workflow_task_column", GAUGE, TASK,
+        "Column of the task in a drawing of the DAG from left to right.",
+        _in_stage(column), ("stage",), EXPERIMENTAL,
+    ),
+    Family(
+        "ray_workflow_task_row", GAUGE, TASK,
+        "Row of the task in a drawing of the DAG; there are rows between whole numbers.",
+        _in_stage(row), ("stage",), EXPERIMENTAL,
+    ),
+    Family(
         "ray_workflow_task_edge", GAUGE, TASK_EDGE,
-        "1 for each dependency of the task target on the task source.",
-        one(lambda _: 1),
+        "1 for each dependency of the task target on the task source; edge is a short id.",
+        edge_id, ("edge",),
     ),
 )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ...analysis.layered import Box, Point, lay_out
 from ...catalog.snapshot import RunView
 from ...display import printable, span
 from ...model import TaskState
 from ...responses import run_graph
-from .layered import Box, Point, lay_out
 
 MAX_NODES = 500
 MAX_EDGES = 3000

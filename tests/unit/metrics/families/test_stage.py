@@ -21,9 +21,13 @@ def test_two_stages_and_the_edge_between_them() -> None:
         f"stage_start_timestamp_seconds{{{of_a}}} 1700000001.5",
         f"stage_end_timestamp_seconds{{{of_a}}} 1700000003.75",
         f"stage_critical{{{of_a}}} 0",
+        f"stage_column{{{of_a}}} 0",
+        f"stage_row{{{of_a}}} 0.0",
     ]  # fmt: skip
     assert 'stage_critical{workflow_id="r",stage="b"} 1' in shown
-    assert shown[-1] == 'stage_edge{workflow_id="r",source="a",target="b",kind="data"} 1'
+    assert 'stage_column{workflow_id="r",stage="b"} 1' in shown
+    edge = 'workflow_id="r",source="a",target="b",kind="data",edge="78e48c37638c"'
+    assert shown[-1] == f"stage_edge{{{edge}}} 1"
 
 
 @pytest.mark.parametrize("state", TaskState)

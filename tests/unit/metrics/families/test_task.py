@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Optional
 
 import pytest
@@ -10,6 +11,8 @@ from ray_workflow_exporter.metrics.family import Tier
 from ray_workflow_exporter.model import Failure, FailureKind, RunStatus, TaskState
 from support.expositions import series_of, value, values
 from support.snapshots import START, make_run, make_snapshot, make_task, make_view
+
+EDGE = "ray_workflow_task_edge"
 
 
 def test_two_tasks_and_the_edge_between_them() -> None:
@@ -34,9 +37,38 @@ def test_two_tasks_and_the_edge_between_them() -> None:
         f"task_critical{{{of_b}}} 1",
         f'task_failure_info{{{of_b},stage="b",kind="system",exception="WorkerCrashedError",'
         'message="killed"} 1',
+        f'task_column{{{of_b},stage="b"}} 1',
+        f'task_row{{{of_b},stage="b"}} 0.0',
     ]
     assert 'task_output_size_bytes{workflow_id="r",task_id="a"} 2048' in shown
-    assert shown[-1] == 'task_edge{workflow_id="r",source="a",target="b_1",kind="data"} 1'
+    edge = 'workflow_id="r",source="a",target="b_1",kind="data",edge="52f85090149e"'
+    assert shown[-1] == f"task_edge{{{edge}}} 1"
+
+
+def test_the_id_of_an_edge_is_plain_whatever_its_ends_are_called() -> None:
+    names = ['a "b" (c)', "d#e\n'f'", "g\x07", "x" * 300]
+    tasks = [make_task(it, upstream=tuple(names[:at])) for at, it in enumerate(names)]
+    edges = values(make_snapshot(make_view(make_run("r", tasks=tasks))), "ray_workflow_task_edge")
+    assert len(edges) == 6
+    assert all(re.fullmatch("[0-9a-f]{12}", edge) for edge in edges)
+
+
+def test_the_id_of_an_edge_stays_while_the_run_grows() -> None:
+    tasks = [make_task("a"), make_task("b", upstream=("a",))]
+    (edge,) = values(make_snapshot(make_view(make_run("r", tasks=tasks))), EDGE)
+    tasks.append(make_task("c", upstream=("a", "b")))
+    later = values(make_snapshot(make_view(make_run("r", tasks=tasks))), EDGE)
+    assert len(later) == 3
+    assert edge in later
+
+
+def test_in_a_large_run_a_task_has_its_place_in_its_stage() -> None:
+    tasks = [make_task(f"{name}_{at}") for name in "ab" for at in range(150)]
+    snapshot = make_snapshot(make_view(make_run("r", tasks=tasks)))
+    for name in "ab":
+        columns = values(snapshot, "ray_workflow_task_column", task_id=f"{name}_17")
+        assert columns == {name: "1"}
+        assert values(snapshot, "ray_workflow_task_row", task_id=f"{name}_17") == {name: "1.5"}
 
 
 @pytest.mark.parametrize("state", TaskState)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_workflow_exporter.server.pages.layered import Box, Layout, lay_out
+from ray_workflow_exporter.analysis.layered import Box, Layout, fill, grid, lay_out
 
 BOX = Box(width=100, height=40, gap=10, between=50)
+WIDTHS = (8, 12, 16)
 NODES = [f"n{number}" for number in range(14)]
 Graph = tuple[list[str], list[tuple[str, str]]]
 
@@ -120,3 +121,69 @@ def test_it_grows_with_what_there_is_to_draw() -> None:
     edges = [(one, other) for number, one in enumerate(nodes) for other in nodes[number + 1 :]]
     layout = lay_out(nodes, edges, BOX)
     assert sum(map(len, layout.edges.values())) == 2 * len(edges)
+
+
+def chain(length: int) -> Graph:
+    nodes = [str(number) for number in range(length)]
+    return nodes, list(zip(nodes, nodes[1:]))
+
+
+def fan_out(width: int) -> Graph:
+    middle = [f"m{number}" for number in range(width)]
+    return ["a", *middle, "z"], [("a", it) for it in middle] + [(it, "z") for it in middle]
+
+
+@given(graphs())
+def test_no_two_nodes_share_a_place_on_the_grid(graph: Graph) -> None:
+    nodes, edges = graph
+    places = grid(nodes, edges, WIDTHS)
+    assert places.keys() == set(nodes)
+    assert all(0 <= column < WIDTHS[-1] and row >= 0 for column, row in places.values())
+    for number, node in enumerate(nodes):
+        for other in nodes[number + 1 :]:
+            if places[node].column == places[other].column:
+                assert abs(places[node].row - places[other].row) > 0.99
+
+
+@given(dags(), st.data())
+def test_what_comes_downstream_moves_no_node_to_another_column(
+    graph: Graph, data: st.DataObject
+) -> None:
+    nodes, edges = graph
+    before = grid(nodes, edges, (20,))
+    more = data.draw(st.lists(st.sampled_from(nodes), unique=True)) if nodes else []
+    after = grid([*nodes, "new"], [*edges, *((node, "new") for node in more)], (20,))
+    assert {it: after[it].column for it in nodes} == {it: before[it].column for it in nodes}
+
+
+def test_a_chain_goes_from_left_to_right() -> None:
+    assert [*grid(*chain(5), WIDTHS).values()] == [(number, 0) for number in range(5)]
+
+
+def test_a_long_chain_turns_at_the_end_of_each_line() -> None:
+    places = [*grid(*chain(20), WIDTHS).values()]
+    assert places[:9] == [*((number, 0) for number in range(8)), (7, 1)]
+    assert places[15:17] == [(0, 1), (0, 2)]
+    assert places[-1] == (3, 2)
+
+
+def test_a_straight_edge_over_a_layer_passes_between_its_nodes() -> None:
+    edges = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("a", "d")]
+    places = grid(list("abcd"), edges, WIDTHS)
+    assert places == {"a": (0, 1), "b": (1, 0), "c": (1, 2), "d": (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("width", "columns", "rows"), [(8, 3, 8), (100, 11, 12.5), (198, 16, 15.5)]
+)
+def test_a_fan_out_is_folded_to_fit_on_a_screen(width: int, columns: int, rows: float) -> None:
+    places = grid(*fan_out(width), WIDTHS)
+    assert len(set(places.values())) == width + 2
+    assert max(it.column for it in places.values()) + 1 == columns
+    assert max(it.row for it in places.values()) + 1 <= rows
+    assert places["a"].column == 0
+    assert places["z"].column == columns - 1
+
+
+def test_nodes_without_edges_fill_the_lines() -> None:
+    assert fill("abcde", 3) == {"a": (0, 0), "b": (1, 0.5), "c": (2, 0), "d": (0, 1), "e": (1, 1.5)}
