@@ -229,7 +229,16 @@ def build() -> dashboard.Dashboard:
         "run",
         "Run",
         "How far is this run, what delays it, and why did it fail?",
-        [*cluster(), workflow(), run(), run_cluster(), stage(), exporter(), ray],
+        [
+            *cluster(),
+            workflow(),
+            run(),
+            run_cluster(),
+            stage(),
+            run_graph.drawable(),
+            exporter(),
+            ray,
+        ],
     )
     for x, y, each in (
         (0, 0, _status()),
@@ -242,10 +251,10 @@ def build() -> dashboard.Dashboard:
         (15, 3, run_tables.failure()),
         (15, 9, run_gantt.stages(9, 6)),
         (0, 15, _reading()),
-        (0, 18, run_graph.by_task(15, 14)),
-        (15, 18, run_gantt.by_task(9, 14)),
-        (0, 32, run_tables.tasks()),
-        (0, 43, _over_time()),
+        (0, 18, run_graph.by_task(24, 20)),
+        (0, 38, run_gantt.by_task(24, 12)),
+        (0, 50, run_tables.tasks()),
+        (0, 61, _over_time()),
     ):
         # The builder cannot place two panels beside a higher one.
         place = each.build().grid_pos

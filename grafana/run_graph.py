@@ -8,17 +8,18 @@ both ends breaks the panel.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from grafana_foundation_sdk.builders import nodegraph
+from grafana_foundation_sdk.builders import dashboard, nodegraph
 from grafana_foundation_sdk.models import dashboard as models
 
 from ray_workflow_exporter.display import STATE_COLOURS
 from ray_workflow_exporter.model import EdgeKind, TaskState
 
-from .common import GREY, PURPLE, UID, panel, rows
+from .common import GREY, PURPLE, SOURCE, UID, panel, rows
 from .run_queries import (
     ACTIVE,
+    DRAWN,
     ENDED,
     IN_RAY,
     RUNNING,
@@ -39,8 +40,11 @@ from .run_queries import (
 )
 
 MOST_TASKS = 200  # the panel hides more
-_LARGE = 50  # radius of a node on the critical path; the others have 40
-_THICK = 4
+_SMALLER = 0.8  # size of a node beside the critical path
+_THICK = 3
+_NONE = "none"  # id of the node that says why there are no others
+_NARROW = 75  # pixels for a node; with less, it has no numbers
+_FAINT = "#99999955"
 _LEAST = 0.08  # least share of the ring for failed tasks
 # The same dashboard with another stage.
 OF_STAGE = (
@@ -69,12 +73,21 @@ def stages(width: int, height: int) -> nodegraph.Panel:
         f"or on (stage) {words(rest, 'secondarystat', 'stage', suffix=' remaining')}"
     )
     critical = f"({of_stages('ray_workflow_stage_critical')} == 1)"
+    # What is left at 1440 × 900 with Grafana's menu open.
+    drawn = _Grid(
+        "stage",
+        of_stages("ray_workflow_stage_column"),
+        of_stages("ray_workflow_stage_row"),
+        width=620,
+        height=340,
+        shift=48,
+    )
     queries = {
-        "nodes": f"{_described(stage_state(), 'stage')}\n"
+        "nodes": f"{_described(f'({stage_state()})', 'stage', drawn.dense())}\n"
         f"or on () {_hint(label('vector(0)', 'title', 'no stage'), 'at this time')}",
         "done": named(f'label_join({counted}, "mainstat", "/", "done", "total")', "id", "stage"),
         "seconds": named(seconds, "id", "stage"),
-        "critical": named(f"{_LARGE} * {critical}", "id", "stage"),
+        **drawn.placed(total, critical),
     }
     # One failed task of thousands would be invisible.
     failed = stage_tasks(TaskState.FAILED)
@@ -89,7 +102,7 @@ def stages(width: int, height: int) -> nodegraph.Panel:
         )
         for state in TaskState
     }
-    edge = of_stages("ray_workflow_stage_edge", "source", "target", "kind")
+    edge = of_stages("ray_workflow_stage_edge", "source", "target", "kind", "edge")
     it = panel(
         nodegraph.Panel(),
         "DAG by stage, at the end of the time range",
@@ -106,7 +119,7 @@ def stages(width: int, height: int) -> nodegraph.Panel:
         "url": OF_STAGE + "${__data.fields.id:percentencode}",
         "targetBlank": False,
     }
-    edges = _edges(edge, total, critical, "stage")
+    edges = _edges(edge, total, critical, drawn)
     legend = {"mainstat": "done/total", "secondarystat": "elapsed / remaining"}
     return _graph(it, {**queries, **shares}, edges, legend, [to_stage]).nodes(
         nodegraph.NodeOptions().arcs(
@@ -118,14 +131,42 @@ def stages(width: int, height: int) -> nodegraph.Panel:
     )
 
 
+_COUNTED = of_stages("ray_workflow_stage_tasks", "stage", "state", where=STAGE)
+
+
+def _count() -> str:
+    """Count the tasks of the selected stages; by stage, that costs less."""
+    return f"sum({_COUNTED})"
+
+
+def drawable() -> dashboard.QueryVariable:
+    """Return the hidden variable that is 1 if the panel can draw the selected tasks, else 0."""
+    it = dashboard.QueryVariable("drawn").label("Tasks can be drawn").datasource(SOURCE)
+    query = f"query_result(({_count()} <= bool {MOST_TASKS}) or on () vector(1))"
+    return (
+        it.query({"query": query, "refId": "values"})
+        .regex(r"/^\{\} ([01]) /")
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .hide(models.VariableHide.HIDE_VARIABLE)
+    )
+
+
 def by_task(width: int, height: int) -> nodegraph.Panel:
     """Return the DAG by task."""
-    # Counting by stage costs less.
-    count = f"sum({of_stages('ray_workflow_stage_tasks', 'stage', 'state', where=STAGE)})"
-    few = f"and on () ({count} <= {MOST_TASKS})"
-    chosen = f"and on (task_id) {tasks()}\n{few}"
-    many = label(f'count_values("title", {count} > {MOST_TASKS})', "title", "$1 tasks", "title")
-    coloured = _described(tasks(), "task_id")
+    nodes = tasks(DRAWN)
+    many = f"{_count()} > {MOST_TASKS}"
+    several = f"count(sum by (stage) ({_COUNTED})) > 1"
+    many = label(f'count_values("title", {many})', "title", "$1 tasks", "title")
+    drawn = _Grid(
+        "task_id",
+        of_tasks("ray_workflow_task_column", where=DRAWN),
+        of_tasks("ray_workflow_task_row", where=DRAWN),
+        width=1080,
+        height=640,
+        shift=36,
+    )
+    coloured = _described(nodes, "task_id", drawn.dense())
+    roomy = f"and on (task_id) {nodes}\nand on () {drawn.roomy()}"
     for state, colour in STATE_COLOURS.items():
         coloured = label(coloured, "color", colour.hex, "state", state.value)
     start = of_tasks("ray_workflow_task_start_timestamp_seconds")
@@ -139,26 +180,28 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
         f'count_values by (task_id) ("tries", {attempts} > 0)',
         "secondarystat", "try $1", "tries",
     )  # fmt: skip
-    info = newest("ray_workflow_task_info", "ray_task_id", where=f'{STAGE}, ray_task_id!=""')
+    info = newest("ray_workflow_task_info", "ray_task_id", where=f'{DRAWN}, ray_task_id!=""')
     in_ray = label(info, "detail__ray", *IN_RAY)
-    critical = f"({critical_tasks()})"
+    critical = f"({critical_tasks(DRAWN)})"
     queries = {
-        "nodes": f"({coloured}\n{few})\n"
-        f"or on () {_hint(many, 'select one stage')}\n"
+        "nodes": f"{coloured}\n"
+        f"or on () {_hint(f'({many} and on () {several})', 'select one stage')}\n"
+        f"or on () {_hint(many, 'see the table Tasks')}\n"
         f"or on () {_hint(label('vector(0)', 'title', 'no task'), 'at this time')}",
-        "seconds": f"{named(words(took, 'mainstat', 'task_id'), 'id', 'task_id')}\n{chosen}",
-        "tries": f"{named(tries, 'id', 'task_id')}\n{chosen}",
-        "critical": f"{named(f'0 * {critical} + {_LARGE}', 'id', 'task_id')}\n{few}",
-        "ray": f"{named(in_ray, 'id', 'task_id')}\n{few}",
+        "seconds": f"{named(words(took, 'mainstat', 'task_id'), 'id', 'task_id')}\n{roomy}",
+        "tries": f"{named(tries, 'id', 'task_id')}\n{roomy}",
+        **drawn.placed(nodes, critical),
+        "ray": f"{named(in_ray, 'id', 'task_id')}\nand on (task_id) {nodes}",
     }
-    edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind")
+    edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind", "edge")
     it = panel(
         nodegraph.Panel(),
         "DAG by task, at the end of the time range",
         f"The tasks of the selected stage, or of all stages, if they are at most {MOST_TASKS}: "
-        "with more, select a stage. The ring has the colour of the state. Inside: the elapsed "
-        "time and the attempts. Large circles and thick lines: the critical path. Click a task "
-        "for its page and logs in Ray's dashboard, available while the cluster is running.",
+        "with more, select a stage. The ring has the colour of the state. Inside, if there is "
+        "room: the elapsed time and the attempts. Large circles and thick lines: the critical "
+        "path. A long chain goes on below, in the opposite direction. Click a task for its page "
+        "and logs in Ray's dashboard, available while the cluster is running.",
         width,
         height,
     )
@@ -167,30 +210,93 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
         "url": "${ray}/#/${__data.fields.detail__ray}",
         "targetBlank": True,
     }
-    edges = f"{_edges(edge, tasks(), critical, 'task_id')}\n{few}"
+    edges = _edges(edge, nodes, critical, drawn)
     legend = {"mainstat": "duration", "secondarystat": "attempts"}
     return looks_back(_graph(it, queries, edges, legend, [to_ray]))
 
 
+class _Grid(NamedTuple):
+    """Where the nodes are, and the pixels that they may take."""
+
+    key: str
+    column: str
+    row: str
+    width: int
+    height: int
+    shift: int  # upwards, for the legend
+
+    def placed(self, nodes: str, critical: str) -> dict[str, str]:
+        """Return the queries for position and size: around the middle, as large as may be."""
+        return {
+            "x": self._centred(self.column, f"clamp({self._across()}, 66, 160)", 0, nodes),
+            "y": self._centred(self.row, f"clamp({self._down()}, 34, 130)", self.shift, nodes),
+            "radius": named(
+                f"(0 * {critical} + 1 or on ({self.key}) 0 * {nodes} + {_SMALLER})\n"
+                # Room for an arrow beside it, and for two lines of text below.
+                f"* scalar(clamp(clamp_max(({self._down()} - 44) / 2, "
+                f"scalar({self._across()} / 2 - 20)), 11, 45))",
+                "id",
+                self.key,
+            ),
+        }
+
+    def _centred(self, position: str, pitch: str, shift: int, nodes: str) -> str:
+        middle = f"scalar(max({position}) + min({position})) / 2"
+        none = label("vector(0)", self.key, _NONE)
+        placed = f"({position} - {middle}) * scalar({pitch}) - {shift}\nand on ({self.key}) {nodes}"
+        # One node without a place would be an error of the whole panel.
+        placed += f"\nor on ({self.key}) 0 * {nodes}\nor on () {none}"
+        return named(placed, "id", self.key)
+
+    def _across(self) -> str:
+        return f"({self.width} / (max({self.column}) - min({self.column}) + 1))"
+
+    def _down(self) -> str:
+        return f"({self.height} / (max({self.row}) - min({self.row}) + 1))"
+
+    def roomy(self) -> str:
+        """Return a series only if there is room for the numbers in the nodes."""
+        return f"({self._across()} >= {_NARROW} and {self._down()} >= {_NARROW})"
+
+    def dense(self) -> str:
+        """Return a series with the label `dense`: 0 to 2, the higher, the shorter the texts."""
+        across, down = self._across(), self._down()
+        dense = f"clamp_max(2 * ({across} < bool {_NARROW}) + ({down} < bool {_NARROW}), 2)"
+        return f'(count_values("dense", {dense})\nor on () {label("vector(1)", "dense", "0")})'
+
+
 def _hint(titled: str, subtitle: str) -> str:
     """Return a single node that says why there are no others."""
-    return label(label(label(titled, "subtitle", subtitle), "id", "none"), "color", GREY)
+    return label(label(label(titled, "subtitle", subtitle), "id", _NONE), "color", GREY)
 
 
-def _described(expr: str, key: str) -> str:
+def _described(expr: str, key: str, dense: str) -> str:
     """Set the texts of nodes that have a state."""
-    it = named(short(named(expr, "id", key), "title", key), "subtitle", "state")
+    it = named(f"{expr}\n* on () group_left (dense) {dense}", "id", key)
+    it = short(it, "title", key)
+    it = f'label_join({it}, "title", "", "dense", "title")'
+    for level, end in enumerate((16, 14, 9)):  # the end tells tasks apart
+        it = label(it, "title", "0…$1", "title", f"(?s){level}.+(.{{{end}}})")
+    it = label(it, "title", "$1", "title", "(?s)[012](.*)")
+    it = f'label_join({it}, "subtitle", "", "dense", "state")'
+    it = label(it, "subtitle", "$1", "subtitle", "[12].*|0(.*)")
     return named(it, f"detail__{key}", key)
 
 
-def _edges(edge: str, nodes: str, critical: str, key: str) -> str:
+def _edges(edge: str, nodes: str, critical: str, drawn: _Grid) -> str:
     def ends(vector: str) -> str:
         return "\n".join(
-            f"and on ({end}) {named(vector, end, key)}" for end in ("source", "target")
+            f"and on ({end}) {named(vector, end, drawn.key)}" for end in ("source", "target")
         )
 
-    it = f"({_THICK} * ({edge}\n{ends(critical)})\nor {edge})\n{ends(nodes)}"
-    it = f'label_join({it}, "id", " ", "source", "kind", "target")'
+    faint = label(
+        f"{edge} * on () group_left (dense) {drawn.dense()}", "color", _FAINT, "dense", "[12]"
+    )
+    it = (
+        f"({_THICK} * ({edge}\n{ends(critical)})\n"
+        f"or on (source, target, kind) {faint})\n{ends(nodes)}"
+    )
+    it = named(it, "id", "edge")  # plain: the panel makes references in its SVG of it
     kind = EdgeKind.CONTINUATION.value
     it = label(named(it, "mainstat", "kind"), "strokedasharray", "8 5", "kind", kind)
     return label(it, "color", PURPLE, "kind", kind)
@@ -199,7 +305,9 @@ def _edges(edge: str, nodes: str, critical: str, key: str) -> str:
 # The values of queries that the panel shows, with the field names that it expects.
 _VALUES: Mapping[str, str] = {
     **{state.value: f"arc__{state.value.lower()}" for state in TaskState},
-    "critical": "noderadius",
+    "x": "fixedx",
+    "y": "fixedy",
+    "radius": "noderadius",
     "edges": "thickness",
 }
 
@@ -226,7 +334,7 @@ def _graph(
     it = it.time_shift("2s").hide_time_override(True)
     # An empty result has no fields, and the transformations drop it.
     it = it.with_transformation(
-        _leave_out("/^(Time|stage|task_id|state|kind|done|total|tries|ray_task_id)$/")
+        _leave_out("/^(Time|stage|task_id|state|kind|edge|dense|done|total|tries|ray_task_id)$/")
     ).with_transformation(
         models.DataTransformerConfig(
             id_val="joinByField",
@@ -241,7 +349,11 @@ def _graph(
                     id_val="calculateField",
                     options={
                         "mode": "unary",
-                        "unary": {"operator": "abs", "fieldName": f"Value #{ref}"},
+                        # There is no operator that only copies.
+                        "unary": {
+                            "operator": "floor" if name.startswith("fixed") else "abs",
+                            "fieldName": f"Value #{ref}",
+                        },
                         "alias": name,
                         "replaceFields": False,
                         "timeSeries": False,

@@ -14,6 +14,8 @@ from .common import RUN, Panel
 ACTIVE = (TaskState.WAITING, TaskState.PENDING, TaskState.RUNNING)
 ENDED = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
 STAGE = "stage=~`${stage:regex}`"
+# The same if the variable `drawn` is 1; at 0, nothing: then no query looks at any task.
+DRAWN = "stage=~`(?:${stage:regex}){${drawn}}`"
 # The page of a task in Ray's dashboard: the last eight characters of a Ray task id are the job id.
 IN_RAY = ("jobs/$2/tasks/$1", "ray_task_id", "(.*(.{8}))")
 RUNNING = f'(ray_workflow_run_status{{{RUN}, status="RUNNING"}} == 1)'
@@ -85,16 +87,16 @@ def newest(metric: str, *labels: str, where: str = "") -> str:
     return f"topk by (task_id) (1, max by ({by}) (\n{seen(metric, where)}\n))"
 
 
-def tasks() -> str:
+def tasks(where: str = STAGE) -> str:
     """Return the tasks of the selected stage with `stage` and `state`."""
-    return newest("ray_workflow_task_state", "stage", "state", where=STAGE)
+    return newest("ray_workflow_task_state", "stage", "state", where=where)
 
 
-def critical_tasks() -> str:
+def critical_tasks(where: str = STAGE) -> str:
     """Return the tasks whose last sample was on the critical path."""
     return (
         f"max by (task_id) (\n{seen('ray_workflow_task_critical')}\n)\n"
-        f">= on (task_id) max by (task_id) ({tasks()})"
+        f">= on (task_id) max by (task_id) ({tasks(where)})"
     )
 
 

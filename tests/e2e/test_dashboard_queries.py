@@ -18,6 +18,7 @@ from support.dashboards import (
     ALL,
     DASHBOARDS,
     Query,
+    computed_variables,
     filled,
     page_links,
     panels,
@@ -91,7 +92,7 @@ class Stack(NamedTuple):
         texts = {
             "cluster": "production", "SessionName": ALL, "workflow": WORKFLOW, "stage": ALL,
             "__range": "15m", "__rate_interval": "10m", "__interval": "15s", "__range_s": "900",
-            "run": DONE, "run_cluster": "production", **values,
+            "run": DONE, "run_cluster": "production", "drawn": "1", **values,
         }  # fmt: skip
         return self.monitoring.query(filled(query.expr, texts))
 
@@ -229,6 +230,10 @@ def drawn(stack: Stack, name: str, panel: Mapping[str, Any], run: str, **values:
     """Return the graph that a panel draws of a run."""
     targets = panel["targets"]
     frames = []
+    for variable, expr in computed_variables(DASHBOARDS[name]):
+        (computed,) = stack.query(Query(name, "", variable, expr, True), run=run, **values)
+        assert computed["metric"] == {}
+        values[variable] = computed["value"][1]
     for target in targets:
         assert target["format"] == "table"
         query = Query(name, panel["title"], target["refId"], target["expr"], True)
@@ -276,6 +281,24 @@ def test_the_graph_of_tasks_is_that_of_the_run(stack: Stack) -> None:
     assert red["id"] == "__main__.check"
     (hint,) = drawn(stack, name, panel, "etl-live").nodes.values()
     assert hint["title"].startswith("254 tasks"), "more than a panel can show"
+    assert hint["subtitle"] == "select one stage"
+    stage = "__main__.transform"
+    (hint,) = drawn(stack, name, panel, "etl-live", stage=stage).nodes.values()
+    assert hint["title"].startswith("250 tasks")
+    assert hint["subtitle"] == "see the table Tasks"
+    some = drawn(stack, name, panel, "etl-live", stage="__main__.hold")
+    assert set(some.nodes) == {"__main__.hold"}
+
+
+def test_a_graph_lies_around_its_middle_from_left_to_right(stack: Stack) -> None:
+    for name, panel in GRAPHS:
+        found = drawn(stack, name, panel, DONE)
+        for axis in ("fixedx", "fixedy"):
+            places = [it[axis] for it in found.nodes.values()]
+            assert abs(max(places) + min(places)) <= 100
+        for edge in found.edges.values():
+            source, target = (found.nodes[edge[end]] for end in ("source", "target"))
+            assert source["fixedx"] < target["fixedx"]
 
 
 @pytest.mark.parametrize(("name", "panel"), GRAPHS, ids=[panel["title"] for _, panel in GRAPHS])

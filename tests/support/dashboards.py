@@ -59,7 +59,20 @@ def queries() -> Iterator[Query]:
 
 
 def variable_queries(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return name and query of each variable that asks Prometheus, in their order."""
+    """Return name and query of each variable that offers values of a label, in their order."""
+    for name, query in _queries_of_variables(dashboard):
+        if query.startswith("label_values("):
+            yield name, query
+
+
+def computed_variables(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Return name and expression of each variable that is the result of a query."""
+    for name, query in _queries_of_variables(dashboard):
+        if query.startswith("query_result("):
+            yield name, query.removeprefix("query_result(").removesuffix(")")
+
+
+def _queries_of_variables(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, variable in variables(dashboard).items():
         if variable["type"] == "query":
             query = variable["query"]

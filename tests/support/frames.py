@@ -73,12 +73,13 @@ def _chooser(wanted: Optional[Mapping[str, Any]]) -> Callable[[str], bool]:
 def _calculate(frames: list[Frame], options: Mapping[str, Any]) -> list[Frame]:
     assert options["mode"] == "unary", options
     unary = options["unary"]
-    assert unary["operator"] == "abs", options
+    operators: Mapping[str, Callable[[float], float]] = {"abs": abs, "floor": math.floor}
+    operator = operators[unary["operator"]]
     for frame in frames:
         if unary["fieldName"] in frame.fields:
             values = frame.fields[unary["fieldName"]]
             frame.fields[options["alias"]] = [
-                None if value is None else abs(float(value)) for value in values
+                None if value is None else float(operator(value)) for value in values
             ]
     return frames
 
@@ -170,8 +171,11 @@ def graph(frames: Sequence[Frame]) -> Graph:
                 assert row["id"] not in kind, f"{row['id']} is there twice"
                 kind[row["id"]] = row
     for edge in found.edges.values():
+        assert re.fullmatch(r"[\w-]+", edge["id"]), "a reference to its arrowhead would be invalid"
         assert {edge["source"], edge["target"]} <= set(found.nodes), f"{edge} dangles"
     for node in found.nodes.values():
+        for name in ("fixedx", "fixedy"):
+            assert isinstance(node.get(name), float), f"{node} has no place: nothing is drawn"
         arcs = [value for name, value in node.items() if name.startswith("arc__")]
         assert all(isinstance(value, (float, type(None))) for value in arcs), node
         if arcs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import combinations
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,8 +19,10 @@ from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind
 from support.dashboards import (
+    ALL,
     DASHBOARDS,
     Query,
+    computed_variables,
     filled,
     links,
     page_links,
@@ -30,6 +32,7 @@ from support.dashboards import (
     variable_queries,
     variables,
 )
+from support.frames import graph, table, transformed
 
 KEYS = ("workflow", "exporter", "fleet", "oncall", "run")
 PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in panels(dashboard)]
@@ -320,6 +323,39 @@ def test_graphs_look_at_what_has_settled() -> None:
     for panel in graphs:
         assert panel["timeShift"] == "2s", "nodes and edges are asked one after the other"
         assert panel["hideTimeOverride"]
+
+
+def test_positions_become_numbers_of_the_panel() -> None:
+    graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
+    for panel in graphs:
+        refs = [target["refId"] for target in panel["targets"]]
+        answers = [
+            {"metric": {"id": "a", "title": "a"}, "value": [0, "-1.5"]},
+            {"metric": {"id": "b", "title": "b"}, "value": [0, "0"]},
+        ]
+        edge = {"metric": {"id": "ab12", "source": "a", "target": "b"}, "value": [0, "1"]}
+        known = {"nodes": answers, "x": answers, "y": answers, "edges": [edge]}
+        frames = [table(ref, known.get(ref, []), alone=False) for ref in refs]
+        found = graph(transformed(frames, panel["transformations"]))
+        assert {name: node["fixedx"] for name, node in found.nodes.items()} == {"a": -2, "b": 0}
+
+
+def test_no_query_looks_at_tasks_that_cannot_be_drawn() -> None:
+    (name, expr), *more = computed_variables(DASHBOARDS["ray-workflow-run"])
+    assert (name, more) == ("drawn", [])
+    assert set(NAME.findall(re.sub(r'"[^"]*"', '""', expr))) <= set(metrics())
+    pattern = variables(DASHBOARDS["ray-workflow-run"])["drawn"]["regex"].strip("/")
+    assert [re.findall(pattern, f"{{}} {it} 1700000000000") for it in (0, 1)] == [["0"], ["1"]]
+    (by_task,) = [panel for _, panel in PANELS if panel["title"].startswith("DAG by task")]
+    for target in by_task["targets"]:
+        for drawn, stages in (("1", {"a.b", "a+b"}), ("0", set())):
+            values = defaultdict(str, stage=ALL, drawn=drawn)
+            looked_back = re.findall(
+                r"task_state\{[^}]*stage=~`([^`]*)`[^}]*\}\)?\[", filled(target["expr"], values)
+            )
+            assert looked_back or target["refId"] == "ray"
+            for matcher in looked_back:
+                assert {it for it in ("a.b", "a+b") if re.fullmatch(matcher, it)} == stages
 
 
 def test_alerts_lead_to_dashboards_and_variables_that_exist() -> None:
