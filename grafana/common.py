@@ -97,32 +97,38 @@ def make_dashboard(
     return it
 
 
-def as_json(it: dashboard.Dashboard) -> str:
-    """Return the JSON file with which Grafana is provisioned."""
+def as_json(it: dashboard.Dashboard, alerts: str) -> str:
+    """Return the JSON file with which Grafana is provisioned.
+
+    `alerts` are matchers of the alerts that can be shown in its charts.
+    """
     made = json.loads(JSONEncoder().encode(it.build()))
     made["schemaVersion"] = 41  # of Grafana 11.6; 12 reads it as well
     # The builder has no Prometheus annotations.
-    made["annotations"] = {"list": [_ALERTS]}
+    made["annotations"] = {"list": [_alerts(alerts)]}
     for drawn in made["panels"]:
         if drawn["type"] == "nodeGraph":  # not in the builder, and ignored by Grafana 11.6
             drawn.setdefault("options", {})["layoutAlgorithm"] = "layered"
     return json.dumps(made, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-_ALERTS = {
-    "name": "Alerts",
-    "datasource": {"type": "prometheus", "uid": "${datasource}"},
-    "enable": True,
-    "iconColor": RED,
-    "target": {
-        "refId": "alerts",
-        "expr": 'ALERTS{alertname=~"RayWorkflow.+", alertstate="firing", cluster=~"$cluster"}',
-        "interval": "30s",
-    },
-    "titleFormat": "{{alertname}}",
-    "textFormat": "{{workflow}} {{workflow_id}}",
-    "tagKeys": "severity,cluster",
-}
+def _alerts(matchers: str) -> dict[str, Any]:
+    """Return a line at each start of an alert, hidden at first: the time of all would hide charts."""
+    firing = f'ALERTS{{alertname=~"RayWorkflow.+", alertstate="firing", {matchers}}}'
+    return {
+        "name": "Starts of alerts",
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "enable": False,
+        "iconColor": RED,
+        "target": {
+            "refId": "alerts",
+            "expr": f"{firing}\nunless {firing} offset $__interval",
+            "interval": "30s",
+        },
+        "titleFormat": "{{alertname}}",
+        "textFormat": "{{workflow}} {{workflow_id}}",
+        "tagKeys": "severity,cluster",
+    }
 
 
 def variable(

@@ -13,6 +13,7 @@ from .common import (
     CLUSTER,
     GREEN,
     ORANGE,
+    RECORDED,
     RED,
     cluster,
     make_dashboard,
@@ -58,6 +59,9 @@ def _latencies(name: str, title: str, description: str) -> timeseries.Panel:
     for ref, quantile, legend in (("A", "0.5", "median"), ("B", "0.99", "p99")):
         it = it.with_target(series(_quantile(name, quantile), legend, ref))
     return it
+
+
+CHART_ALERTS = f'{RECORDED}, workflow=""'
 
 
 def build() -> dashboard.Dashboard:

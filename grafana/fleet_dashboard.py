@@ -257,6 +257,9 @@ def _workflows() -> table.Panel:
     return column(it, "Last success", {"unit": "dateTimeFromNow", "custom.width": 120})
 
 
+CHART_ALERTS = RECORDED_WORKFLOW
+
+
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     return (

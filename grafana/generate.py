@@ -27,7 +27,7 @@ DASHBOARDS = {
 def files() -> Mapping[Path, str]:
     """Return each generated file with its text."""
     return {
-        FOLDER / f"ray-workflow-{key}.json": as_json(module.build())
+        FOLDER / f"ray-workflow-{key}.json": as_json(module.build(), module.CHART_ALERTS)
         for key, module in DASHBOARDS.items()
     }
 

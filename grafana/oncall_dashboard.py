@@ -228,6 +228,9 @@ def _failures() -> timeseries.Panel:
     ))  # fmt: skip
 
 
+CHART_ALERTS = RECORDED
+
+
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     return (

@@ -206,6 +206,9 @@ def _reading() -> text.Panel:
     )
 
 
+CHART_ALERTS = "cluster=`${run_cluster:raw}`, workflow_id=`${run:raw}`"
+
+
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     critical = _stat(

@@ -251,6 +251,9 @@ def _burn_trend() -> timeseries.Panel:
     return it
 
 
+CHART_ALERTS = RECORDED_ONE
+
+
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     live = (

@@ -325,6 +325,24 @@ def test_graphs_look_at_what_has_settled() -> None:
         assert panel["hideTimeOverride"]
 
 
+@by_dashboard
+def test_alerts_in_charts_are_off_at_first_and_only_those_of_what_is_shown(name: str) -> None:
+    (annotation,) = DASHBOARDS[name]["annotations"]["list"]
+    assert annotation["enable"] is False
+    selector, again = annotation["target"]["expr"].split("\nunless ")
+    assert again == f"{selector} offset $__interval", "only starts"
+    shown = {
+        "ray-workflow-run": "workflow_id=`${run:raw}`",
+        "ray-workflow-workflow": "workflow=`${workflow:raw}`",
+        "ray-workflow-fleet": "workflow=~`${workflow:regex}`",
+        "ray-workflow-exporter": 'workflow=""',
+        "ray-workflow-oncall": "cluster",
+    }
+    assert shown[name] in selector
+    for variable in re.findall(r"\$\{?(\w+)", selector):
+        assert variable in variables(DASHBOARDS[name])
+
+
 def test_positions_become_numbers_of_the_panel() -> None:
     graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
     for panel in graphs:
