@@ -1,7 +1,7 @@
 # `make` alone explains itself.
 .DEFAULT_GOAL := help
 .PHONY: help install demo test unit coverage test-all flakes test-ray bench soak lint format docs \
-  docs-site prometheus3 rules dashboards dist system clean
+  docs-site prometheus3 helm rules dashboards manifests dist system clean
 
 DURATION ?=
 ONLY ?=
@@ -14,6 +14,8 @@ RUNBOOKS ?=
 RAY ?= 2.44.1
 # The Go module of Prometheus 3.16.
 PROMETHEUS3 := v0.316.0
+HELM := v3.19.0
+KUBECONFORM := v0.7.0
 OLDER_RAYS := 2.20.0 2.31.0 2.44.1
 # python3 may be a Python that Ray has no package for: name another with `make PYTHON=python3.11`.
 PYTHON ?= python3
@@ -61,8 +63,8 @@ coverage: install system ## Run all tests but the slow ones, and fail below 90 %
 	$(call both,not slow,$(COVERED))
 	$(BIN)/coverage report
 
-test-all: install system ## Run all tests with many examples, coverage, older Rays, Prometheus 3
-	@! command -v go >/dev/null || $(MAKE) prometheus3
+test-all: install system ## Run all tests with many examples, coverage, older Rays, Prometheus 3, Helm
+	@! command -v go >/dev/null || $(MAKE) prometheus3 helm
 	$(BIN)/coverage erase
 	$(call both,ray or not ray,--hypothesis-profile=ci $(COVERED))
 	$(BIN)/coverage report
@@ -87,6 +89,13 @@ prometheus3: .tools/promtool ## Build Prometheus 3 and promtool with Go, in abou
 	GOBIN=$(CURDIR)/.tools nice go install -tags remove_all_sd -ldflags '-s -w' \
 	  github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS3) \
 	  github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS3)
+
+helm: .tools/helm ## Build Helm and kubeconform with Go, in about 10 minutes
+
+.tools/helm:
+	GOBIN=$(CURDIR)/.tools nice go install -ldflags '-s -w' \
+	  github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM)
+	GOBIN=$(CURDIR)/.tools nice go install -ldflags '-s -w' helm.sh/helm/v3/cmd/helm@$(HELM)
 
 bench: install ## Measure against peers, in about 20 minutes (ONLY=scrape for one)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ONLY)
@@ -120,6 +129,9 @@ rules: install ## Write the alerts and recording rules (GRAFANA=URL EXPORTER=URL
 
 dashboards: install ## Write the dashboards for Grafana from their code
 	$(BIN)/python -m grafana.generate
+
+manifests: install .tools/helm ## Write the plain Kubernetes objects from the Helm chart
+	$(BIN)/python deploy/manifests.py
 
 dist: install ## Build wheel, sdist and SBOM into dist/, each twice to the same bytes
 	$(BIN)/python deploy/dist.py

@@ -21,7 +21,7 @@ from support.trees import StorageTree
 from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-PARTS = ["alertmanager.yml", "dashboards", "rules", "runbooks", "systemd"]
+PARTS = ["alertmanager.yml", "dashboards", "kubernetes", "rules", "runbooks", "systemd"]
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ COMMANDS = {
     "grafana": _Command("export", "grafana", "Export dashboards for Grafana."),
     "prometheus": _Command("export", "prometheus", "Export alerts and rules for Prometheus."),
     "alertmanager": _Command("export", "alertmanager", "Export example routes for Alertmanager."),
+    "kubernetes": _Command("kubernetes", "kubernetes", "Export the objects of the Helm chart."),
     "systemd": _Command("export", "systemd", "Export a unit for systemd."),
     "token": _Command("token", "token", "Generate a bearer token."),
     "version": _Command(

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from ray_workflow_exporter.settings.addresses import parse_listen
+from ray_workflow_exporter.settings.settings import SETTINGS, Settings, variable
 from support.monitoring import FILES
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "compose"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yml").read_text())
+VERSION = yaml.safe_load((FOLDER / "../helm/ray-workflow-exporter/Chart.yaml").read_text())[
+    "version"
+]
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
@@ -21,12 +26,24 @@ def test_a_service_has_a_pinned_image_a_health_check_and_local_ports(name: str) 
     service = SERVICES[name]
     if "build" in service:
         build = service["build"]
-        assert (FOLDER / build["context"] / build["dockerfile"]).is_file()
+        recipe = (FOLDER / build["context"] / build["dockerfile"]).read_text()
+        assert re.search(r"^HEALTHCHECK ", recipe, re.MULTILINE)
     else:
         assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", service["image"])
-    assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["healthcheck"]["test"][0] == "CMD"
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert service["cap_drop"] == ["ALL"]
+
+
+def test_the_image_of_the_exporter_is_the_one_that_the_chart_runs() -> None:
+    recipe = (FOLDER / "Dockerfile").read_text()
+    user = re.findall(r"^USER (.+)$", recipe, re.MULTILINE)
+    assert user == ["20729:20729"]  # as in the chart's Deployment; by name, it would not start
+    assert f"ARG VERSION={VERSION}" in recipe
+    assert len(re.findall(r"^FROM \$\{PYTHON\}", recipe, re.MULTILINE)) == 2
+    named = re.findall(r"RAY_WORKFLOW_EXPORTER_\w+", recipe)
+    assert set(named) <= {variable(key) for key in SETTINGS}
+    assert f"localhost:{parse_listen(Settings.load(None, {}, {}).listen)[1]}/-/healthy" in recipe
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -35,7 +35,17 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 # Programs that are not ours. They are not run: they would install, start or change something.
 BCRYPT = "$2b$04$" + "a" * 53  # in place of the hash that a page abbreviates
-NOT_RUN = {"docker", "kubectl", "pip", "prometheus", "promtool", "ray", "systemctl", "umask"}
+NOT_RUN = {
+    "docker",
+    "helm",
+    "kubectl",
+    "pip",
+    "prometheus",
+    "promtool",
+    "ray",
+    "systemctl",
+    "umask",
+}
 
 
 class Block(NamedTuple):
