@@ -29,13 +29,13 @@ try:
 finally:
     sys.path.pop(0)
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.skipif(
-        not (tool("helm") and tool("kubeconform")),
-        reason="no Helm and kubeconform in .tools: run `make helm`, which needs Go",
-    ),
-]
+if not (tool("helm") and tool("kubeconform")):
+    pytest.skip(
+        "no Helm and kubeconform in .tools: run `make helm`, which needs Go",
+        allow_module_level=True,
+    )
+
+pytestmark = pytest.mark.process
 
 BUCKET = {"mode": "storage", "storage": {"uri": "s3://bucket/ray"}}
 HASH = "9b2f6b1d4b9a6d7f0c3f9c1e0d2a4b6c8e0f1a3b5c7d9e1f2a4b6c8d0e2f4a6b"
