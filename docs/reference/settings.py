@@ -45,7 +45,7 @@ def render_docs() -> str:
         "|---|---|---|---|---|---|",
     ]
     for key, (default, kind, description) in SETTINGS.items():
-        if kind.name == "duration":
+        if kind.name == "duration" and default is not None:
             default = format_duration(default)
         names = [USUAL_FLAGS[key], flag(key)] if key in USUAL_FLAGS else [flag(key)]
         flags = ", ".join(f"`{name}`" for name in names)

@@ -141,14 +141,14 @@ def test_a_call_that_hangs_is_waited_for_once(watch, tmp_path, monkeypatch) -> N
     exporter = watch(tree, storage_timeout=0.2)
     exporter.load()
     release, entered = threading.Event(), []
-    list_tree = LocalFiles.tree
+    update = LocalFiles.update
 
-    def hang(self, folder, **how):
+    def hang(self, folder, *how):
         entered.append(folder)
         release.wait()
-        return list_tree(self, folder, **how)
+        update(self, folder, *how)
 
-    monkeypatch.setattr(LocalFiles, "tree", hang)
+    monkeypatch.setattr(LocalFiles, "update", hang)
     for _ in range(3):
         exporter.poll_once()
     assert len(entered) == 1

@@ -51,7 +51,9 @@ class Poller:
         self._details = Details(link)
         self._assembler = Assembler(settings, catalog, self._details)
         self.names = self._assembler.names
-        self.reader = StorageReader(settings.storage, settings.storage_timeout, settings.holds)
+        self.reader = StorageReader(
+            settings.storage, settings.storage_timeout, settings.holds, settings.history_interval
+        )
         self._tracked: defaultdict[str, Tracked] = defaultdict(Tracked)
         self._contact = time.monotonic()  # when Ray last answered whether it has a management actor
         self.manager = ManagerView(LinkState.UNREACHABLE, "Ray has not been asked yet.")
@@ -64,7 +66,8 @@ class Poller:
         self._rays_storage: Optional[str] = None
         self.storage_warning: Optional[str] = None  # why it may not be the storage of the cluster
         self._open: set[str] = set()  # runs with a mark that may have to be read
-        self._missing: set[str] = set()  # runs that the last listing did not have
+        self._unmarked: set[str] = set()  # runs that may have no mark
+        self._list_whole = True
 
     @property
     def listing_age(self) -> Optional[float]:
@@ -79,11 +82,16 @@ class Poller:
                 self.reader.error = no_storage(self.manager)
                 return
         with garbage_waits():
-            marks = self.reader.list()
+            listed = self.reader.list(self._list_whole)
+        self._list_whole = False
+        if listed is not None:
+            self._marks, changed = listed  # taken at once: it is not told again
+            self._open.update(changed)
+            self._unmarked.update([key for key in changed if key not in self._marks])
         view = self._ask_manager()
-        if marks is not None:
+        if listed is not None:
             if self.listed_at is None:
-                self._first_listing(marks, now)
+                self._first_listing(self._marks, now)
             self.listed_at, self._listed = now, time.monotonic()
         if self.listed_at is None:
             return  # without storage, new runs cannot be told from history
@@ -91,12 +99,13 @@ class Poller:
             if workflow_id in self._tracked:
                 self._see_ended(workflow_id, ended)
         fresh = {key: it.stored for key in view.runs if not (it := self._tracked[key]).was_live}
+        self._unmarked.update(fresh)
         ahead = self.reader.read_runs(fresh)
         for live in view.runs.values():
-            self._see_live(live, marks, ahead)
-        if marks is not None:
-            self._see_marks(marks, now, budget)
-            self._see_gone(marks)
+            self._see_live(live, None if listed is None else self._marks, ahead)
+        if listed is not None:
+            self._see_marks(now, budget)
+            self._see_gone()
         for workflow_id, reason in self._details.stop_reasons(view.state, now).items():
             run = self._catalog.get(workflow_id)
             if run is not None and run.status is RunStatus.RESUMABLE:
@@ -117,8 +126,10 @@ class Poller:
     @property
     def settled(self) -> bool:
         """Whether all of storage is read, and no decision waits for a second poll."""
-        waiting = any(0 < it.lost < _DISAGREEMENTS for it in self._tracked.values())
-        return self.reader.error is None and self.loading == 0 and not waiting
+        if self.reader.error is not None or self.loading:
+            return False
+        undecided = (self._tracked.get(key) for key in self._open | self._unmarked)
+        return not any(it and 0 < it.lost < _DISAGREEMENTS for it in undecided)
 
     def save(self) -> None:
         """Save the cache of finished runs."""
@@ -140,10 +151,12 @@ class Poller:
         if self._settings.shards > 1:
             runs = {key: run for key, run in view.runs.items() if self._settings.holds(key)}
             view = replace(view, runs=runs)
-        self.manager = view
+        before, self.manager = self.manager.state, view
         self.reader.uri = self.reader.uri or view.storage_uri
         self._rays_storage = view.storage_uri or self._rays_storage
         self._check_storage()
+        if before is LinkState.UNREACHABLE and view.state is not before:
+            self._list_whole = True  # what happened meanwhile, nobody told us
         self._assembler.manager_up = view.state is LinkState.UP
         if view.state is not LinkState.UNREACHABLE:
             self._contact = time.monotonic()
@@ -217,16 +230,13 @@ class Poller:
         same = known is not None and known.start_time == run.start_time
         tracked.pending.update(run, touched if same else None)
 
-    def _see_marks(self, marks: Mapping[str, Mark], now: float, budget: float) -> None:
+    def _see_marks(self, now: float, budget: float) -> None:
         """Read runs that are not live: those with a new mark, and those that may still change."""
-        live = self.manager.runs
-        if marks is not self._marks:
-            known = self._marks
-            self._open.update(key for key, mark in marks.items() if known.get(key) != mark)
-            self._marks = marks
-        self._open.update(marks.keys() & live.keys())  # to be read when they are no longer live
+        marks, live = self._marks, self.manager.runs
+        # To be read when they are no longer live.
+        self._open.update([key for key in live if key in marks])
         due: list[tuple[bool, float, str]] = []
-        for workflow_id in self._open - live.keys():
+        for workflow_id in self._open.difference(live):
             if workflow_id not in marks:
                 self._open.discard(workflow_id)
                 continue
@@ -341,28 +351,31 @@ class Poller:
         tracked.pending = Pending()
         self.reader.forget(workflow_id)
 
-    def _see_gone(self, marks: Mapping[str, Mark]) -> None:
-        if not self._missing and self._tracked.keys() <= marks.keys():
-            return
-        missing = self._tracked.keys() - marks.keys() - self.manager.runs.keys()
-        for workflow_id in self._missing - missing:
-            self._tracked[workflow_id].absent = 0
-        for workflow_id in list(missing):
-            tracked = self._tracked[workflow_id]
+    def _see_gone(self) -> None:
+        """Remove runs that have neither a mark nor a place in the actor for two polls."""
+        for workflow_id in list(self._unmarked):
+            tracked = self._tracked.get(workflow_id)
+            if tracked is None or workflow_id in self._marks:
+                self._unmarked.discard(workflow_id)
+            if tracked is None:
+                continue
+            if workflow_id in self._marks or workflow_id in self.manager.runs:
+                tracked.absent = 0
+                continue
             tracked.absent += 1
             if tracked.absent >= _DISAGREEMENTS:
-                missing.discard(workflow_id)
+                self._unmarked.discard(workflow_id)
                 self._catalog.remove(workflow_id, tracked.ended)
                 if self.cache is not None:
                     self.cache.remove(workflow_id)
                 self._settle(tracked, workflow_id)
                 del self._tracked[workflow_id]
-        self._missing = missing
 
     def _catalog_runs(self) -> Iterable[Run]:
         """Yield runs of which Ray's state API may know more: live and recently failed ones."""
-        for workflow_id, tracked in self._tracked.items():
-            if tracked.stored is not None:
+        for workflow_id in (*self.manager.runs, *self._open.difference(self.manager.runs)):
+            tracked = self._tracked.get(workflow_id)
+            if tracked is not None and tracked.stored is not None:
                 run = self._catalog.get(workflow_id)
                 if run is not None:
                     yield run

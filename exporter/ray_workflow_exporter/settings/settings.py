@@ -88,6 +88,11 @@ class Settings:
         "Origins whose pages may call the API from a browser, such as `https://grafana.example`.",
     )
     interval: float = values.INTERVAL(1.0, "Time between two polls, at least 100ms.")
+    history_interval: Optional[float] = values.DURATION(
+        None,
+        "Longest time between two listings of the marks of all runs; the polls between them list "
+        "what changed. Default: 1m on a disk, 10m on an object store.",
+    )
     shard: str = values.SHARD(
         "0/1",
         "Watch only shard i of n, counted from 0. A run belongs to one shard, by the hash of its "

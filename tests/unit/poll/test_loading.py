@@ -127,13 +127,13 @@ def test_a_poll_without_changes_reads_nothing_and_keeps_the_snapshot(
     before = exporter.snapshot.runs
     monkeypatch.setattr(LocalFiles, "read", lambda *_: pytest.fail("a file was read"))
     listed: list[str] = []
-    listing = LocalFiles.tree
+    update = LocalFiles.update
 
-    def note(self, folder, **how):
+    def note(self, folder, *how):
         listed.append(folder)
-        return listing(self, folder, **how)
+        update(self, folder, *how)
 
-    monkeypatch.setattr(LocalFiles, "tree", note)
+    monkeypatch.setattr(LocalFiles, "update", note)
     exporter.poll_once()
     assert exporter.snapshot.runs is before
     assert len(listed) == 7

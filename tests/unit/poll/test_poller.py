@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 import pytest
@@ -21,7 +21,9 @@ from ray_workflow_exporter.sources.records import (
     LiveRun,
     LiveTask,
     ManagerView,
+    Mark,
 )
+from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
 from support.trees import RunTree, StorageTree
 
 SUCCESSFUL, FAILED, CANCELED = RunStatus.SUCCESSFUL, RunStatus.FAILED, RunStatus.CANCELED
@@ -217,3 +219,54 @@ def test_a_run_deleted_and_run_anew_on_a_store_without_mtimes_is_read_anew(
     run = polled.catalog.get("etl")
     assert run is not None
     assert (run.user_metadata, run.start_time) == ({"owner": "two"}, now + 3)
+
+
+def test_a_first_listing_that_is_refused_is_not_lost(polled: Polled, tmp_path) -> None:
+    polled.tree.run("done").task("f").succeed("f", 1.0, 2.0).status("SUCCESSFUL", 2.0)
+    refused = [True]
+
+    def first_listing(marks: Mapping[str, Mark], now: float) -> None:
+        if refused.pop():
+            refused.append(False)
+            raise RuntimeError("the state is in use")
+        polled.counters.begin(marks, now)
+
+    poller = Poller(polled._settings, polled.catalog, polled, first_listing)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(RuntimeError):
+            poller.poll(time.time(), 1.0)
+        poller.poll(time.time(), 1.0)
+        assert polled.catalog.ids() == ["done"]
+    finally:
+        poller.close()
+
+
+def test_after_an_outage_of_the_actor_all_marks_are_listed(
+    polled: Polled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[bool] = []
+    list_marks = WorkflowStorage.list_marks
+
+    def note(self: WorkflowStorage, how: bool = False) -> Mapping[str, Mark]:
+        whole.append(how)
+        return list_marks(self, how)
+
+    monkeypatch.setattr(WorkflowStorage, "list_marks", note)
+    polled.look()
+    polled._view = ManagerView(LinkState.UNREACHABLE)
+    polled.poller.poll(time.time(), 1.0)
+    for _ in range(3):
+        polled.look()
+    assert whole == [True, False, False, True, False]
+
+
+def test_a_live_run_that_never_had_a_mark_is_gone_two_polls_after_its_end(polled: Polled) -> None:
+    now = time.time()
+    polled.begin(now).unmark("RUNNING")
+    polled.look(1)
+    polled.look(1)
+    assert polled.catalog.get("etl") is not None
+    polled.look(None)
+    assert polled.catalog.get("etl") is not None
+    polled.look(None)
+    assert polled.catalog.get("etl") is None

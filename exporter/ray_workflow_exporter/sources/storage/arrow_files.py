@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable
 from typing import Any, Callable, Optional
 
 from .filesystem import ABSENT, ADVICE, Stamp, StorageError, Tree, is_text, unreadable
+from .listing import Listing
 
 # Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
 CONNECTIONS = 64
@@ -34,6 +35,7 @@ class ArrowFiles:
 
     backslash_divides = True
     lists_deep = True
+    history_interval = 600.0
     at_once = CONNECTIONS
 
     def __init__(
@@ -71,6 +73,10 @@ class ArrowFiles:
             if info.is_file and is_text(info.path) and (names is None or name in names):
                 found.setdefault(within, {})[name] = (info.size or 0, info.mtime_ns or 0)
         return Tree(found, {})
+
+    def update(self, folder: str, listing: Listing, whole: bool) -> None:
+        """Bring the listing of a folder up to date: all of it, for folders have no times here."""
+        listing.take(self.tree(folder))
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""

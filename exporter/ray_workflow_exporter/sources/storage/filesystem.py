@@ -6,10 +6,13 @@ import errno
 import importlib
 import os
 from collections.abc import Container, Iterable, Mapping
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from ...redact import masked_uri
+
+if TYPE_CHECKING:
+    from .listing import Listing
 
 # A path is gone, was a file where a folder is expected or the reverse, or cannot exist at all;
 # or it is a pipe, which some process just writes to.
@@ -51,6 +54,7 @@ class Files(Protocol):
 
     backslash_divides: bool  # Ray takes `\\` for `/` everywhere but on a local disk
     lists_deep: bool  # to list all below a folder takes no more requests than to list a part of it
+    history_interval: float  # seconds between two listings of all marks, unless the user says
     at_once: int  # calls that `call_all` makes at the same time
 
     def tree(
@@ -64,6 +68,13 @@ class Files(Protocol):
 
         Only files of these `names` are of interest, and size and mtime only of those that are
         `measured` (None: of all). On a disk, the folders in it are there too.
+        """
+
+    def update(self, folder: str, listing: Listing, whole: bool) -> None:
+        """Bring the listing of a folder up to date.
+
+        Only a `whole` one measures all files again; else a disk lists the folders whose mtime
+        moved, and measures the files that are new there.
         """
 
     def size(self, path: str) -> Optional[int]:

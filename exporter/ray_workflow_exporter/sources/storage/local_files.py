@@ -7,15 +7,20 @@ import os
 import stat
 import time
 from collections.abc import Container, Iterable
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from .filesystem import ABSENT, NOT_MEASURED, Stamp, StorageError, Tree, is_text, unreadable
+from .listing import Folder, Listing
 
 # Never wait for a pipe's writer; a link is looked at before it is followed.
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CHUNK = 16 << 10  # bytes: all that most files have, in one call
 _CHECKED_SECONDS = 1.0  # that a folder counts as no link
+# Within the grain of a file system's clock, which no file system has coarser than two seconds, a
+# folder may change and keep its mtime.
+_GRAIN_SECONDS = 2.0
+_FEW = 1_000  # files that are all measured when one of them changed: it takes 2 ms
 
 
 class LocalFiles:
@@ -26,6 +31,7 @@ class LocalFiles:
     """
 
     lists_deep = False
+    history_interval = 60.0
     at_once = 1
 
     def __init__(self, root: str, backslash_divides: bool = False) -> None:
@@ -45,10 +51,7 @@ class LocalFiles:
         found: dict[str, dict[str, Stamp]] = {}
         errors: dict[str, StorageError] = {}
         pending = [""]
-        now = time.monotonic()
-        if now > self._plain_until:
-            self._plain.clear()
-            self._plain_until = now + _CHECKED_SECONDS
+        self._forget_plain()
         while pending:
             within = pending.pop()
             files = found.setdefault(within, {})
@@ -56,7 +59,14 @@ class LocalFiles:
             try:
                 if not within and folder not in self._plain:
                     self._check_folder(folder)
-                inner = self._list(path, files, names, measured)
+                # Opened, so that no measuring walks the path; for few files, it does not pay.
+                opened = os.open(path, _OPEN_FOLDER) if measured is None else -1
+                try:
+                    place = path if opened < 0 else opened
+                    inner = self._list(place, path, files, names, measured)
+                finally:
+                    if opened >= 0:
+                        os.close(opened)
             except OSError as error:
                 if error.errno in ABSENT:
                     continue
@@ -73,6 +83,37 @@ class LocalFiles:
             else:
                 found.update({it: {} for it in folders})
         return Tree(found, errors)
+
+    def update(self, folder: str, listing: Listing, whole: bool) -> None:
+        """Bring the listing of a folder up to date; links to folders are not followed."""
+        self._forget_plain()
+        errors: dict[str, StorageError] = {}
+        gone = set(listing.folders)
+        pending = [""]
+        while pending:
+            within = pending.pop()
+            path = f"{self._root}/{folder}/{within}"
+            try:
+                if not within and folder not in self._plain:
+                    self._check_folder(folder)
+                opened = os.open(path, _OPEN_FOLDER)
+                try:
+                    inner = self._update_folder(opened, path, within, listing, whole)
+                finally:
+                    os.close(opened)
+            except OSError as error:
+                if error.errno in ABSENT:
+                    continue
+                errors[within] = unreadable("list", path, error)
+                if not within:
+                    raise errors[within] from None
+                gone = {it for it in gone if not f"{it}/".startswith(f"{within}/")}
+                continue
+            gone.discard(within)
+            pending += [f"{within}/{name}" if within else name for name in inner]
+        for within in gone:
+            listing.drop(within)
+        listing.errors = errors
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
@@ -129,44 +170,106 @@ class LocalFiles:
 
     def _list(
         self,
+        place: Union[str, int],
         path: str,
         files: dict[str, Stamp],
         names: Optional[Container[str]],
         measured: Optional[Container[str]],
     ) -> list[str]:
-        """Put the files of one folder among `files`; return the names of the folders in it."""
+        """Put the files of one folder among `files`; return the names of the folders in it.
+
+        `place` is its path, or the folder opened.
+        """
         folders = []
-        # Opened, so that no measuring walks the path; for few files, it does not pay.
-        opened = os.open(path, _OPEN_FOLDER) if measured is None else -1
-        try:
-            with os.scandir(path if opened < 0 else opened) as items:
-                for item in items:
-                    name = item.name
-                    if not name.isascii() and not is_text(name):
-                        continue
-                    if item.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif names is not None and name not in names:
-                        continue
-                    elif item.is_symlink():
-                        stamp = self._stamp_of_link(f"{path}/{name}")
-                        if stamp is not None:
-                            files[name] = stamp
-                    elif not item.is_file(follow_symlinks=False):
-                        continue
-                    elif measured is None or name in measured:
-                        try:
-                            info = item.stat(follow_symlinks=False)
-                            files[name] = info.st_size, info.st_mtime_ns
-                        except OSError as error:
-                            if error.errno not in ABSENT:  # else deleted since it was listed
-                                files[name] = NOT_MEASURED
-                    else:
-                        files[name] = NOT_MEASURED
-        finally:
-            if opened >= 0:
-                os.close(opened)
+        with os.scandir(place) as items:
+            for item in items:
+                name = item.name
+                if not name.isascii() and not is_text(name):
+                    continue
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif names is not None and name not in names:
+                    continue
+                elif item.is_symlink():
+                    stamp = self._stamp_of_link(f"{path}/{name}")
+                    if stamp is not None:
+                        files[name] = stamp
+                elif not item.is_file(follow_symlinks=False):
+                    continue
+                elif measured is None or name in measured:
+                    try:
+                        info = item.stat(follow_symlinks=False)
+                        files[name] = info.st_size, info.st_mtime_ns
+                    except OSError as error:
+                        if error.errno not in ABSENT:  # else deleted since it was listed
+                            files[name] = NOT_MEASURED
+                else:
+                    files[name] = NOT_MEASURED
         return folders
+
+    def _update_folder(
+        self, opened: int, path: str, within: str, listing: Listing, whole: bool
+    ) -> set[str]:
+        """Update one folder, opened as `opened`; return the names of the folders in it."""
+        known = listing.folders.setdefault(within, Folder())
+        # Looked at before the names are read, by a file that was opened: NFS asks its server then.
+        info, now = os.fstat(opened), time.monotonic()
+        identity = info.st_dev, info.st_ino, info.st_mtime_ns
+        if identity != known.identity:
+            known.identity, known.since, known.settled = identity, now, False
+        if known.settled and not whole:
+            return known.inner
+        if whole or len(known.files) <= _FEW:
+            files: dict[str, Stamp] = {}
+            known.inner = set(self._list(opened, path, files, None, None))
+            names = set(files)
+            known.newest = max([mtime for _, mtime in files.values()], default=0)
+        else:
+            names = set(os.listdir(opened))
+            files = self._new_files(opened, path, known, names)
+            known.newest = max([known.newest, *[mtime for _, mtime in files.values()]])
+        for name in known.files.keys() - names:
+            listing.put(within, name, None)
+        for name, stamp in files.items():
+            if known.files.get(name) != stamp:
+                listing.put(within, name, stamp)
+        # By our own steady clock, for that of a file server may be anything. Where a file is newer
+        # than its folder, as on some mounted object stores, the mtimes of folders say nothing.
+        grain = int(_GRAIN_SECONDS * 1e9)
+        known.settled = (
+            now - known.since > _GRAIN_SECONDS and known.newest <= info.st_mtime_ns + grain
+        )
+        return known.inner
+
+    def _new_files(
+        self, opened: int, path: str, known: Folder, names: set[str]
+    ) -> dict[str, Stamp]:
+        """Measure the files of a folder that are not known; note the folders that came and went."""
+        known.inner &= names
+        files: dict[str, Stamp] = {}
+        for name in names - known.files.keys() - known.inner:
+            if not is_text(name):
+                continue
+            try:
+                info = os.stat(name, dir_fd=opened, follow_symlinks=False)
+            except OSError:
+                continue  # deleted since, or it waits for a whole listing
+            if stat.S_ISDIR(info.st_mode):
+                known.inner.add(name)
+            elif stat.S_ISREG(info.st_mode):
+                files[name] = info.st_size, info.st_mtime_ns
+            elif stat.S_ISLNK(info.st_mode):
+                stamp = self._stamp_of_link(f"{path}/{name}")
+                if stamp is not None:
+                    files[name] = stamp
+        return files
+
+    def _forget_plain(self) -> None:
+        """Look anew for links, once in a while."""
+        now = time.monotonic()
+        if now > self._plain_until:
+            self._plain.clear()
+            self._plain_until = now + _CHECKED_SECONDS
 
     def _check_folder(self, folder: str) -> None:
         """Raise OSError if a link leads to this folder from outside of the storage."""

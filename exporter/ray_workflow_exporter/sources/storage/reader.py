@@ -32,13 +32,20 @@ class StorageReader:
     read until a listing succeeds. Runs that are not `ours` are neither listed nor read.
     """
 
-    def __init__(self, uri: Optional[str], timeout: float, ours: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        uri: Optional[str],
+        timeout: float,
+        ours: Callable[[str], bool],
+        history_interval: Optional[float] = None,
+    ) -> None:
         self.uri = uri
         self.error: Optional[str] = "The workflow storage has not been read yet."
         self.warning: Optional[str] = None  # why it may not be the storage of the cluster
         self.unreadable = 0  # how often a single file or folder could not be read
         self._timeout = timeout
         self._ours = ours
+        self._interval = history_interval
         self._storage: Optional[WorkflowStorage] = None
         self._reported: dict[str, object] = {}  # what the log says of a run, or of a mark
         self._last_sign = 0.0
@@ -58,7 +65,7 @@ class StorageReader:
         if self._hanging is not None and not self._hanging.done():
             raise TimeoutError("The workflow storage still has not answered an earlier call.")
         if self._storage is None:
-            self._storage = WorkflowStorage(self.uri, self._note_sign, self._ours)
+            self._storage = WorkflowStorage(self.uri, self._note_sign, self._ours, self._interval)
         future: Future[T] = Future()
         called = time.monotonic()
         self._calls.put((future, function, self._storage, *args))
@@ -74,21 +81,26 @@ class StorageReader:
         self._hanging = future
         raise TimeoutError(f"The workflow storage did not answer within {self._timeout:g} s.")
 
-    def list(self) -> Optional[Mapping[str, Mark]]:
-        """Return the marks of all runs, None on a failure. Unchanged, it is the same object."""
+    def list(self, whole: bool = False) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
+        """Return the marks of all runs, and the runs whose mark changed; None on a failure.
+
+        The marks are always the same object, which only another listing changes. After a failure,
+        a listing is `whole`.
+        """
         try:
-            marks = self.call(WorkflowStorage.list_marks)
+            marks = self.call(WorkflowStorage.list_marks, whole or self.error is not None)
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return None
         if self.error is not None:
             logger.info("Reading workflow storage: %d runs.", len(marks))
         self.error = None
-        if self._storage is not None:
-            self.warning = self._storage.warning
-            for path, problem in self._storage.errors.items():
-                self._report(path, problem.cause, str(problem))
-        return marks
+        assert self._storage is not None
+        self.warning = self._storage.warning
+        for path, problem in self._storage.errors.items():
+            self._report(path, problem.cause, str(problem))
+        changed, self._storage.changed = self._storage.changed, set()
+        return marks, changed
 
     def read(
         self,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
-from typing import NamedTuple, Optional, Union
+from typing import Optional
 
 from ...model import RunStatus
 from ...redact import masked_uri
 from ..records import Mark, StoredRun
 from . import s3
-from .filesystem import Files, StorageError, Tree, open_files
+from .filesystem import Files, StorageError, open_files
 from .layout import (
     DIRTY,
     MARKS,
@@ -29,6 +29,7 @@ from .layout import (
     could_be_a_file_of_a_run,
     read_file,
 )
+from .listing import Listing
 from .reading import Request, read_folder
 
 __all__ = ["StorageError", "WorkflowStorage"]
@@ -44,17 +45,8 @@ _NOT_VALID = (
     "copy, or not the storage of the cluster, whose runs and failures are not shown then. Check "
     "that it is the value of Ray's --storage."
 )
-
-
-class _Marks(NamedTuple):
-    """The folder of one status as it was listed, and the marks in it.
-
-    `doubtful` are those that may be files of a run that is called like the folder.
-    """
-
-    tree: Tree
-    marks: Mapping[str, Mark]
-    doubtful: Collection[str]
+# Marks that Ray moves on; all others stay for good. (RESUMABLE is never written.)
+_LIVE = (RunStatus.PENDING.value, RunStatus.RUNNING.value, DIRTY)
 
 
 class WorkflowStorage:
@@ -64,7 +56,8 @@ class WorkflowStorage:
     when the storage as a whole cannot be read; the next call tries anew. A single file or folder
     that cannot be read is named in the run's `unreadable`, or in `errors` after a listing.
     `answered` is called while answers come in; runs that are not `ours` are neither listed nor
-    read.
+    read. `history_interval` (None: as the kind of storage needs it) is the longest time between
+    two listings in which all marks are measured.
     """
 
     def __init__(
@@ -72,45 +65,56 @@ class WorkflowStorage:
         uri: str,
         answered: Callable[[], None] = lambda: None,
         ours: Callable[[str], bool] = lambda _: True,
+        history_interval: Optional[float] = None,
     ) -> None:
         self._uri = uri
         self._answered = answered
         self._ours = ours
+        self._interval = history_interval
         self._opened: Optional[Files] = None
-        self._listed = dict.fromkeys(RunStatus, _Marks(Tree({}, {}), {}, ()))
-        self._marks: Mapping[str, Mark] = {}
-        self._any_doubtful = False
-        self._had_marks = self._valid = False
-        self.warning: Optional[str] = None  # why this may not be a storage of Ray, after a listing
-        self.errors: dict[str, StorageError] = {}  # of the last listing, by path
-
-    def list_marks(self) -> Mapping[str, Mark]:
-        """List each run's status and the time of its mark: its change key.
-
-        As long as nothing changes, each answer is the same object. While a status changes, a run
-        may be missing from one listing: only two in a row mean that it was deleted. Where marks
-        disagree, workflow_meta.json decides, as it does in Ray
-        (`WorkflowIndexingStorage.list_workflow`).
-        """
-        files = self._files()
-        self.errors = {}
         # In the order of a run's life, and dirty last: a run that moves on meanwhile is found
         # in its new place, in both, or as dirty. (An object store is asked for all at once.)
-        folders = [*(status.value for status in RunStatus), DIRTY]
-        *trees, dirty_tree = files.call_all([(files.tree, f"{MARKS}/{name}") for name in folders])
-        changed = False
-        for status, tree in zip(RunStatus, trees):
-            listed = self._listed[status]
-            tree = self._checked(f"{MARKS}/{status.value}", tree, listed.tree)
-            if listed.tree.files != tree.files:
-                self._listed[status] = self._marks_in(status, tree)
-                changed = True
-        dirty = self._times_of_marks(self._checked(f"{MARKS}/{DIRTY}", dirty_tree, Tree({}, {})))
-        if changed or dirty or self._any_doubtful:
-            marks = self._decide_all(files, dirty)
-            if marks != self._marks:
-                self._marks = marks
-        if self._marks or self._any_doubtful:
+        self._listed = {name: Listing() for name in (*(it.value for it in RunStatus), DIRTY)}
+        self._whole_at = 0.0  # monotonic time at which all marks are measured again
+        self._marks: dict[str, Mark] = {}
+        self._undecided: set[str] = set()  # runs of which a mark changed
+        self._doubtful: set[str] = set()  # runs whose marks disagree
+        # Marks are empty. What is not is a file of a run called `__status__/<status>`, and then
+        # an empty file may be another one of it, just being written.
+        self._contents: dict[str, set[str]] = {it: set() for it in self._listed}
+        self._could_be_files: dict[str, set[str]] = {it: set() for it in self._listed}
+        self._had_marks = self._valid = False
+        self.warning: Optional[str] = None  # why this may not be a storage of Ray, after a listing
+        self.changed: set[str] = set()  # runs whose mark changed, until the caller clears it
+        self.errors: dict[str, StorageError] = {}  # of the last listing, by path
+
+    def list_marks(self, whole: bool = False) -> Mapping[str, Mark]:
+        """List each run's status and the time of its mark: its change key.
+
+        The answer is always the same object; `changed` are the runs for which it was changed. It
+        costs what changed, but for a `whole` listing, which is due every `history_interval` at
+        least. While a status changes, a run may be missing from one listing: only two in a row mean
+        that it was deleted. Where marks disagree, workflow_meta.json decides, as it does in Ray
+        (`WorkflowIndexingStorage.list_workflow`).
+        """
+        files, now = self._files(), time.monotonic()
+        self.errors = {}
+        whole = whole or now >= self._whole_at
+        results = files.call_all(
+            [
+                (files.update, f"{MARKS}/{name}", listing, whole or name in _LIVE)
+                for name, listing in self._listed.items()
+            ]
+        )
+        for result in results:
+            if isinstance(result, StorageError):
+                raise result
+        self._note_changes()
+        self._decide_undecided(files)
+        if whole:
+            interval = self._interval
+            self._whole_at = now + (files.history_interval if interval is None else interval)
+        if self._marks or self._doubtful:
             self._had_marks = True
         else:
             self._check_root(files)
@@ -198,59 +202,72 @@ class WorkflowStorage:
             self._opened = open_files(self._uri, self._answered)
         return self._opened
 
-    def _checked(self, path: str, tree: Union[Tree, StorageError], before: Tree) -> Tree:
-        """Return what was listed; for folders that cannot be listed, what was there before."""
-        if isinstance(tree, StorageError):
-            raise tree
-        if not tree.errors:
-            return tree
-        self.errors.update({f"{path}/{within}": error for within, error in tree.errors.items()})
-        kept = {
-            folder: names
-            for folder, names in before.files.items()
-            if any(f"{folder}/".startswith(f"{within}/") for within in tree.errors)
-        }
-        return Tree({**tree.files, **kept}, tree.errors)
+    def _note_changes(self) -> None:
+        """Take what changed in the listings."""
+        for name, listing in self._listed.items():
+            for within, error in listing.errors.items():
+                self.errors[f"{MARKS}/{name}/{within}"] = error
+            contents, could_be_files = self._contents[name], self._could_be_files[name]
+            had_contents = bool(contents)
+            for path in listing.changed:
+                stamp = listing.stamp(path)
+                if stamp is not None and stamp[0]:
+                    contents.add(path)
+                else:
+                    contents.discard(path)
+                if could_be_a_file_of_a_run(path):
+                    could_be_files.add(path)
+            self._undecided |= listing.changed
+            if bool(contents) is not had_contents:
+                self._undecided |= could_be_files
+            listing.changed = set()
 
-    def _marks_in(self, status: RunStatus, tree: Tree) -> _Marks:
-        marks = {key: Mark(status, time) for key, time in self._times_of_marks(tree).items()}
-        # Marks are empty. What is not is a file of a run called `__status__/<status>`, and then
-        # an empty file may be another one of it, just being written.
-        any_content = any(size for files in tree.files.values() for size, _ in files.values())
-        doubtful = [path for path in marks if could_be_a_file_of_a_run(path)] if any_content else ()
-        return _Marks(tree, marks, doubtful)
-
-    def _times_of_marks(self, tree: Tree) -> dict[str, float]:
-        """Return the time of each mark that is ours, by the id of its run."""
-        found = {
-            f"{path}/{name}" if path else name: mtime / 1e9
-            for path, files in tree.files.items()
-            for name, (size, mtime) in files.items()
-            if not size
-        }
-        return {key: time for key, time in found.items() if self._ours(key)}
-
-    def _decide_all(self, files: Files, dirty: Mapping[str, float]) -> dict[str, Mark]:
+    def _decide_undecided(self, files: Files) -> None:
         """Put the marks of all statuses together; read the run's own status where in doubt."""
-        marks: dict[str, Mark] = {}
-        doubtful = set(dirty)
-        for listed in self._listed.values():
-            doubtful.update(listed.doubtful, marks.keys() & listed.marks.keys())
-            marks.update(listed.marks)
+        doubtful = {}
+        for workflow_id in self._undecided | self._doubtful:
+            found, dirty_time, doubts = self._found(workflow_id)
+            if doubts:
+                doubtful[workflow_id] = found, dirty_time
+            else:
+                self._put(workflow_id, found[0] if found else None)
         paths = [f"{RUNS}/{workflow_id}/{META}" for workflow_id in doubtful]
         metas = files.call_all([(read_file, files, path, RUN_FILES[META]) for path in paths])
-        for workflow_id, path, meta in zip(doubtful, paths, metas):
-            marks.pop(workflow_id, None)
-            found = [
-                it.marks[workflow_id] for it in self._listed.values() if workflow_id in it.marks
-            ]
+        for (workflow_id, (found, dirty_time)), path, meta in zip(doubtful.items(), paths, metas):
             if isinstance(meta, StorageError):
                 self.errors[path] = meta
                 meta = None
-            for mark in _decide(meta, found, dirty.get(workflow_id, 0.0)):
-                marks[workflow_id] = mark
-        self._any_doubtful = bool(doubtful)
-        return marks
+            self._put(workflow_id, _decide(meta, found, dirty_time))
+        self._undecided, self._doubtful = set(), set(doubtful)
+
+    def _found(self, workflow_id: str) -> tuple[list[Mark], float, bool]:
+        """Return the marks of a run, the time of its dirty one, and whether there are doubts."""
+        found: list[Mark] = []
+        dirty_time, doubts = 0.0, False
+        if not self._ours(workflow_id):
+            return found, dirty_time, doubts
+        within, _, name = workflow_id.rpartition("/")
+        for status, listing in self._listed.items():
+            folder = listing.folders.get(within)
+            stamp = folder.files.get(name) if folder is not None else None
+            if stamp is None or stamp[0]:
+                continue
+            if status == DIRTY:
+                dirty_time, doubts = stamp[1] / 1e9, True
+                continue
+            found.append(Mark(RunStatus(status), stamp[1] / 1e9))
+            if self._contents[status] and workflow_id in self._could_be_files[status]:
+                doubts = True
+        return found, dirty_time, doubts or len(found) > 1
+
+    def _put(self, workflow_id: str, mark: Optional[Mark]) -> None:
+        if self._marks.get(workflow_id) == mark:
+            return
+        self.changed.add(workflow_id)
+        if mark is None:
+            del self._marks[workflow_id]
+        else:
+            self._marks[workflow_id] = mark
 
     def _check_root(self, files: Files) -> None:
         if not files.exists(""):
@@ -274,15 +291,15 @@ class WorkflowStorage:
             )
 
 
-def _decide(meta: Optional[Fields], marks: list[Mark], dirty_time: float) -> list[Mark]:
-    """Return the mark that holds by what workflow_meta.json says: one, or none.
+def _decide(meta: Optional[Fields], marks: list[Mark], dirty_time: float) -> Optional[Mark]:
+    """Return the mark that holds by what workflow_meta.json says, if there is one.
 
     `meta` is empty if there is no such file, None if it is half written or cannot be read.
     """
-    if meta is None:
-        return sorted(marks, key=lambda mark: mark.time)[-1:]  # the status has not changed yet
+    if meta is None:  # the status has not changed yet
+        return max(reversed(marks), key=lambda mark: mark.time, default=None)
     status = meta.get("status")
     if status is None:
-        return []  # deleted, or never a run
+        return None  # deleted, or never a run
     times = [mark.time for mark in marks if mark.status is status]
-    return [Mark(status, max(times, default=dirty_time))]
+    return Mark(status, max(times, default=dirty_time))

@@ -208,19 +208,22 @@ def test_few_tasks_of_a_wide_run_in_an_object_store_are_listed_alone(s3_tree, mo
     assert "workflows/w/tasks/f_7/post_task_metadata.json" in asked
 
 
-def test_marks_that_did_not_change_are_the_same_object(tree, storage):
+def test_what_changed_between_two_listings_is_told_once(tree, storage):
     ids = plant(tree, 3)
     marks = storage.list_marks()
-    assert set(marks) == set(ids)
+    assert set(marks) == storage.changed == set(ids)
+    storage.changed.clear()
     assert storage.list_marks() is marks
+    assert storage.changed == set()
     tree.run(ids[0]).status("RUNNING")
-    changed = storage.list_marks()
-    assert {key: mark.status.value for key, mark in changed.items()} == {
+    storage.list_marks()
+    assert {key: mark.status.value for key, mark in marks.items()} == {
         ids[0]: "RUNNING", ids[1]: "FAILED", ids[2]: "FAILED",
     }  # fmt: skip
-    assert set(marks) == set(ids)
-    assert marks[ids[0]].status.value == "FAILED"
-    assert storage.list_marks() is changed
+    tree.run(ids[1]).remove()
+    storage.list_marks()
+    assert set(marks) == {ids[0], ids[2]}
+    assert storage.changed == {ids[0], ids[1]}
 
 
 def test_a_mark_that_vanishes_while_its_folder_is_listed_hides_no_other(
@@ -246,7 +249,7 @@ def test_a_mark_that_vanishes_while_its_folder_is_listed_hides_no_other(
 
 def test_a_mark_that_was_written_again_is_a_change(local_tree, local_storage, tmp_path):
     plant(local_tree, 2)
-    before = local_storage.list_marks()
+    before = dict(local_storage.list_marks())
     os.utime(tmp_path / "storage/workflows/__status__/FAILED/run/1", (2000, 2000))
     after = local_storage.list_marks()
     assert {key for key in after if after[key] != before[key]} == {"run/1"}

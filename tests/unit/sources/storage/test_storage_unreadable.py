@@ -218,6 +218,7 @@ def test_a_store_that_does_not_answer_any_more_is_not_taken_for_unreadable_files
     for kind in (LocalFiles, ArrowFiles):
         monkeypatch.setattr(kind, "read", fail)
         monkeypatch.setattr(kind, "tree", fail)
+        monkeypatch.setattr(kind, "update", fail)
     for read in (storage.list_marks, lambda: storage.read_runs(dict.fromkeys(IDS))):
         with pytest.raises(StorageError, match="Input/output error"):
             read()
