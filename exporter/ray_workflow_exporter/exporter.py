@@ -9,7 +9,6 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Optional
 
@@ -67,7 +66,7 @@ class Exporter:
             self._link.act,
             self._catalog.get,
             self._catalog.ids,
-            partial(self._own.count, "actions_total"),
+            self._count_action,
             lambda: self._poller.manager,
         )
         self._stop = threading.Event()
@@ -241,6 +240,11 @@ class Exporter:
             else:
                 failures.end()
             self._stop.wait(max(0.0, self._settings.interval - (time.monotonic() - began)))
+
+    def _count_action(self, action: str, result: str) -> None:
+        self._own.count("actions_total", action, result)
+        if result == "succeeded":
+            self._poller.unseen = True  # a run may be gone
 
     def _first_listing(self, marks: Mapping[str, Mark], now: float) -> None:
         files = None

@@ -30,6 +30,7 @@ class Manager:
 
     def __init__(self, tasks: int) -> None:
         self._running_workflows = {"orders"}
+        self._executed_workflows: set[str] = set()
         self._max_running_workflows = self._max_pending_workflows = -1
         self.maps = [f"__main__.transform_{n}" for n in range(tasks // 2)]
         self.writes = [f"__main__.write_{n}" for n in range(tasks // 2)]

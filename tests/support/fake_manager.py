@@ -32,6 +32,7 @@ class FakeManager:
     def __init__(self) -> None:
         self._workflow_executors: dict[str, Any] = {}
         self._running_workflows: set[str] = set()
+        self._executed_workflows: set[str] = set()
         self._max_running_workflows = self._max_pending_workflows = -1
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Optional
 
@@ -67,7 +67,7 @@ class Poller:
         self.storage_warning: Optional[str] = None  # why it may not be the storage of the cluster
         self._open: set[str] = set()  # runs with a mark that may have to be read
         self._unmarked: set[str] = set()  # runs that may have no mark
-        self._list_whole = True
+        self.unseen = False  # whether runs may have changed unseen; for any thread to set
 
     @property
     def listing_age(self) -> Optional[float]:
@@ -82,16 +82,15 @@ class Poller:
                 self.reader.error = no_storage(self.manager)
                 return
         with garbage_waits():
-            listed = self.reader.list(self._list_whole)
-        self._list_whole = False
-        if listed is not None:
-            self._marks, changed = listed  # taken at once: it is not told again
-            self._open.update(changed)
-            self._unmarked.update([key for key in changed if key not in self._marks])
+            listed = self._take(self.reader.list())
         view = self._ask_manager()
+        if listed is not None and self.listed_at is None:
+            self._first_listing(self._marks, now)
+            self.unseen = False
+        elif listed is not None and (view.unseen or self.unseen):
+            self.unseen = False
+            listed = self._take(self.reader.list_unseen())
         if listed is not None:
-            if self.listed_at is None:
-                self._first_listing(self._marks, now)
             self.listed_at, self._listed = now, time.monotonic()
         if self.listed_at is None:
             return  # without storage, new runs cannot be told from history
@@ -102,7 +101,7 @@ class Poller:
         self._unmarked.update(fresh)
         ahead = self.reader.read_runs(fresh)
         for live in view.runs.values():
-            self._see_live(live, None if listed is None else self._marks, ahead)
+            self._see_live(live, listed, ahead)
         if listed is not None:
             self._see_marks(now, budget)
             self._see_gone()
@@ -128,8 +127,8 @@ class Poller:
         """Whether all of storage is read, and no decision waits for a second poll."""
         if self.reader.error is not None or self.loading:
             return False
-        undecided = (self._tracked.get(key) for key in self._open | self._unmarked)
-        return not any(it and 0 < it.lost < _DISAGREEMENTS for it in undecided)
+        found = (self._tracked.get(key) for key in self._open | self._unmarked)
+        return not any(it and 0 < it.lost < _DISAGREEMENTS for it in found)
 
     def save(self) -> None:
         """Save the cache of finished runs."""
@@ -144,6 +143,17 @@ class Poller:
         if self.cache is not None:
             self.cache.close()
 
+    def _take(
+        self, listed: Optional[tuple[Mapping[str, Mark], Collection[str]]]
+    ) -> Optional[Mapping[str, Mark]]:
+        """Take a listing at once: what changed is not told again."""
+        if listed is None:
+            return None
+        self._marks, changed = listed
+        self._open.update(changed)
+        self._unmarked.update([key for key in changed if key not in self._marks])
+        return self._marks
+
     def _ask_manager(self) -> ManagerView:
         asked = time.monotonic()
         view = self._link.poll()
@@ -156,7 +166,7 @@ class Poller:
         self._rays_storage = view.storage_uri or self._rays_storage
         self._check_storage()
         if before is LinkState.UNREACHABLE and view.state is not before:
-            self._list_whole = True  # what happened meanwhile, nobody told us
+            self.unseen = True
         self._assembler.manager_up = view.state is LinkState.UP
         if view.state is not LinkState.UNREACHABLE:
             self._contact = time.monotonic()
@@ -374,11 +384,9 @@ class Poller:
     def _catalog_runs(self) -> Iterable[Run]:
         """Yield runs of which Ray's state API may know more: live and recently failed ones."""
         for workflow_id in (*self.manager.runs, *self._open.difference(self.manager.runs)):
-            tracked = self._tracked.get(workflow_id)
-            if tracked is not None and tracked.stored is not None:
-                run = self._catalog.get(workflow_id)
-                if run is not None:
-                    yield run
+            tracked, run = self._tracked.get(workflow_id), self._catalog.get(workflow_id)
+            if run is not None and tracked is not None and tracked.stored is not None:
+                yield run
 
     def _merge_again(self, workflow_id: str) -> None:
         """Merge news from Ray's state API into a run."""

@@ -171,6 +171,7 @@ class ManagerView:
     session_name: Optional[str] = None
     ray_version: Optional[str] = None
     ended: Mapping[str, EndedLife] = field(default_factory=dict)  # since the view before
+    unseen: bool = False  # whether runs may have begun and ended since the view before
     restarts: int = 0  # of the child process, since the exporter began
 
 

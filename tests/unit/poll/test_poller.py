@@ -23,7 +23,6 @@ from ray_workflow_exporter.sources.records import (
     ManagerView,
     Mark,
 )
-from ray_workflow_exporter.sources.storage.storage import WorkflowStorage
 from support.trees import RunTree, StorageTree
 
 SUCCESSFUL, FAILED, CANCELED = RunStatus.SUCCESSFUL, RunStatus.FAILED, RunStatus.CANCELED
@@ -241,25 +240,6 @@ def test_a_first_listing_that_is_refused_is_not_lost(polled: Polled, tmp_path) -
         poller.close()
 
 
-def test_after_an_outage_of_the_actor_all_marks_are_listed(
-    polled: Polled, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole: list[bool] = []
-    list_marks = WorkflowStorage.list_marks
-
-    def note(self: WorkflowStorage, how: bool = False) -> Mapping[str, Mark]:
-        whole.append(how)
-        return list_marks(self, how)
-
-    monkeypatch.setattr(WorkflowStorage, "list_marks", note)
-    polled.look()
-    polled._view = ManagerView(LinkState.UNREACHABLE)
-    polled.poller.poll(time.time(), 1.0)
-    for _ in range(3):
-        polled.look()
-    assert whole == [True, False, False, True, False]
-
-
 def test_a_live_run_that_never_had_a_mark_is_gone_two_polls_after_its_end(polled: Polled) -> None:
     now = time.time()
     polled.begin(now).unmark("RUNNING")
@@ -270,3 +250,40 @@ def test_a_live_run_that_never_had_a_mark_is_gone_two_polls_after_its_end(polled
     assert polled.catalog.get("etl") is not None
     polled.look(None)
     assert polled.catalog.get("etl") is None
+
+
+@pytest.mark.parametrize("how", ["told", "outage", "action"])
+def test_a_run_that_began_and_ended_between_two_polls_is_seen_at_the_next_one(
+    tmp_path, how: str
+) -> None:
+    # On a store whose folders have no times, by what the management actor says.
+    polled = Polled(f"custom://support.trees.below{tmp_path}")
+    try:
+        polled.tree.run("short").task("f").succeed("f", 1.0, 2.0).status("SUCCESSFUL", 2.0)
+        polled.look()
+        assert polled.catalog.ids() == []
+        if how == "outage":
+            polled._view = ManagerView(LinkState.UNREACHABLE)
+            polled.poller.poll(time.time(), 1.0)
+        polled.poller.unseen = how == "action"
+        polled._view = ManagerView(LinkState.UP, unseen=how == "told")
+        polled.poller.poll(time.time(), 1.0)
+        assert polled.catalog.ids() == ["short"]
+    finally:
+        polled.poller.close()
+
+
+def test_a_run_that_an_action_deleted_is_gone_after_two_polls(tmp_path) -> None:
+    polled = Polled(f"custom://support.trees.below{tmp_path}")
+    try:
+        run = polled.begin(time.time())
+        polled.look(1)
+        run.fail("f", ValueError("no")).status("FAILED", time.time())
+        polled.look(None, EndedLife(FAILED, None))
+        run.remove()
+        polled.poller.unseen = True
+        polled.look()
+        polled.look()
+        assert polled.catalog.ids() == []
+    finally:
+        polled.poller.close()

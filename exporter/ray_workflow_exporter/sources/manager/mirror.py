@@ -44,6 +44,7 @@ class Mirror:
         self._runs: dict[str, LiveRun] = {}
         self._lives: dict[str, int] = {}
         self._ended: dict[str, EndedLife] = {}  # since the last view with runs
+        self._unseen = False  # since then
         self._limits: Sequence[int] = (-1, -1)
         self._ray = ManagerView(LinkState.UNREACHABLE)  # what is known of Ray, without runs
         self._continues = False  # whether the last view showed the runs, so `changed` builds on it
@@ -66,10 +67,12 @@ class Mirror:
         self._continues = True
         running_limit, pending_limit = self._limits
         ended, self._ended = self._ended, {}
+        unseen, self._unseen = self._unseen, False
         return replace(
             self._ray,
             state=state,
             ended=ended,
+            unseen=unseen,
             runs=dict(self._runs),
             running_limit=running_limit if running_limit >= 0 else None,
             # Ray makes a `queue.Queue` of this size: one of 0 takes any number.
@@ -92,7 +95,7 @@ class Mirror:
             if run.changed:
                 self._runs[workflow_id] = replace(run, changed=frozenset())
         drafts: dict[str, _Draft] = {}
-        for base, seq, _more, limits, ended, runs in answers:
+        for base, seq, _more, limits, ended, unseen, runs in answers:
             if base == 0:
                 drafts.clear()
                 self._forget()
@@ -101,6 +104,7 @@ class Mirror:
                 self.seq = 0
                 break
             self.seq, self._limits = seq, limits
+            self._unseen = self._unseen or base == 0 or unseen > 0
             for workflow_id, succeeded, end_time in ended:
                 status = RunStatus.SUCCESSFUL if succeeded else RunStatus.FAILED
                 self._ended[workflow_id] = EndedLife(status, end_time if succeeded else None)

@@ -31,10 +31,12 @@ NAMED_TASKS = 256
 def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
     """Return what changed for `client_id` since the answer that it knows as `seq` (0: all).
 
-    Returns ("ok", base, seq, more, limits, ended, runs) or ("error", type name). `base` is the
-    `seq` that the answer builds on: 0 when it starts over. `more` says that the rest must be
+    Returns ("ok", base, seq, more, limits, ended, unseen, runs) or ("error", type name). `base` is
+    the `seq` that the answer builds on: 0 when it starts over. `more` says that the rest must be
     asked for. `limits` is (max running, max pending), -1 for none. `ended` lists lives of runs that
-    have ended: (id, whether it succeeded, when). `runs` is what `_changes_of_run` returns of each
+    have ended: (id, whether it succeeded, when). `unseen` is how many other runs began and ended,
+    by the number of names that Ray keeps of those that ended: the names would cost all that ever
+    ended. `runs` is what `_changes_of_run` returns of each
     run that changed. Never raises: a SystemExit would end the WMA and every running workflow.
     """
     try:
@@ -46,6 +48,7 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
         # Copied in this order, by one C call each: what is not in `running` is queued, was just
         # submitted, or left the queue since. So there are never more runs at work than Ray allows.
         running = manager._running_workflows.copy()
+        executed = len(manager._executed_workflows)  # before: a run leaves its place, then is named
         executors = list(manager._workflow_executors.items())
         ended = _drop_ended(client.runs, executors)
         lives = manager.__dict__.setdefault("_workflow_exporter_lives", {})
@@ -61,9 +64,10 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
             if first:
                 # Also a resume or a second life of the same id: the state is another object.
                 if known is not None:
-                    ended.append((workflow_id, *_end(known)))
+                    ended.append((workflow_id, known))
                 known = client.runs[workflow_id] = _unknown(state)
                 known.life = _life(lives, workflow_id, state)
+                known.new = workflow_id not in manager._executed_workflows
             queued = workflow_id not in running
             seen = _changes_of_run(known, state, queued, first, budget)
             if seen is not None:
@@ -71,10 +75,12 @@ def probe(manager: Any, client_id: str, seq: int) -> tuple[Any, ...]:
                 budget -= _cost(seen[3]) + (len(seen[4][0]) if seen[4] else 0)
                 budget = max(0, budget)
             more = more or not known.complete
+        unseen = _unseen(client, executed, sum([known.new for _, known in ended]))
         client.seq += 1
         clients[client_id] = client
         limits = (manager._max_running_workflows, manager._max_pending_workflows)
-        return ("ok", base, client.seq, more, limits, ended, runs)
+        ends = [(workflow_id, *_end(known)) for workflow_id, known in ended]
+        return ("ok", base, client.seq, more, limits, ends, unseen, runs)
     except BaseException as error:
         return ("error", type(error).__name__)
 
@@ -88,14 +94,23 @@ def _client(clients: dict[str, Any], client_id: str, seq: int) -> Any:
         clients.pop(client_id, None)
         if len(clients) >= CLIENTS:
             del clients[min(list(clients), key=lambda other: clients[other].seen)]
-        clients[client_id] = SimpleNamespace(seq=0, runs={})
+        clients[client_id] = SimpleNamespace(seq=0, runs={}, executed=None, owed=0)
     clients[client_id].seen = now
     return clients[client_id]
 
 
-def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[tuple[str, bool, Any]]:
+def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[tuple[str, Any]]:
     gone = set(known).difference([workflow_id for workflow_id, _ in executors])
-    return [(workflow_id, *_end(known.pop(workflow_id))) for workflow_id in gone]
+    return [(workflow_id, known.pop(workflow_id)) for workflow_id in gone]
+
+
+def _unseen(client: Any, executed: int, ended: int) -> int:
+    """Return how many of the names new among `executed` are not of the runs that were seen."""
+    grown = executed - (executed if client.executed is None else client.executed)
+    unseen: int = max(0, grown - ended - client.owed)
+    # A run that just left its place may not be named yet: it is by the next poll.
+    client.executed, client.owed = executed, max(0, ended - grown)
+    return unseen
 
 
 def _end(known: Any) -> tuple[bool, Any]:
@@ -127,6 +142,7 @@ def _unknown(state: Any) -> Any:
         queued=None,
         signature=None,
         complete=False,
+        new=False,  # whether its end will add a name to those that Ray keeps
         tasks=0,  # how many entries of these dicts were sent: they only ever grow, at their end
         submitted=0,
         continuations=0,

@@ -35,6 +35,7 @@ class ArrowFiles:
 
     backslash_divides = True
     lists_deep = True
+    folders_have_times = False
     history_interval = 600.0
     at_once = CONNECTIONS
 
@@ -92,10 +93,10 @@ class ArrowFiles:
                 return None
             raise unreadable("read", path, error, self._advice) from None
 
-    def size(self, path: str) -> Optional[int]:
-        """Return the size of a file in bytes, None if there is none."""
+    def stamp(self, path: str) -> Optional[Stamp]:
+        """Return size and mtime of a file, None if there is none."""
         info = self._info(posixpath.join(self._root, path))
-        return int(info.size or 0) if info.is_file else None
+        return (info.size or 0, info.mtime_ns or 0) if info.is_file else None
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder is there."""

@@ -54,6 +54,7 @@ class Files(Protocol):
 
     backslash_divides: bool  # Ray takes `\\` for `/` everywhere but on a local disk
     lists_deep: bool  # to list all below a folder takes no more requests than to list a part of it
+    folders_have_times: bool  # so that `update` sees all that changed, `whole` or not
     history_interval: float  # seconds between two listings of all marks, unless the user says
     at_once: int  # calls that `call_all` makes at the same time
 
@@ -77,8 +78,8 @@ class Files(Protocol):
         moved, and measures the files that are new there.
         """
 
-    def size(self, path: str) -> Optional[int]:
-        """Return the size of a file in bytes, None if there is none."""
+    def stamp(self, path: str) -> Optional[Stamp]:
+        """Return size and mtime of a file, None if there is none."""
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""

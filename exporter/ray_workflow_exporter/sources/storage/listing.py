@@ -7,6 +7,8 @@ from typing import Optional
 
 from .filesystem import Stamp, StorageError, Tree
 
+_SECOND = 1_000_000_000
+
 
 class Folder:
     """One folder, as it was listed last.
@@ -49,6 +51,8 @@ class Listing:
         """Take the stamp of a file, None if it is gone."""
         folder = self.folders.get(within)
         if folder is None:
+            if stamp is None:
+                return
             folder = self.folders[within] = Folder()
         if folder.files.get(name) == stamp:
             return
@@ -74,4 +78,7 @@ class Listing:
             for name in known.files.keys() - files.keys() if known else ():
                 self.put(within, name, None)
             for name, stamp in files.items():
-                self.put(within, name, stamp)
+                before = known.files.get(name) if known else None
+                # Asked for alone, a file has its time in whole seconds in some stores.
+                if before != (stamp[0], stamp[1] // _SECOND * _SECOND):
+                    self.put(within, name, stamp)

@@ -31,6 +31,7 @@ class LocalFiles:
     """
 
     lists_deep = False
+    folders_have_times = True
     history_interval = 60.0
     at_once = 1
 
@@ -140,8 +141,8 @@ class LocalFiles:
                 return None
             raise unreadable("read", path, error) from None
 
-    def size(self, path: str) -> Optional[int]:
-        """Return the size of a file in bytes, None if there is none, or only a link."""
+    def stamp(self, path: str) -> Optional[Stamp]:
+        """Return size and mtime of a file, None if there is none, or only a link."""
         folder = path.rpartition("/")[0]
         path = f"{self._root}/{path}"
         try:
@@ -152,7 +153,7 @@ class LocalFiles:
             if error.errno in ABSENT:
                 return None
             raise unreadable("look at", path, error) from None
-        return info.st_size if stat.S_ISREG(info.st_mode) else None
+        return (info.st_size, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder is there."""

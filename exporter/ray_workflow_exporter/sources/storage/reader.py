@@ -81,14 +81,23 @@ class StorageReader:
         self._hanging = future
         raise TimeoutError(f"The workflow storage did not answer within {self._timeout:g} s.")
 
-    def list(self, whole: bool = False) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
+    def list(self) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
         """Return the marks of all runs, and the runs whose mark changed; None on a failure.
 
         The marks are always the same object, which only another listing changes. After a failure,
         a listing is `whole`.
         """
+        return self._list(WorkflowStorage.list_marks, self.error is not None)
+
+    def list_unseen(self) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
+        """List also the marks of runs that began and ended since the last listing, as `list`."""
+        return self._list(WorkflowStorage.list_unseen)
+
+    def _list(
+        self, function: Callable[..., Mapping[str, Mark]], *args: bool
+    ) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
         try:
-            marks = self.call(WorkflowStorage.list_marks, whole or self.error is not None)
+            marks = self.call(function, *args)
         except (StorageError, TimeoutError) as error:
             self._fail(error)
             return None

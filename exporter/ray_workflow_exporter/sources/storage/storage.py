@@ -14,7 +14,7 @@ from ...model import RunStatus
 from ...redact import masked_uri
 from ..records import Mark, StoredRun
 from . import s3
-from .filesystem import Files, StorageError, open_files
+from .filesystem import Files, Stamp, StorageError, open_files
 from .layout import (
     DIRTY,
     MARKS,
@@ -78,6 +78,7 @@ class WorkflowStorage:
         self._whole_at = 0.0  # monotonic time at which all marks are measured again
         self._marks: dict[str, Mark] = {}
         self._undecided: set[str] = set()  # runs of which a mark changed
+        self._to_ask: set[str] = set()  # runs of which no listing tells how they ended
         self._doubtful: set[str] = set()  # runs whose marks disagree
         # Marks are empty. What is not is a file of a run called `__status__/<status>`, and then
         # an empty file may be another one of it, just being written.
@@ -93,8 +94,11 @@ class WorkflowStorage:
 
         The answer is always the same object; `changed` are the runs for which it was changed. It
         costs what changed, but for a `whole` listing, which is due every `history_interval` at
-        least. While a status changes, a run may be missing from one listing: only two in a row mean
-        that it was deleted. Where marks disagree, workflow_meta.json decides, as it does in Ray
+        least: on an object store, only that one sees runs that ended before they were seen live,
+        and runs that were deleted.
+
+        While a status changes, a run may be missing from one listing: only two in a row mean that
+        it was deleted. Where marks disagree, workflow_meta.json decides, as it does in Ray
         (`WorkflowIndexingStorage.list_workflow`).
         """
         files, now = self._files(), time.monotonic()
@@ -104,16 +108,23 @@ class WorkflowStorage:
             [
                 (files.update, f"{MARKS}/{name}", listing, whole or name in _LIVE)
                 for name, listing in self._listed.items()
+                if whole or name in _LIVE or files.folders_have_times
             ]
         )
         for result in results:
             if isinstance(result, StorageError):
                 raise result
+        if not (whole or files.folders_have_times):
+            self._ask_for_ends(files)
+        known = len(self._marks)
         self._note_changes()
         self._decide_undecided(files)
         if whole:
-            interval = self._interval
-            self._whole_at = now + (files.history_interval if interval is None else interval)
+            interval = files.history_interval if self._interval is None else self._interval
+            self._whole_at = now + interval
+            self._to_ask.clear()
+            if not files.folders_have_times and len(self._marks) < known:
+                self._whole_at = now  # they are deleted only if two listings say so
         if self._marks or self._doubtful:
             self._had_marks = True
         else:
@@ -123,6 +134,12 @@ class WorkflowStorage:
             self._valid = files.call_all([(files.exists, VALID)])[0] is not False
             self.warning = None if self._valid else _NOT_VALID.format(masked_uri(self._uri))
         return self._marks
+
+    def list_unseen(self) -> Mapping[str, Mark]:
+        """List the marks of runs that may have begun and ended since the last listing."""
+        if self._files().folders_have_times:
+            return self._marks  # the next listing sees them
+        return self.list_marks(whole=True)
 
     def read_run(
         self,
@@ -201,6 +218,54 @@ class WorkflowStorage:
         if self._opened is None:
             self._opened = open_files(self._uri, self._answered)
         return self._opened
+
+    def _ask_for_ends(self, files: Files) -> None:
+        """Ask for the ends of runs whose live marks changed: the status is in the run's folder.
+
+        Those that cannot be told yet are asked for again with the next listing.
+        """
+        for name in _LIVE:
+            self._to_ask |= self._listed[name].changed
+        asked = [it for it in self._to_ask if self._ours(it) and self._may_have_ended(it)]
+        self._to_ask.clear()
+        paths = [f"{RUNS}/{it}/{META}" for it in asked]
+        metas = files.call_all([(read_file, files, path, RUN_FILES[META]) for path in paths])
+        marks: dict[str, str] = {}
+        for workflow_id, meta in zip(asked, metas):
+            if isinstance(meta, StorageError) or meta is None:
+                self._to_ask.add(workflow_id)
+            elif meta.get("status") is None:
+                self._put_end(workflow_id)  # deleted
+            else:
+                marks[workflow_id] = meta["status"].value
+        paths = [f"{MARKS}/{status}/{it}" for it, status in marks.items()]
+        stamps = files.call_all([(files.stamp, path) for path in paths])
+        for (workflow_id, status), stamp in zip(marks.items(), stamps):
+            self._put_end(workflow_id)
+            if status in _LIVE:
+                if not self._is_live(workflow_id):
+                    self._to_ask.add(workflow_id)  # its mark came after the listing
+            elif stamp is None or isinstance(stamp, StorageError):
+                self._to_ask.add(workflow_id)
+            else:
+                self._put_end(workflow_id, status, stamp)
+
+    def _may_have_ended(self, workflow_id: str) -> bool:
+        if not self._is_live(workflow_id):
+            return True
+        return any(it.stamp(workflow_id) for name, it in self._listed.items() if name not in _LIVE)
+
+    def _is_live(self, workflow_id: str) -> bool:
+        return any(self._listed[name].stamp(workflow_id) for name in _LIVE if name != DIRTY)
+
+    def _put_end(
+        self, workflow_id: str, status: Optional[str] = None, stamp: Optional[Stamp] = None
+    ) -> None:
+        """Take the one mark that a run has among those that ended, if it has one."""
+        within, _, file = workflow_id.rpartition("/")
+        for name, listing in self._listed.items():
+            if name not in _LIVE:
+                listing.put(within, file, stamp if name == status else None)
 
     def _note_changes(self) -> None:
         """Take what changed in the listings."""

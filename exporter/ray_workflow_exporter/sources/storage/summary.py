@@ -55,13 +55,14 @@ def read_outline(
     folders = sorted(folder for folder in tree.files if folder)
     if len(counters.files) > 1 or not folders:
         return None  # slashes in task ids: the folder of one task may be within that of another
-    calls = [(files.size, f"{tasks}/{folder}/{OUTPUT}") for folder in folders]
+    calls = [(files.stamp, f"{tasks}/{folder}/{OUTPUT}") for folder in folders]
     calls.append((read_file, files, f"{tasks}/{folders[0]}/{STARTED}", TASK_FILES[STARTED]))
-    *sizes, first = yield calls
+    *outputs, first = yield calls
     read[folders[0], STARTED] = first
-    if any(size is None or isinstance(size, StorageError) for size in sizes):
+    if any(stamp is None or isinstance(stamp, StorageError) for stamp in outputs):
         return None
-    return outline(own, counters.files[""], dict(zip(folders, sizes)), first)
+    sizes = {folder: stamp[0] for folder, stamp in zip(folders, outputs)}
+    return outline(own, counters.files[""], sizes, first)
 
 
 def outline_of_listing(

@@ -242,6 +242,46 @@ def test_a_life_that_ends_between_two_polls_says_whether_it_succeeded(
     assert client.poll().ended == {}
 
 
+def end(manager: FakeManager, workflow_id: str) -> None:
+    manager._workflow_executors.pop(workflow_id, None)
+    manager._executed_workflows.add(workflow_id)
+
+
+def test_runs_that_began_and_ended_between_two_polls_are_noticed_by_their_number(
+    manager: FakeManager, client: Client
+) -> None:
+    end(manager, "before")
+    assert client.poll().unseen  # of the time before, nobody knows
+    assert not client.poll().unseen
+    for name in ("seen", "before"):
+        Script(manager, name, {"a": []})
+    assert not client.poll().unseen
+    for name in ("seen", "before"):  # the second one was resumed: its name is not new
+        end(manager, name)
+    assert not client.poll().unseen
+    end(manager, "short")
+    assert client.poll().unseen
+    Script(manager, "seen", {"a": []})
+    client.poll()
+    end(manager, "seen")
+    end(manager, "short too")
+    assert client.poll().unseen
+    assert not client.poll().unseen
+
+
+def test_a_run_that_has_left_but_is_not_named_yet_is_no_unseen_one(
+    manager: FakeManager, client: Client
+) -> None:
+    Script(manager, "w", {"a": []})
+    client.poll()
+    del manager._workflow_executors["w"]
+    assert not client.poll().unseen
+    end(manager, "w")
+    assert not client.poll().unseen
+    end(manager, "short")
+    assert client.poll().unseen
+
+
 def test_a_life_that_ended_keeps_nothing_of_its_outputs(
     manager: FakeManager, client: Client
 ) -> None:

@@ -92,7 +92,7 @@ def test_probe_runs_where_the_exporter_is_not_installed() -> None:
 import pickle, sys
 sys.modules["ray_workflow_exporter"] = None
 class Manager:
-    _workflow_executors, _running_workflows = {}, set()
+    _workflow_executors, _running_workflows, _executed_workflows = {}, set(), set()
     _max_running_workflows = _max_pending_workflows = -1
 print(pickle.loads(sys.stdin.buffer.read())(Manager(), "client", 0))
 """

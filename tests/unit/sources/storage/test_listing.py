@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -239,3 +240,26 @@ def test_listing_again_finds_what_a_first_listing_would(rounds, few):
             time.sleep(0.03)
             storage.list_marks()
             storage.list_marks()
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "b/c", "d/e"]), st.sampled_from([*STATUSES, "remove"])
+        ),
+        max_size=12,
+    )
+)
+def test_a_store_without_times_of_folders_is_followed_from_live_runs_on(steps):
+    with tempfile.TemporaryDirectory() as folder:
+        tree = StorageTree(f"custom://support.trees.below{folder}")
+        storage = WorkflowStorage(tree.uri)
+        before = statuses(storage)
+        for workflow_id, status in steps:
+            run = tree.run(workflow_id)
+            with suppress(OSError):  # Ray itself cannot write it beside those before
+                run.remove() if status == "remove" else run.status(status)
+            seen = before.get(workflow_id) in LIVE or status in LIVE
+            marks = storage.list_marks(whole=not seen)
+            before = statuses(WorkflowStorage(tree.uri))
+            assert {key: mark.status.value for key, mark in marks.items()} == before

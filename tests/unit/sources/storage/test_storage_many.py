@@ -221,7 +221,7 @@ def test_what_changed_between_two_listings_is_told_once(tree, storage):
         ids[0]: "RUNNING", ids[1]: "FAILED", ids[2]: "FAILED",
     }  # fmt: skip
     tree.run(ids[1]).remove()
-    storage.list_marks()
+    storage.list_marks(whole=True)
     assert set(marks) == {ids[0], ids[2]}
     assert storage.changed == {ids[0], ids[1]}
 

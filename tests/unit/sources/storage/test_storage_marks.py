@@ -61,7 +61,7 @@ def test_a_run_is_found_under_any_name_that_ray_takes(tree, storage, workflow_id
     assert (stored.workflow_id, stored.status) == (workflow_id, RunStatus.SUCCESSFUL)
     assert (stored.start_time, stored.end_time, list(stored.tasks)) == (5.0, 8.0, ["f"])
     run.remove()
-    assert statuses(storage) == {}
+    assert storage.list_marks(whole=True) == {}
     assert storage.read_run(workflow_id) is None
 
 
