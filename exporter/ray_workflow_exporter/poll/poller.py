@@ -17,14 +17,13 @@ from typing import Optional
 from ..catalog.catalog import Catalog
 from ..catalog.run_cache import RunCache
 from ..model import Run, RunStatus, TaskState
-from ..redact import masked_uri
 from ..settings.settings import Settings
 from ..sources.manager.link import RayLink
 from ..sources.records import EndedLife, LinkCause, LinkState, LiveRun, ManagerView, Mark, StoredRun
-from ..sources.storage.filesystem import same_storage
 from ..sources.storage.reader import StorageReader
 from .assembler import Assembler
 from .loading import Progress, garbage_waits
+from .storage_reasons import no_storage, other_storage
 from .task_details import Details
 from .tracked import UNREADABLE_PAUSE, Pending, Tracked, recheck_time
 
@@ -174,13 +173,7 @@ class Poller:
 
     def _check_storage(self) -> None:
         """Warn, once, if the storage that is read may not be that of the cluster."""
-        warning = self.reader.warning
-        if not same_storage(self.reader.uri, self._rays_storage):
-            warning = (
-                f"This exporter reads the storage {masked_uri(self.reader.uri or '')}, but Ray "
-                f"uses {masked_uri(self._rays_storage or '')}: finished runs of this cluster are "
-                "not shown. Give --storage the value of Ray's --storage."
-            )
+        warning = other_storage(self.reader.uri, self._rays_storage) or self.reader.warning
         if warning is not None and warning != self.storage_warning:
             logger.warning("%s", warning)
         self.storage_warning = warning
@@ -399,15 +392,3 @@ class Poller:
             tracked.touched.update(self._details.news(workflow_id))
         elif tracked.stored is not None and tracked.mark is not None:
             self._assembler.put(tracked.stored, run.status, tracked, mark_time=tracked.mark.time)
-
-
-def no_storage(view: ManagerView) -> Optional[str]:
-    """Return why no workflow storage is known, None if the cluster has none: that is no fault."""
-    if view.cause is LinkCause.NO_STORAGE:
-        return None
-    if view.cause is LinkCause.OFF:
-        return "No workflow storage is given: with --address none, add --storage URI."
-    reason = view.reason or "Ray has not answered yet."
-    if "--storage" in reason:
-        return reason
-    return f"{reason} To read storage without Ray, use --address none --storage URI."
