@@ -89,7 +89,10 @@ def make_dashboard(
             .keep_time(True)
         )
         .with_variable(
-            dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
+            dashboard.DatasourceVariable("datasource")
+            .label("Data source")
+            .type("prometheus")
+            .current(models.VariableOption(text="default", value="default"))
         )
     )
     for variable in variables:
@@ -157,11 +160,12 @@ def cluster() -> Sequence[dashboard.QueryVariable]:
     """Return the variables that select a cluster: the label `cluster` and Ray's SessionName."""
     return (
         variable("cluster", "Cluster", "label_values(ray_workflow_storage_up, cluster)"),
+        # Ray's own dashboards set it in the address.
         variable(
             "SessionName",
             "Ray session",
             'label_values(ray_workflow_storage_up{cluster=~"$cluster"}, SessionName)',
-        ),
+        ).hide(models.VariableHide.HIDE_VARIABLE),
     )
 
 
@@ -173,11 +177,15 @@ def workflow(*, every: bool = True) -> dashboard.QueryVariable:
 
 def run() -> dashboard.QueryVariable:
     """Return the variable that selects one run of the workflow."""
-    query = f"label_values(ray_workflow_run_info{{{WORKFLOW}}}, workflow_id)"
-    it = variable("run", "Run", query, every=False)
-    return it.description(
-        "Runs of the selected workflows in the time range. Ids with a backquote are not listed, "
-        "because a dashboard cannot query them: see the run's page in the exporter."
+    start, info = (
+        f"max by (workflow_id) (last_over_time(ray_workflow_run_{it}{{{WORKFLOW}}}[$__range]))"
+        for it in ("start_timestamp_seconds", "info")
+    )
+    query = f"query_result(sort_desc({start} or {info}))"  # without a start: it is PENDING
+    it = variable("run", "Run", query, every=False).sort(models.VariableSort.DISABLED)
+    return it.regex(r"""/^\{workflow_id="([^`]*)"\} \S+ \S+$/""").description(
+        "Runs of the selected workflows in the time range, newest first. Ids with a backquote are "
+        "not listed, because a dashboard cannot query them: see the run's page in the exporter."
     )
 
 
@@ -197,9 +205,11 @@ def stage() -> dashboard.QueryVariable:
 
 
 def address(name: str, label: str, of: str, default: str) -> dashboard.TextBoxVariable:
-    """Return a variable for an address that the browser opens."""
+    """Return the hidden variable for an address that the browser opens: see `grafana export`."""
     it = dashboard.TextBoxVariable(name).label(label).default_value(default)
-    return it.description(f"Address of {of}, as the browser reaches it.")
+    return it.hide(models.VariableHide.HIDE_VARIABLE).description(
+        f"Address of {of}, as the browser reaches it."
+    )
 
 
 def exporter() -> dashboard.TextBoxVariable:

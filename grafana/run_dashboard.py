@@ -238,7 +238,7 @@ def build() -> dashboard.Dashboard:
             run(),
             run_cluster(),
             stage(),
-            run_graph.drawable(),
+            run_graph.times(),
             exporter(),
             ray,
         ],

@@ -20,6 +20,8 @@ from .common import GREY, PURPLE, SOURCE, UID, panel, rows
 from .run_queries import (
     ACTIVE,
     DRAWN,
+    DRAWN_EDGES,
+    DRAWN_TASKS,
     ENDED,
     IN_RAY,
     RUNNING,
@@ -134,18 +136,21 @@ def stages(width: int, height: int) -> nodegraph.Panel:
 _COUNTED = of_stages("ray_workflow_stage_tasks", "stage", "state", where=STAGE)
 
 
-def _count() -> str:
-    """Count the tasks of the selected stages; by stage, that costs less."""
-    return f"sum({_COUNTED})"
+def _too_many() -> str:
+    """Count the tasks of the selected stages if they cannot be drawn; by stage, it costs less."""
+    return f"sum({_COUNTED}) > {MOST_TASKS}"
 
 
-def drawable() -> dashboard.QueryVariable:
-    """Return the hidden variable that is 1 if the panel can draw the selected tasks, else 0."""
-    it = dashboard.QueryVariable("drawn").label("Tasks can be drawn").datasource(SOURCE)
-    query = f"query_result(({_count()} <= bool {MOST_TASKS}) or on () vector(1))"
+def times() -> dashboard.QueryVariable:
+    """Return the hidden variable that is {0} if there are too many tasks to draw, else empty."""
+    # Grafana knows a query_result by a pattern that matches one line.
+    query = label(_too_many(), "times", "{0}").replace("\n", " ")
     return (
-        it.query({"query": query, "refId": "values"})
-        .regex(r"/^\{\} ([01]) /")
+        dashboard.QueryVariable("times")
+        .label("Repeat the pattern of the stage")
+        .datasource(SOURCE)
+        .query({"query": f"query_result({query})", "refId": "values"})
+        .regex('/times="(.*)"/')
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .hide(models.VariableHide.HIDE_VARIABLE)
     )
@@ -154,7 +159,7 @@ def drawable() -> dashboard.QueryVariable:
 def by_task(width: int, height: int) -> nodegraph.Panel:
     """Return the DAG by task."""
     nodes = tasks(DRAWN)
-    many = f"{_count()} > {MOST_TASKS}"
+    many = _too_many()
     several = f"count(sum by (stage) ({_COUNTED})) > 1"
     many = label(f'count_values("title", {many})', "title", "$1 tasks", "title")
     drawn = _Grid(
@@ -169,13 +174,13 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
     roomy = f"and on (task_id) {nodes}\nand on () {drawn.roomy()}"
     for state, colour in STATE_COLOURS.items():
         coloured = label(coloured, "color", colour.hex, "state", state.value)
-    start = of_tasks("ray_workflow_task_start_timestamp_seconds")
+    start = of_tasks("ray_workflow_task_start_timestamp_seconds", where=DRAWN_TASKS)
     took = (
-        f"{of_tasks('ray_workflow_task_duration_seconds')}\n"
+        f"{of_tasks('ray_workflow_task_duration_seconds', where=DRAWN_TASKS)}\n"
         f"or on (task_id) (time() - {start} and on (task_id) "
         f"""{selector("ray_workflow_task_state", 'state="RUNNING"')})"""
     )
-    attempts = of_tasks("ray_workflow_task_attempts")
+    attempts = of_tasks("ray_workflow_task_attempts", where=DRAWN_TASKS)
     tries = label(
         f'count_values by (task_id) ("tries", {attempts} > 0)',
         "secondarystat", "try $1", "tries",
@@ -193,7 +198,7 @@ def by_task(width: int, height: int) -> nodegraph.Panel:
         **drawn.placed(nodes, critical),
         "ray": f"{named(in_ray, 'id', 'task_id')}\nand on (task_id) {nodes}",
     }
-    edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind", "edge")
+    edge = of_tasks("ray_workflow_task_edge", "source", "target", "kind", "edge", where=DRAWN_EDGES)
     it = panel(
         nodegraph.Panel(),
         "DAG by task, at the end of the time range",

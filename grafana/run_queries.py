@@ -14,8 +14,10 @@ from .common import RUN, Panel
 ACTIVE = (TaskState.WAITING, TaskState.PENDING, TaskState.RUNNING)
 ENDED = (TaskState.SUCCESSFUL, TaskState.FAILED, TaskState.CANCELED)
 STAGE = "stage=~`${stage:regex}`"
-# The same if the variable `drawn` is 1; at 0, nothing: then no query looks at any task.
-DRAWN = "stage=~`(?:${stage:regex}){${drawn}}`"
+# The same, or nothing, if the variable `times` is {0}: then no query looks at any task.
+DRAWN = "stage=~`(?:${stage:regex})${times:raw}`"
+DRAWN_TASKS = "task_id=~`(?s:.*)${times:raw}`"  # of series without the stage
+DRAWN_EDGES = "source=~`(?s:.*)${times:raw}`"
 # The page of a task in Ray's dashboard: the last eight characters of a Ray task id are the job id.
 IN_RAY = ("jobs/$2/tasks/$1", "ray_task_id", "(.*(.{8}))")
 RUNNING = f'(ray_workflow_run_status{{{RUN}, status="RUNNING"}} == 1)'

@@ -20,6 +20,7 @@ from support.dashboards import (
     Query,
     computed_variables,
     filled,
+    offers,
     page_links,
     panels,
     queries,
@@ -92,14 +93,19 @@ class Stack(NamedTuple):
         texts = {
             "cluster": "production", "SessionName": ALL, "workflow": WORKFLOW, "stage": ALL,
             "__range": "15m", "__rate_interval": "10m", "__interval": "15s", "__range_s": "900",
-            "run": DONE, "run_cluster": "production", "drawn": "1", **values,
+            "run": DONE, "run_cluster": "production", "times": "", **values,
         }  # fmt: skip
         return self.monitoring.query(filled(query.expr, texts))
 
     def offered(self, dashboard: str, variable: str, **values: str) -> list[str]:
         """Return what a variable offers, with those before it as chosen here."""
-        query = dict(variable_queries(DASHBOARDS[dashboard]))[variable]
-        match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
+        found = variables(DASHBOARDS[dashboard])[variable]
+        computed = dict(computed_variables(DASHBOARDS[dashboard])).get(variable)
+        if computed is not None:
+            query = Query(dashboard, "", variable, computed, True)
+            return offers(found, self.query(query, **values))
+        listed = dict(variable_queries(DASHBOARDS[dashboard]))[variable]
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", listed)
         assert match
         chosen = {"cluster": "production", "SessionName": ALL, "workflow": WORKFLOW, "run": DONE,
                   "run_cluster": "production", **values}  # fmt: skip
@@ -109,7 +115,7 @@ class Stack(NamedTuple):
             timeout=10,
         ).json()
         assert answer["status"] == "success", answer
-        pattern = variables(DASHBOARDS[dashboard])[variable]["regex"].strip("/")
+        pattern = found["regex"].strip("/")
         return [it for it in sorted(answer["data"]) if re.search(pattern, it)]
 
 
@@ -208,10 +214,16 @@ def test_variables_offer_what_there_is(stack: Stack, name: str) -> None:
     expected = {
         "cluster": {"production", "empty", OTHER}, "workflow": {WORKFLOW}, "run": set(RUNS),
         "SessionName": set(), "run_cluster": {"production"},
-        "stage": {"__main__.extract", "__main__.load"},
+        "stage": {"__main__.extract", "__main__.load"}, "times": set(),
     }  # fmt: skip
-    for variable, _ in variable_queries(DASHBOARDS[name]):
+    dashboard = DASHBOARDS[name]
+    for variable, _ in (*variable_queries(dashboard), *computed_variables(dashboard)):
         assert set(stack.offered(name, variable)) >= expected[variable], variable
+
+
+def test_the_newest_run_is_offered_first(stack: Stack) -> None:
+    offered = stack.offered("ray-workflow-run", "run")
+    assert offered == ["etl-live", "etl-failed", DONE]
 
 
 def test_no_run_is_offered_that_no_query_can_name(stack: Stack) -> None:
@@ -230,10 +242,7 @@ def drawn(stack: Stack, name: str, panel: Mapping[str, Any], run: str, **values:
     """Return the graph that a panel draws of a run."""
     targets = panel["targets"]
     frames = []
-    for variable, expr in computed_variables(DASHBOARDS[name]):
-        (computed,) = stack.query(Query(name, "", variable, expr, True), run=run, **values)
-        assert computed["metric"] == {}
-        values[variable] = computed["value"][1]
+    values["times"] = "".join(stack.offered(name, "times", run=run, **values))
     for target in targets:
         assert target["format"] == "table"
         query = Query(name, panel["title"], target["refId"], target["expr"], True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -77,6 +77,19 @@ def _queries_of_variables(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, s
         if variable["type"] == "query":
             query = variable["query"]
             yield name, query if isinstance(query, str) else query["query"]
+
+
+def offers(variable: Mapping[str, Any], result: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what a variable offers of the result of its query, as Grafana reads it."""
+    pattern = variable["regex"].strip("/")
+    found = []
+    for it in result:
+        labels = ",".join(f'{name}="{value}"' for name, value in it["metric"].items())
+        time, value = it["value"]
+        match = re.search(pattern, f"{{{labels}}} {value} {time * 1000}")
+        if match:
+            found.append(match[1])
+    return found
 
 
 def row_links(panel: Mapping[str, Any]) -> Iterator[str]:

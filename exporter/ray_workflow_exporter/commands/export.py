@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Optional
@@ -38,7 +39,15 @@ def grafana() -> None:
 @grafana.command("export")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.option("--ray", is_flag=True, help="Write to the folder of Ray's own dashboards.")
-def export_dashboards(folder: Optional[Path], ray: bool) -> None:
+@click.option(
+    "--exporter-url", callback=_url, metavar="<url>", help="Link runs to the exporter's page here."
+)
+@click.option(
+    "--ray-url", callback=_url, metavar="<url>", help="Link tasks to Ray's dashboard here."
+)
+def export_dashboards(
+    folder: Optional[Path], ray: bool, exporter_url: Optional[str], ray_url: Optional[str]
+) -> None:
     """Write the dashboards to FOLDER, for Grafana's provisioning.
 
     With --ray, write them beside the dashboards that `ray start --head` writes: a Grafana that is
@@ -48,7 +57,7 @@ def export_dashboards(folder: Optional[Path], ray: bool) -> None:
     \b
     Examples:
       ray-workflow-exporter grafana export /var/lib/grafana/dashboards/ray-workflow
-      ray-workflow-exporter grafana export --ray
+      ray-workflow-exporter grafana export --ray --exporter-url https://exporter.example.org
     """
     if ray == (folder is not None):
         raise click.UsageError("Give a folder or --ray: one of the two.")
@@ -59,7 +68,16 @@ def export_dashboards(folder: Optional[Path], ray: bool) -> None:
                 f"Ray has no dashboards in {folder}: start the head node first. If it was started "
                 "with --temp-dir, set RAY_METRICS_OUTPUT_ROOT to its session's folder `metrics`."
             )
-    write(shipped("dashboards"), folder)
+    texts = shipped("dashboards")
+    # The values of hidden variables; browsers open what is made of them.
+    for default, url in (
+        ("http://localhost:20729", exporter_url),
+        ("http://localhost:8265", ray_url),
+    ):
+        if url is not None:
+            for name, text in texts.items():
+                texts[name] = text.replace(f'"query": "{default}"', f'"query": {json.dumps(url)}')
+    write(texts, folder)
 
 
 @click.group("prometheus")

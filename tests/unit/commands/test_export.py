@@ -189,3 +189,12 @@ def test_a_wrong_thresholds_file_is_one_sentence(tmp_path: Path) -> None:
         result = run("prometheus", "export", str(tmp_path / "rules"), *flags)
         assert result.exit_code == 2
         assert sentence in result.output
+
+
+def test_dashboards_link_to_the_addresses_that_are_given(tmp_path: Path) -> None:
+    given = ("--exporter-url", "https://exporter.example/ray/", "--ray-url", 'http://r"ay:8265')
+    assert run("grafana", "export", str(tmp_path), *given).exit_code == 0
+    written = json.loads((tmp_path / "ray-workflow-run.json").read_text())
+    values = {it["name"]: it["query"] for it in written["templating"]["list"]}
+    assert values["exporter"] == "https://exporter.example/ray"
+    assert values["ray"] == 'http://r"ay:8265'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import combinations
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,12 +19,12 @@ from ray_workflow_exporter.display import STATE_COLOURS, STATUS_COLOURS
 from ray_workflow_exporter.metrics.families import FAMILIES
 from ray_workflow_exporter.metrics.family import Kind
 from support.dashboards import (
-    ALL,
     DASHBOARDS,
     Query,
     computed_variables,
     filled,
     links,
+    offers,
     page_links,
     panels,
     queries,
@@ -32,7 +32,6 @@ from support.dashboards import (
     variable_queries,
     variables,
 )
-from support.frames import graph, table, transformed
 
 KEYS = ("workflow", "exporter", "fleet", "oncall", "run")
 PANELS = [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in panels(dashboard)]
@@ -317,14 +316,6 @@ def test_variables_leave_out_what_no_query_can_say(name: str) -> None:
         assert not re.search(pattern, "tick`tock")
 
 
-def test_graphs_look_at_what_has_settled() -> None:
-    graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
-    assert graphs
-    for panel in graphs:
-        assert panel["timeShift"] == "2s", "nodes and edges are asked one after the other"
-        assert panel["hideTimeOverride"]
-
-
 @by_dashboard
 def test_alerts_in_charts_are_off_at_first_and_only_those_of_what_is_shown(name: str) -> None:
     (annotation,) = DASHBOARDS[name]["annotations"]["list"]
@@ -343,37 +334,32 @@ def test_alerts_in_charts_are_off_at_first_and_only_those_of_what_is_shown(name:
         assert variable in variables(DASHBOARDS[name])
 
 
-def test_positions_become_numbers_of_the_panel() -> None:
-    graphs = [panel for _, panel in PANELS if panel["type"] == "nodeGraph"]
-    for panel in graphs:
-        refs = [target["refId"] for target in panel["targets"]]
-        answers = [
-            {"metric": {"id": "a", "title": "a"}, "value": [0, "-1.5"]},
-            {"metric": {"id": "b", "title": "b"}, "value": [0, "0"]},
-        ]
-        edge = {"metric": {"id": "ab12", "source": "a", "target": "b"}, "value": [0, "1"]}
-        known = {"nodes": answers, "x": answers, "y": answers, "edges": [edge]}
-        frames = [table(ref, known.get(ref, []), alone=False) for ref in refs]
-        found = graph(transformed(frames, panel["transformations"]))
-        assert {name: node["fixedx"] for name, node in found.nodes.items()} == {"a": -2, "b": 0}
+@by_dashboard
+def test_computed_variables_are_queries_that_grafana_reads(name: str) -> None:
+    for variable, expr in computed_variables(DASHBOARDS[name]):
+        assert "\n" not in expr, "Grafana would offer nothing"
+        assert set(NAME.findall(re.sub(r'"[^"]*"', '""', expr))) <= set(metrics())
+        assert variables(DASHBOARDS[name])[variable].get("sort", 0) == 0
+        assert variables(DASHBOARDS[name])[variable]["refresh"] == 2
 
 
-def test_no_query_looks_at_tasks_that_cannot_be_drawn() -> None:
-    (name, expr), *more = computed_variables(DASHBOARDS["ray-workflow-run"])
-    assert (name, more) == ("drawn", [])
-    assert set(NAME.findall(re.sub(r'"[^"]*"', '""', expr))) <= set(metrics())
-    pattern = variables(DASHBOARDS["ray-workflow-run"])["drawn"]["regex"].strip("/")
-    assert [re.findall(pattern, f"{{}} {it} 1700000000000") for it in (0, 1)] == [["0"], ["1"]]
-    (by_task,) = [panel for _, panel in PANELS if panel["title"].startswith("DAG by task")]
-    for target in by_task["targets"]:
-        for drawn, stages in (("1", {"a.b", "a+b"}), ("0", set())):
-            values = defaultdict(str, stage=ALL, drawn=drawn)
-            looked_back = re.findall(
-                r"task_state\{[^}]*stage=~`([^`]*)`[^}]*\}\)?\[", filled(target["expr"], values)
-            )
-            assert looked_back or target["refId"] == "ray"
-            for matcher in looked_back:
-                assert {it for it in ("a.b", "a+b") if re.fullmatch(matcher, it)} == stages
+def test_runs_are_offered_by_their_start_whatever_their_id() -> None:
+    ids = ['etl "a"} 1 \\\n/b', "tick`tock", "z"]
+    result = [
+        {"metric": {"workflow_id": it}, "value": [1764359200.123, str(at)]}
+        for at, it in enumerate(ids)
+    ]
+    variable = variables(DASHBOARDS["ray-workflow-run"])["run"]
+    assert "query_result(sort_desc(" in variable["query"]["query"]
+    assert offers(variable, result) == [ids[0], ids[2]]
+
+
+def test_a_dashboard_opens_on_the_default_data_source_with_few_controls() -> None:
+    shown = {"datasource", "cluster", "workflow", "run", "stage"}
+    for dashboard in DASHBOARDS.values():
+        found = variables(dashboard)
+        assert found["datasource"]["current"]["value"] == "default"
+        assert {name for name, it in found.items() if it.get("hide", 0) == 0} <= shown
 
 
 def test_alerts_lead_to_dashboards_and_variables_that_exist() -> None:
