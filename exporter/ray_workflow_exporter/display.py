@@ -79,14 +79,14 @@ class Colour(NamedTuple):
     hex: str
 
 
-# From the palette of Okabe and Ito, which colour-blind people can tell apart. The word always
-# stands beside its colour.
+# From the palette of Okabe and Ito, which colour-blind people can tell apart. Only the red is
+# another: their vermillion is taken for orange. The word always stands beside its colour.
 _GREY = Colour("grey", "#999999")
 _PURPLE = Colour("purple", "#cc79a7")
 _BLUE = Colour("blue", "#0072b2")
 _SKY = Colour("sky", "#56b4e9")
 _GREEN = Colour("green", "#009e73")
-_VERMILLION = Colour("vermillion", "#d55e00")
+_RED = Colour("red", "#cc1f1f")
 _ORANGE = Colour("orange", "#e69f00")
 _LIGHT_GREY = Colour("light grey", "#cccccc")
 
@@ -95,7 +95,7 @@ STATE_COLOURS: Mapping[TaskState, Colour] = {
     TaskState.PENDING: _PURPLE,
     TaskState.RUNNING: _BLUE,
     TaskState.SUCCESSFUL: _GREEN,
-    TaskState.FAILED: _VERMILLION,
+    TaskState.FAILED: _RED,
     TaskState.CANCELED: _ORANGE,
     TaskState.NOT_RUN: _LIGHT_GREY,
 }
@@ -105,6 +105,6 @@ STATUS_COLOURS: Mapping[RunStatus, Colour] = {
     RunStatus.RUNNING: _BLUE,
     RunStatus.RESUMABLE: _SKY,
     RunStatus.SUCCESSFUL: _GREEN,
-    RunStatus.FAILED: _VERMILLION,
+    RunStatus.FAILED: _RED,
     RunStatus.CANCELED: _ORANGE,
 }

@@ -286,7 +286,7 @@ def test_the_graph_of_tasks_is_that_of_the_run(stack: Stack) -> None:
     assert len(done.nodes) == 15
     assert len(done.edges) == 12 + 12 + 1
     failed = drawn(stack, name, panel, "etl-failed")
-    (red,) = [it for it in failed.nodes.values() if it["color"] == "#d55e00"]
+    (red,) = [it for it in failed.nodes.values() if it["color"] == "#cc1f1f"]
     assert red["id"] == "__main__.check"
     (hint,) = drawn(stack, name, panel, "etl-live").nodes.values()
     assert hint["title"].startswith("254 tasks"), "more than a panel can show"

@@ -260,7 +260,7 @@ async def test_files_are_kept_by_browsers_and_nothing_else_is_served(client: Cli
     style = await client.get("/static/page.css?v=1")
     assert style.headers["Content-Type"] == "text/css; charset=utf-8"
     assert "immutable" in style.headers["Cache-Control"]
-    assert ".FAILED { --state: #d55e00 }" in await style.text()
+    assert ".FAILED { --state: #cc1f1f }" in await style.text()
     for name in ("pages.py", "..%2Fpages.py", "%2e%2e/templates/run.html", ""):
         answer = await client.get(URL(f"/static/{name}", encoded=True))
         assert answer.status == 404, name
