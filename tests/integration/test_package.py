@@ -103,8 +103,10 @@ def test_the_wheel_holds_every_file_that_users_copy(program: Path) -> None:
 def test_dashboards_and_rules_are_exported(program: Path, tmp_path: Path) -> None:
     run(program, "grafana", "export", str(tmp_path / "dashboards"))
     run(program, "prometheus", "export", str(tmp_path / "rules"))
+    run(program, "kubernetes", "export", str(tmp_path / "objects"))
     assert names(tmp_path / "dashboards") == names(ROOT / "grafana" / "dashboards")
     assert names(tmp_path / "rules") == names(ROOT / "prometheus" / "rules")
+    assert names(tmp_path / "objects") == {"dashboards.yaml", "podmonitor.yaml", "rules.yaml"}
 
 
 def test_it_lists_the_runs_of_a_storage(program: Path, tmp_path: Path) -> None:
