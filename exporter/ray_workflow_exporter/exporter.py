@@ -21,7 +21,7 @@ from .catalog.snapshot import RunView, Snapshot
 from .catalog.state_files import StateFiles, StateInUseError
 from .metrics.exposition import Renderer, page
 from .metrics.family import Options, Tier
-from .metrics.own import SelfMetrics
+from .metrics.own import REQUESTS, SelfMetrics
 from .poll.archive import Archive
 from .poll.poller import Poller
 from .settings.settings import Settings
@@ -77,6 +77,7 @@ class Exporter:
         self._to_forget: deque[str] = deque()
         self._phase = "read"  # of the poll
         self._unreadable = self._restarts = 0  # of the poll before
+        self._requests = dict.fromkeys(REQUESTS, 0)  # counted so far
         self._ray_version = ""
         self._snapshot = Snapshot(self._begun, storage_up=False, manager_up=False)
         self._exposition = self._renderer.render(self._snapshot)
@@ -296,6 +297,10 @@ class Exporter:
             self._own.count("poll_errors_total", "list")
         self._own.count("poll_errors_total", "read", by=poller.reader.unreadable - self._unreadable)
         self._unreadable = poller.reader.unreadable
+        for kind in REQUESTS:
+            made = poller.reader.requests(kind) + self._archive.requests(kind)
+            self._own.count("storage_requests_total", kind, by=made - self._requests[kind])
+            self._requests[kind] = made
         if view.state is LinkState.UNREACHABLE:
             self._own.count("poll_errors_total", "manager")
         self._own.count("link_restarts_total", by=max(0, view.restarts - self._restarts))

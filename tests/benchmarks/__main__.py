@@ -16,7 +16,7 @@ from .report import DOCUMENT, document
 # In this order in the table. Each is a module with a function `measure`.
 BENCHMARKS = (
     "scrape", "update", "manager", "wall_time", "freshness", "cold_scan", "object_store_scan",
-    "dashboard_queries", "memory", "growth",
+    "polls", "dashboard_queries", "memory", "growth",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Callable, Optional, TypeVar
 
 import click
@@ -75,3 +76,12 @@ output_option = click.option(
     show_default=True,
     help="A table, or JSON as in the API.",
 )
+
+
+def url(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
+    """Take the value of an option if it is a URL, without a slash at its end."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"https?://[^\s/]\S*", value):
+        raise click.BadParameter("must be a URL that begins with http:// or https://", ctx, param)
+    return value.rstrip("/")

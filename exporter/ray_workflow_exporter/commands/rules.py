@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional, TypeVar
 import click
 
 from ..settings.problems import SettingsError, hint, read_yaml
+from .options import url
 from .shipped import shipped
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -19,27 +20,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _ROW = re.compile(r"(?m)(?:^ *#.*\n)*^ *- \{record: .*\{name: (\w+)\}, expr: vector\(.*\n")
 
 
-def _url(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
-    if value is None:
-        return None
-    if not re.fullmatch(r"https?://[^\s/]\S*", value):
-        raise click.BadParameter("must be a URL that begins with http:// or https://", ctx, param)
-    return value.rstrip("/")
-
-
 _OPTIONS = (
     click.option(
         *("--grafana-url", "--grafana"),
-        callback=_url,
+        callback=url,
         metavar="<url>",
         help="Link alerts to Grafana.",
     ),
     click.option(
-        "--exporter-url", callback=_url, metavar="<url>", help="Link alerts to the exporter's page."
+        "--exporter-url", callback=url, metavar="<url>", help="Link alerts to the exporter's page."
     ),
     click.option(
         *("--runbook-url", "--runbooks"),
-        callback=_url,
+        callback=url,
         metavar="<url>",
         help="Link alerts to runbooks here. Default: /runbooks of the exporter.",
     ),

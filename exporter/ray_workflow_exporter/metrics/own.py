@@ -20,6 +20,7 @@ from .families import FAMILIES
 from .family import Kind
 
 POLL_PHASES = ("list", "read", "manager", "render")
+REQUESTS = ("list", "read", "stat")
 ACTIONS = ("cancel", "resume", "delete")
 RESULTS = ("succeeded", "refused", "failed", "denied")
 
@@ -47,6 +48,8 @@ class SelfMetrics:
         # A counter that first appears at 1 has no increase for Prometheus to see.
         for phase in POLL_PHASES:
             self.count("poll_errors_total", phase, by=0)
+        for kind in REQUESTS:
+            self.count("storage_requests_total", kind, by=0)
         for action, result in product(ACTIONS, RESULTS):
             self.count("actions_total", action, result, by=0)
         self._version = version

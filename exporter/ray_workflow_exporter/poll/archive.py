@@ -45,6 +45,10 @@ class Archive:
         run = merge(Evidence(known.workflow, known.status, stored, mark_time=known.end_time))
         return RunView(run, Analyst().update(run), True, tuple(run.tasks.values()))
 
+    def requests(self, kind: str) -> int:
+        """Return how many requests of a kind were made so far."""
+        return self._reader.requests(kind)
+
     def close(self) -> None:
         """End the thread that reads storage."""
         self._reader.close()

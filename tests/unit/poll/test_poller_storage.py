@@ -165,3 +165,23 @@ def test_a_replay_of_a_run_keeps_its_times(watch, tmp_path) -> None:
     body = b"".join(exporter.metrics())
     assert b'ray_workflow_runs_started_total{workflow="w"} 1' in body
     assert b'ray_workflow_runs_finished_total{workflow="w",status="SUCCESSFUL"} 1' in body
+
+
+def test_requests_to_storage_are_exposed_by_kind(watch, tmp_path) -> None:
+    tree = StorageTree(str(tmp_path))
+    tree.run("w").task("f").succeed("f", T0, T0 + 1).status("SUCCESSFUL", T0 + 1)
+    exporter = watch(tree)
+
+    def made(kind: str) -> float:
+        start = f'ray_workflow_exporter_storage_requests_total{{kind="{kind}"}} '
+        lines = b"".join(exporter.metrics()).decode().splitlines()
+        return next(float(it[len(start) :]) for it in lines if it.startswith(start))
+
+    assert [made(kind) for kind in ("list", "read", "stat")] == [0, 0, 0]
+    exporter.load()
+    read, listed = made("read"), made("list")
+    assert read >= 5
+    assert listed >= 5
+    exporter.poll_once()
+    assert made("read") == read
+    assert made("list") > listed

@@ -45,6 +45,11 @@ FAMILIES: tuple[Family, ...] = (
         labels=("phase",),
     ),
     Family(
+        "ray_workflow_exporter_storage_requests_total", COUNTER, EXPORTER,
+        "Requests to workflow storage, by kind; an object store charges for them.",
+        labels=("kind",),
+    ),
+    Family(
         "ray_workflow_exporter_actions_total", COUNTER, EXPORTER,
         "Actions on runs that users requested, by action and result.",
         labels=("action", "result"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import queue
 import threading
+from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any, Callable, Optional
 
@@ -13,6 +14,7 @@ from .listing import Listing
 
 # Enough to hide the latency of an object store: with more, one core is busy at 20 ms a request.
 CONNECTIONS = 64
+_PAGE = 1_000  # files that one request lists
 
 
 def prepare_arrow() -> None:
@@ -43,6 +45,8 @@ class ArrowFiles:
         self, filesystem: Any, root: str, answered: Callable[[], None], advice: str = ADVICE
     ) -> None:
         self._fs = filesystem
+        self.requests: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._root = root
         self._answered = answered
         self._advice = advice
@@ -58,6 +62,7 @@ class ArrowFiles:
         from pyarrow.fs import FileSelector
 
         path = posixpath.join(self._root, folder)
+        self._count("list")
         try:
             infos = self._fs.get_file_info(
                 FileSelector(path, recursive=recursive, allow_not_found=True)
@@ -66,6 +71,7 @@ class ArrowFiles:
             if isinstance(error, OSError) and error.errno in ABSENT:
                 return Tree({}, {})
             raise unreadable("list", path, error, self._advice) from None
+        self._count("list", len(infos) // _PAGE)
         # Some file systems answer with a leading slash that was not asked for, or without one.
         skip = len(path.strip("/")) + 1
         found: dict[str, dict[str, Stamp]] = {}
@@ -82,8 +88,10 @@ class ArrowFiles:
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
         path = posixpath.join(self._root, path)
+        self._count("stat")  # pyarrow asks for the size first
         try:
             with self._fs.open_input_file(path) as file:
+                self._count("read")
                 data: bytes = file.read(min(limit, file.size()))
                 return data
         except FileNotFoundError:
@@ -124,7 +132,12 @@ class ArrowFiles:
             self._answered()
         return results
 
+    def _count(self, kind: str, by: int = 1) -> None:
+        with self._counting:  # the calls of many runs are made at once
+            self.requests[kind] += by
+
     def _info(self, path: str) -> Any:
+        self._count("stat")
         try:
             return self._fs.get_file_info(path)
         except Exception as error:

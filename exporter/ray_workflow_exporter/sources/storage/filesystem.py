@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -56,6 +57,7 @@ class Files(Protocol):
     lists_deep: bool  # to list all below a folder takes no more requests than to list a part of it
     folders_have_times: bool  # so that `update` sees all that changed, `whole` or not
     history_interval: float  # seconds between two listings of all marks, unless the user says
+    requests: Counter[str]  # so far, by kind: list, read, stat
     at_once: int  # calls that `call_all` makes at the same time
 
     def tree(

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Container, Iterable
 from typing import Any, Optional, Union
 
@@ -38,6 +39,7 @@ class LocalFiles:
     def __init__(self, root: str, backslash_divides: bool = False) -> None:
         self._root = root
         self.backslash_divides = backslash_divides
+        self.requests: Counter[str] = Counter()
         self._plain: set[str] = set()  # folders that were no links a moment ago
         self._plain_until = 0.0
 
@@ -57,6 +59,7 @@ class LocalFiles:
             within = pending.pop()
             files = found.setdefault(within, {})
             path = f"{self._root}/{folder}/{within}"
+            self.requests["list"] += 1
             try:
                 if not within and folder not in self._plain:
                     self._check_folder(folder)
@@ -118,6 +121,7 @@ class LocalFiles:
 
     def read(self, path: str, limit: int) -> Optional[bytes]:
         """Read at most the first `limit` bytes of a file."""
+        self.requests["read"] += 1
         folder = path.rpartition("/")[0]
         path = f"{self._root}/{path}"
         try:
@@ -143,6 +147,7 @@ class LocalFiles:
 
     def stamp(self, path: str) -> Optional[Stamp]:
         """Return size and mtime of a file, None if there is none, or only a link."""
+        self.requests["stat"] += 1
         folder = path.rpartition("/")[0]
         path = f"{self._root}/{path}"
         try:
@@ -157,6 +162,7 @@ class LocalFiles:
 
     def exists(self, path: str) -> bool:
         """Return whether a file or folder is there."""
+        self.requests["stat"] += 1
         return os.path.exists(os.path.join(self._root, path))
 
     def call_all(self, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -219,7 +225,9 @@ class LocalFiles:
         if identity != known.identity:
             known.identity, known.since, known.settled = identity, now, False
         if known.settled and not whole:
+            self.requests["stat"] += 1
             return known.inner
+        self.requests["list"] += 1
         if whole or len(known.files) <= _FEW:
             files: dict[str, Stamp] = {}
             known.inner = set(self._list(opened, path, files, None, None))

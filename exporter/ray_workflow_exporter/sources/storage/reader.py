@@ -81,6 +81,10 @@ class StorageReader:
         self._hanging = future
         raise TimeoutError(f"The workflow storage did not answer within {self._timeout:g} s.")
 
+    def requests(self, kind: str) -> int:
+        """Return how many requests of a kind (list, read, stat) were made so far."""
+        return 0 if self._storage is None else self._storage.requests.get(kind, 0)
+
     def list(self) -> Optional[tuple[Mapping[str, Mark], Collection[str]]]:
         """Return the marks of all runs, and the runs whose mark changed; None on a failure.
 

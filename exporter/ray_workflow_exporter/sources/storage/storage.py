@@ -135,6 +135,11 @@ class WorkflowStorage:
             self.warning = None if self._valid else _NOT_VALID.format(masked_uri(self._uri))
         return self._marks
 
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were made so far, by kind."""
+        return {} if self._opened is None else self._opened.requests
+
     def list_unseen(self) -> Mapping[str, Mark]:
         """List the marks of runs that may have begun and ended since the last listing."""
         if self._files().folders_have_times:

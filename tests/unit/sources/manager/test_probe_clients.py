@@ -99,4 +99,4 @@ print(pickle.loads(sys.stdin.buffer.read())(Manager(), "client", 0))
     done = subprocess.run(
         [sys.executable, "-c", code], input=pickled, capture_output=True, check=True, env=os.environ
     )
-    assert done.stdout.decode().strip() == "('ok', 0, 1, False, (-1, -1), [], [])"
+    assert done.stdout.decode().strip() == "('ok', 0, 1, False, (-1, -1), [], 0, [])"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_workflow_exporter.sources.storage import local_files
@@ -78,6 +78,19 @@ def test_folders_of_ended_runs_are_listed_only_when_they_changed(
     assert set(local_storage.list_marks()) == {"a/b", "a/d", "c"}
     assert sorted(listed) == ["FAILED/a", *LIVE]
     assert local_storage.changed == {"a/d"}
+
+
+def test_requests_are_counted_by_kind(local_tree, local_storage, clock):
+    put_folders(local_tree)
+    local_tree.run("a").status("SUCCESSFUL")
+    settle(local_storage, clock)
+    before = dict(local_storage.requests)
+    local_storage.list_marks()
+    local_storage._files().read("_valid", 10)
+    local_storage._files().stamp("_valid")
+    now = local_storage.requests
+    made = {kind: count - before.get(kind, 0) for kind, count in now.items()}
+    assert made == {"list": 3, "stat": 5, "read": 1}
 
 
 def test_a_folder_that_changed_just_now_is_listed_once_more(
@@ -199,6 +212,7 @@ IDS = ["a", "b", "b/c", "d/e/f", "d/e/g", "tasks"]
 ACTIONS = (*STATUSES, "remove", "dirty", "clean", "content")
 
 
+@settings(max_examples=25)  # each of them sleeps
 @given(
     rounds=st.lists(
         st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(ACTIONS)), max_size=3),
@@ -219,7 +233,7 @@ def test_listing_again_finds_what_a_first_listing_would(rounds, few):
                 run = tree.run(workflow_id)
                 try:
                     if action == "content":
-                        tree.put(f"workflows/__status__/FAILED/{workflow_id}", b"x")
+                        tree.put("workflows/__status__/FAILED/note", b"x")
                     elif action in STATUSES:
                         run.status(action)
                     else:

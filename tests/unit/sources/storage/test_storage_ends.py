@@ -43,6 +43,16 @@ def test_a_listing_costs_three_requests_however_many_runs_have_ended(tree, stora
     assert set(requests) == LISTED
 
 
+def test_requests_are_counted_by_kind(tree, storage):
+    run = tree.run("w").status("RUNNING")
+    assert storage.requests == {}
+    storage.list_marks()
+    assert storage.requests == {"list": 7}
+    run.status("SUCCESSFUL")
+    storage.list_marks()  # the status is a read, before which pyarrow asks for its size
+    assert storage.requests == {"list": 10, "read": 1, "stat": 2}
+
+
 def test_a_run_that_ends_costs_two_more(tree, storage, requests):
     run = tree.run("a/w").status("RUNNING")
     storage.list_marks()
