@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import click
 
-from .options import url
+from .options import web_url
 from .rules import changed_rules, rule_options
 from .shipped import shipped, write
 
@@ -41,10 +41,13 @@ def grafana() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.option("--ray", is_flag=True, help="Write to the folder of Ray's own dashboards.")
 @click.option(
-    "--exporter-url", callback=url, metavar="<url>", help="Link runs to the exporter's page here."
+    "--exporter-url",
+    callback=web_url,
+    metavar="<url>",
+    help="Link runs to the exporter's page here.",
 )
 @click.option(
-    "--ray-url", callback=url, metavar="<url>", help="Link tasks to Ray's dashboard here."
+    "--ray-url", callback=web_url, metavar="<url>", help="Link tasks to Ray's dashboard here."
 )
 def export_dashboards(
     folder: Optional[Path], ray: bool, exporter_url: Optional[str], ray_url: Optional[str]

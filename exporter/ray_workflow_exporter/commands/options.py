@@ -78,7 +78,7 @@ output_option = click.option(
 )
 
 
-def url(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
+def web_url(ctx: click.Context, param: click.Parameter, value: Optional[str]) -> Optional[str]:
     """Take the value of an option if it is a URL, without a slash at its end."""
     if value is None:
         return None

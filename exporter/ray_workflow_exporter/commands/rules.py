@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional, TypeVar
 import click
 
 from ..settings.problems import SettingsError, hint, read_yaml
-from .options import url
+from .options import web_url
 from .shipped import shipped
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -23,16 +23,19 @@ _ROW = re.compile(r"(?m)(?:^ *#.*\n)*^ *- \{record: .*\{name: (\w+)\}, expr: vec
 _OPTIONS = (
     click.option(
         *("--grafana-url", "--grafana"),
-        callback=url,
+        callback=web_url,
         metavar="<url>",
         help="Link alerts to Grafana.",
     ),
     click.option(
-        "--exporter-url", callback=url, metavar="<url>", help="Link alerts to the exporter's page."
+        "--exporter-url",
+        callback=web_url,
+        metavar="<url>",
+        help="Link alerts to the exporter's page.",
     ),
     click.option(
         *("--runbook-url", "--runbooks"),
-        callback=url,
+        callback=web_url,
         metavar="<url>",
         help="Link alerts to runbooks here. Default: /runbooks of the exporter.",
     ),
