@@ -219,7 +219,7 @@ class LocalFiles:
     ) -> set[str]:
         """Update one folder, opened as `opened`; return the names of the folders in it."""
         known = listing.folders.setdefault(within, Folder())
-        # Looked at before the names are read, by a file that was opened: NFS asks its server then.
+        # Looked at before the names are read: what comes in between is seen by the next listing.
         info, now = os.fstat(opened), time.monotonic()
         identity = info.st_dev, info.st_ino, info.st_mtime_ns
         if identity != known.identity:
