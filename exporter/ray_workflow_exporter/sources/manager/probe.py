@@ -105,11 +105,13 @@ def _drop_ended(known: dict[str, Any], executors: list[Any]) -> list[tuple[str, 
 
 
 def _unseen(client: Any, executed: int, ended: int) -> int:
-    """Return how many of the names new among `executed` are not of the runs that were seen."""
+    """Return how many names among `executed` came or went that are not of runs that were seen."""
     grown = executed - (executed if client.executed is None else client.executed)
-    unseen: int = max(0, grown - ended - client.owed)
     # A run that just left its place may not be named yet: it is by the next poll.
-    client.executed, client.owed = executed, max(0, ended - grown)
+    owed, client.owed = client.owed, max(0, ended - max(0, grown))
+    client.executed = executed
+    # After a deletion, the number does not tell whether another run ended.
+    unseen: int = 1 if grown < 0 else max(0, grown - ended - owed)
     return unseen
 
 

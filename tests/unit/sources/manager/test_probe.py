@@ -282,6 +282,16 @@ def test_a_run_that_has_left_but_is_not_named_yet_is_no_unseen_one(
     assert client.poll().unseen
 
 
+def test_a_deletion_hides_no_unseen_run(manager: FakeManager, client: Client) -> None:
+    end(manager, "old")
+    client.poll()
+    manager._executed_workflows.discard("old")
+    assert client.poll().unseen
+    assert not client.poll().unseen
+    end(manager, "short")
+    assert client.poll().unseen
+
+
 def test_a_life_that_ended_keeps_nothing_of_its_outputs(
     manager: FakeManager, client: Client
 ) -> None:
