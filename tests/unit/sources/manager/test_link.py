@@ -36,7 +36,7 @@ def up(n, **more):
     run = ["w", first, False, ["t1", False, 1] if first else None, tasks, [], [], [], [], []]
     known = {{"storage_uri": "/s", "session_name": "x", "ray_version": "2.47.1"}}
     return {{"state": "up", "reason": "", "cause": "lost", "connected": True, "final": False,
-            "answers": [[n - 1, n, False, [-1, -1], [], [run]]], "ray": known, **more}}
+            "answers": [[n - 1, n, False, [-1, -1], [], 0, [run]]], "ray": known, **more}}
 def reply(request, result):
     sys.stdout.write(json.dumps({{"id": request["id"], "result": result}}) + "\\n")
     sys.stdout.flush()
