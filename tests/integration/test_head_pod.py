@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from ray_workflow_exporter.cli import main
 from support.private_ray import PrivateRay
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 PARTS = ["alertmanager.yml", "dashboards", "kubernetes", "rules", "runbooks", "systemd"]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Build wheel and sdist as `make dist` does."""
@@ -68,7 +71,6 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.slow
 def test_two_builds_are_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
     import dist
 

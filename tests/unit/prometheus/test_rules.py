@@ -20,8 +20,16 @@ from support.monitoring import FILES, Promtool, program, promtools
 NAMES = {alert.name for alert in ALERTS}
 RULES = sorted((FILES / "rules").glob("*.yml"))
 TESTS = sorted((FILES / "tests").glob("*.yml"))
-# Two halves that cost about the same, for two processors; what looks back over days takes long.
-LONG = [path for path in TESTS if path.stem == "long_windows"]
+# What looks back over hours and days takes long; the rest in two halves, for two processors.
+LONG = [
+    path
+    for path in TESTS
+    if path.stem
+    in {
+        *("RayWorkflowBudgetBurn", "RayWorkflowNoRecentSuccess", "RayWorkflowOutputUnusual"),
+        *("RayWorkflowRetryStorm", "long_windows", "recording"),
+    }
+]
 BY_SIZE = sorted(set(TESTS) - set(LONG), key=lambda path: path.stat().st_size)
 
 
@@ -63,7 +71,7 @@ def test_alertmanager_accepts_its_configuration() -> None:
     [
         pytest.param(BY_SIZE[::2], id="half"),
         pytest.param(BY_SIZE[1::2], id="other half"),
-        pytest.param(LONG, id="days", marks=pytest.mark.slow),
+        pytest.param(LONG, id="long", marks=pytest.mark.slow),
     ],
 )
 def test_the_rules_pass_their_tests(promtool: Promtool, files: list[Path]) -> None:

@@ -87,7 +87,7 @@ def test_probe_runs_where_the_exporter_is_not_installed() -> None:
         pickled = cloudpickle.dumps(probe.probe)
     finally:
         cloudpickle.unregister_pickle_by_value(probe)
-    assert len(pickled) < 20_000
+    assert len(pickled) < 21_000  # it is sent with each poll
     code = """
 import pickle, sys
 sys.modules["ray_workflow_exporter"] = None
