@@ -67,6 +67,7 @@ def becomes(served: Served, name: str, status: str) -> None:
     wait_until(lambda: served.status(name) == status, timeout=60, message=f"{name} is {status}")
 
 
+@pytest.mark.slow
 def test_the_link_is_killed(cluster: Cluster, served: Served, tmp_path: Path) -> None:
     do(cluster, "start", "run", str(tmp_path / "go"))
     becomes(served, "run", "RUNNING")
@@ -86,6 +87,7 @@ def test_the_link_is_killed(cluster: Cluster, served: Served, tmp_path: Path) ->
     becomes(served, "run", "SUCCESSFUL")
 
 
+@pytest.mark.slow
 def test_the_management_actor_is_killed(cluster: Cluster, served: Served, tmp_path: Path) -> None:
     do(cluster, "start", "run", str(tmp_path / "go"))
     becomes(served, "run", "RUNNING")

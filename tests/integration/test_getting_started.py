@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 
 from support.cluster import Cluster
@@ -18,6 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "getting-started.md"
 (PROGRAM,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_workflow_of_the_page_is_listed_shown_and_exposed(
     cluster: Cluster, tmp_path: Path
 ) -> None:

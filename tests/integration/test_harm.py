@@ -162,6 +162,7 @@ def test_a_probe_gone_wrong_harms_neither_the_actor_nor_its_runs(
     assert (result, same_actor) == ("finished", "True")
 
 
+@pytest.mark.slow
 def test_polling_an_idle_ray_creates_no_management_actor(
     new_cluster: Callable[..., Cluster], link_to: LinkTo
 ) -> None:

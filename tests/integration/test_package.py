@@ -23,7 +23,6 @@ from support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 PARTS = ["alertmanager.yml", "dashboards", "kubernetes", "rules", "runbooks", "systemd"]
 
-
 pytestmark = pytest.mark.slow
 
 

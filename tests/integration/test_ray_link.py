@@ -274,6 +274,7 @@ def test_link_survives_the_death_of_the_gcs(new_cluster: NewCluster, link_to: Li
     seen(link, in_state(LinkState.UP), timeout=120)
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_replaced_counted_and_nothing_is_lost(
     cluster: Cluster, link_to: LinkTo, tmp_path: Path
 ) -> None:
@@ -315,6 +316,7 @@ def test_queued_runs_are_told_apart(
     seen(link, lambda view: view.state is LinkState.UP and not view.runs)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_names_what_only_storage_knows(
     cluster: Cluster, link_to: LinkTo, tmp_path: Path
 ) -> None:
@@ -350,6 +352,7 @@ except workflow.WorkflowExecutionError: print("failed")
     seen(link, lambda view: "again" not in view.runs)
 
 
+@pytest.mark.slow
 def test_the_child_prints_nothing_but_replies_and_leaves_at_the_end_of_its_input(
     cluster: Cluster,
 ) -> None:

@@ -378,6 +378,7 @@ def test_a_queued_run_is_pending_and_one_that_is_turned_away_is_none(narrow: Lab
     assert narrow.run("again") is None
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_runs_of_a_manager_that_died_are_resumable(narrow: Lab) -> None:
     narrow.ask("start", "live")
