@@ -79,6 +79,7 @@ RUNS = {DONE: "SUCCESSFUL", "etl-failed": "FAILED", "etl-live": "RUNNING"}
 # Panels that show nothing of what runs here, and why.
 EMPTY: Mapping[str, str] = {
     "ray-workflow-fleet/Queue by workflow, ten longest": "No limit makes a run wait.",
+    "ray-workflow-exporter/": "No alert that concerns the exporter itself fires.",
 }
 
 
