@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Optional
 
+from ray_workflow_exporter.analysis.analysis import places_of_tasks
 from ray_workflow_exporter.catalog.snapshot import (
     Histogram,
     RunView,
@@ -72,7 +73,8 @@ def make_view(
 ) -> RunView:
     """A view of a run, by default with all that it has."""
     shown = tuple(run.tasks.values() if tasks is None else tasks)
-    return RunView(run, replace(analyse(run), **analysis), stages, shown)
+    analysed = replace(analyse(run), **analysis)
+    return RunView(run, analysed, stages, shown, places_of_tasks(analysed, shown))
 
 
 def make_workflow(workflow: str = "etl", stages: Iterable[str] = (), **facts: Any) -> WorkflowView:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from ..analysis.analysis import Analysis, Analyst, outline
+from ..analysis.analysis import Analysis, Analyst, outline, places_of_tasks
 from ..analysis.durations import History, expected_end
 from ..model import Run, RunStatus, Task, TaskState, changed_tasks, slotted
 from ..settings.settings import Settings, WorkflowSettings
@@ -278,7 +278,7 @@ class Catalog:
         elif whole:
             tasks = tuple([it for it in run.tasks.values() if it.state is TaskState.FAILED])
         if view is None or len(view.tasks) != len(tasks):
-            view = RunView(run, analysis, stages, tasks)
+            view = RunView(run, analysis, stages, tasks, places_of_tasks(analysis, tasks))
         held.view, held.young = view, young
         return view
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ..analysis.analysis import Analysis
+from ..analysis.layered import Place
 from ..model import Run, RunStatus, Task, TaskState
 
 
@@ -69,12 +70,13 @@ class WorkflowView:
 @dataclass(frozen=True)
 class RunView:
     """One exposed run. `stages` says whether its stage tier is shown; `tasks` are those shown in
-    the task tier: all, the failed ones, or none."""
+    the task tier: all, the failed ones, or none. `places` is where a drawing has these tasks."""
 
     run: Run
     analysis: Analysis
     stages: bool
     tasks: tuple[Task, ...]
+    places: Mapping[str, Place] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple, Optional
 
-from ..analysis.analysis import places_of_tasks
 from ..catalog.snapshot import Histogram, RunView, Snapshot, WorkflowView
 from . import text
 from .blocks import Block, Blocks, Fragments, block, gzip_pieces
@@ -154,13 +153,12 @@ def _lines_of_run(families: Iterable[Family], options: Options, view: RunView) -
     stages_on_path = {run.tasks[task_id].stage for task_id in path}
     stages = {it.name: it for it in analysis.stages} if view.stages else {}
     tasks = {it.task_id: it for it in view.tasks}
-    stage_places, task_places = analysis.stage_places, places_of_tasks(analysis, view.tasks)
     found: list[tuple[Scope, tuple[str, ...], Any]] = []
     for key, stage in stages.items():
-        on_path = StageOnPath(stage, key in stages_on_path, stage_places.get(key))
+        on_path = StageOnPath(stage, key in stages_on_path, analysis.stage_places.get(key))
         found.append((STAGE, (key,), on_path))
     for key, task in tasks.items():
-        found.append((TASK, (key,), TaskOnPath(task, key in path, task_places.get(key))))
+        found.append((TASK, (key,), TaskOnPath(task, key in path, view.places.get(key))))
     for scope, edges, ends in (
         (STAGE_EDGE, analysis.stage_edges, stages.keys()),
         (TASK_EDGE, analysis.task_edges, tasks.keys()),
