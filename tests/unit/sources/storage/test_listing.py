@@ -223,7 +223,7 @@ ACTIONS = (*STATUSES, "remove", "dirty", "clean", "content")
 )
 def test_listing_again_finds_what_a_first_listing_would(rounds, few):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(local_files, "_GRAIN_SECONDS", 0.02)  # ticks of the kernel are shorter
+        patch.setattr(local_files, "_GRAIN_SECONDS", 0.05)  # ticks of the kernel are shorter
         patch.setattr(local_files, "_FEW", few)
         tree = StorageTree(folder)
         storage = WorkflowStorage(folder)
@@ -251,7 +251,7 @@ def test_listing_again_finds_what_a_first_listing_would(rounds, few):
                 i: it.status for i, it in fresh.items()
             }
             assert known == marks
-            time.sleep(0.03)
+            time.sleep(0.07)
             storage.list_marks()
             storage.list_marks()
 
