@@ -25,7 +25,7 @@ LinkTo = Callable[[str], RayLink]
 
 def test_an_address_where_nobody_listens_is_a_sentence(link_to: LinkTo) -> None:
     port = free_port()
-    view = link_to(f"127.0.0.1:{port}").poll()
+    view = seen(link_to(f"127.0.0.1:{port}"), lambda view: view.cause is not LinkCause.STARTING)
     assert (view.state, view.cause) == (LinkState.UNREACHABLE, LinkCause.NO_ANSWER)
     assert view.reason.startswith(f"No Ray answers at 127.0.0.1:{port}: ")
 
@@ -67,7 +67,7 @@ def test_an_unsupported_ray_is_refused_before_anything_of_it_is_used(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     link = link_to("127.0.0.1:1")
     for _ in range(2):
-        view = link.poll()
+        view = seen(link, lambda view: view.cause is not LinkCause.STARTING)
         assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.RAY_VERSION)
         assert version in view.reason
     assert not used.exists(), used.read_text()
@@ -78,6 +78,6 @@ def test_a_missing_ray_is_a_sentence(
 ) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError(\"No module named 'ray'\")")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    view = link_to("auto").poll()
+    view = seen(link_to("auto"), lambda view: view.cause is not LinkCause.STARTING)
     assert (view.state, view.cause) == (LinkState.UNSUPPORTED, LinkCause.NOT_INSTALLED)
     assert view.reason.startswith("Ray is not installed")
