@@ -35,7 +35,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True)
 def tidy(lab: Lab) -> Iterator[None]:
-    """Leave an idle management actor with its limits behind."""
+    """Leave an idle management actor with its limits behind; begin when the exporter knows it."""
+    wait_until(lambda: lab.exporter.status["manager"] == "up", timeout=60)
     yield
     for view in lab.exporter.runs():
         lab.release(view.run.workflow_id)
